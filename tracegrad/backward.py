@@ -1,0 +1,191 @@
+"""Reverse mode: append the gradient to the tape, and split a body with its gradient in two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .lower import replay
+from .ops import add, broadcast_in_dim, unbroadcast
+from .parallel.varying import sum_over_missing_axes
+from .passes import dead_code, optimize
+from .tape import Node, Tape, Var, make_aval
+from .tracer import Literal, Tracer, blaming, recording, state
+
+
+def differentiable(dtype: Any) -> bool:
+    """Whether values of this dtype have cotangents: floats and complex numbers do."""
+    return isinstance(dtype, np.dtype) and (dtype.kind in "fc" or (dtype.kind == "V" and dtype.name.startswith(("bfloat", "float"))))  # fmt: skip
+
+
+def backward(
+    tape: Tape, outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var], start: int, end: int | None = None
+) -> list[Any]:
+    """Appends the cotangents of `wrt`, given those of `outputs`, to the tape that is recording.
+
+    Args:
+      tape: the tape whose nodes from `start` to `end` computed `outputs` from `wrt`.
+      outputs: values of the tape.
+      cts: a cotangent an output, of its shape; `None` for zero.
+      wrt: values of the tape that no node before `start` reads.
+      start, end: the range of nodes to walk; `end=None` for all that there are now.
+
+    Returns:
+      A cotangent for each of `wrt`, `None` where it is zero: no node is built for a value that nothing needs.
+    """
+    nodes = tape.nodes[start:end]
+    active = set(wrt)
+    path = []
+    for node in nodes:
+        for v in node.inputs:
+            if v in active:
+                path.append(node)
+                active.update([o for o in node.outputs if differentiable(o.aval.dtype)])
+                break
+
+    pending: dict[Var, Any] = {}
+    target = state.tape
+    assert target is not None
+
+    def accumulate(v: Var, ct: Any) -> None:
+        if ct.aval is not v.aval:
+            ct = unbroadcast(ct, v.aval)
+        if target.axes:
+            ct = sum_over_missing_axes(target, ct, v)
+        known = pending.get(v)
+        pending[v] = ct if known is None else add(known, ct)
+
+    for v, ct in zip(outputs, cts, strict=True):
+        if ct is not None and v in active:
+            accumulate(v, ct)
+
+    for node in reversed(path):
+        out_cts = [pending.pop(o, None) for o in node.outputs]
+        if all(ct is None for ct in out_cts):
+            continue
+        rules = node.op.vjp
+        if rules is None:
+            continue
+        with blaming(target, node):
+            if type(rules) is tuple:
+                inputs, params, out, ct = node.inputs, node.params, node.outputs[0], out_cts[0]
+                for v, rule in zip(inputs, rules if len(rules) == len(inputs) else rules * len(inputs)):  # noqa: B905
+                    if rule is not None and v in active:
+                        accumulate(v, rule(ct, out, *inputs, **params))
+            else:
+                needs = [v in active for v in node.inputs]
+                inputs = list(node.inputs)
+                for v, need, ct in zip(inputs, needs, rules(node, out_cts, needs), strict=True):
+                    if need and ct is not None:
+                        accumulate(v, ct)
+    return [pending.get(v) for v in wrt]
+
+
+def ones(v: Var) -> Any:
+    """The cotangent of a scalar output with itself."""
+    return Literal(make_aval((), v.aval.dtype), None, 1.0)
+
+
+def zeros(v: Var) -> Any:
+    """A zero cotangent, where an op needs one written out."""
+    scalar = Literal(make_aval((), v.aval.dtype), None, 0.0)
+    return broadcast_in_dim(scalar, shape=v.aval.shape, dims=()) if v.aval.shape else scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Linearized:
+    """A body split with its gradient in two.
+
+    `forward` takes the body's inputs and returns its outputs, then the residuals it computes. `backward`
+    takes the values named by `saved` ("input", "output" or "residual", and which), then a cotangent for
+    each output in `cts`, and returns a cotangent for each input in `grads`.
+    """
+
+    forward: Tape
+    backward: Tape
+    saved: tuple[tuple[str, int], ...]
+    cts: tuple[int, ...]
+    grads: tuple[int, ...]
+
+
+def body_cotangents(
+    node: Node, cts: Sequence[Any], needs: Sequence[bool], varying: Sequence[frozenset[str]] = ()
+) -> tuple[Linearized, list[Any]]:
+    """For a node that runs a body: its linearized form, and the operands of the backward part."""
+    lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], varying)
+    values = {"input": node.inputs, "output": node.outputs, "residual": keep_residuals(node, lin.forward)}
+    return lin, [values[kind][i] for kind, i in lin.saved] + [cts[i] for i in lin.cts]
+
+
+def linearize(
+    body: Tape, needs: Sequence[bool], given: Sequence[bool], varying: Sequence[frozenset[str]] = ()
+) -> Linearized:
+    """Differentiates a finished body once for these needed inputs and given output cotangents.
+
+    `varying` names, for each input of a body that runs on many devices, the axes along which it varies.
+    """
+    key = (tuple(needs), tuple(given), tuple(varying))
+    known: Linearized | None = body.linear.get(key)
+    if known is not None:
+        return known
+    tape = Tape(body.name, axes=body.axes)
+    ins = [Tracer(v.aval, tape) for v in body.inputs]
+    tape.varying[1].update(zip(ins, varying, strict=False))
+    with recording(tape):
+        outs = replay(tape, body, ins)
+        count = len(tape.nodes)
+        cts = [Tracer(v.aval, tape) if g else None for v, g in zip(body.outputs, given, strict=True)]
+        if varying:
+            tape.varying[1].update((ct, frozenset(body.axes)) for ct in cts if ct is not None)
+        wanted = [v for v, need in zip(ins, needs, strict=True) if need]
+        grads = backward(tape, outs, cts, wanted, 0, count)
+    kept = [(i, g) for i, g in zip([i for i, need in enumerate(needs) if need], grads, strict=True) if g is not None]
+    given_cts = [ct for ct in cts if ct is not None]
+    back = dead_code(Tape.of(ins + given_cts, tape.nodes[count:], [g for _, g in kept], tape))
+
+    made = {v for node in back.nodes for v in node.outputs} | set(given_cts)
+    read = [v for node in back.nodes for v in node.inputs] + back.outputs
+    free = dict.fromkeys(v for v in read if v not in made and v.tape is not None)
+    saved: list[tuple[str, int]] = []
+    residuals: list[Var] = []
+    origin = {v: ("output", i) for i, v in enumerate(outs)} | {v: ("input", i) for i, v in enumerate(ins)}
+    for v in free:
+        if v in origin:
+            saved.append(origin[v])
+        else:
+            saved.append(("residual", len(residuals)))
+            residuals.append(v)
+    forward = optimize(Tape.of(ins, tape.nodes[:count], [*outs, *residuals], tape))
+    forward.name, forward.out_tree = body.name, body.out_tree
+    back = optimize(Tape.of([*free, *given_cts], back.nodes, back.outputs, tape))
+    back.name = f"{body.name}_backward"
+    result = Linearized(forward, back, tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept))
+    tape.open = False
+    body.linear[key] = result
+    return result
+
+
+def keep_residuals(node: Node, forward: Tape) -> list[Any]:
+    """Makes `node` run `forward` in place of its body, and returns the values it now returns too.
+
+    The node keeps its outputs and its place, so that nothing runs twice.
+    """
+    if len(forward.outputs) == len(node.outputs):
+        return []
+    tape = node.outputs[0].tape
+    assert tape is not None
+    out_avals = node.op.infer(tuple(v.aval for v in node.inputs), {**node.params, "body": forward})
+    extra = tuple(Tracer(aval, tape) for aval in out_avals[len(node.outputs) :])
+    if node.outputs[0].value is not None:
+        # It has run already, in an earlier call of a define-by-run recording.
+        outs = node.op(*node.inputs, **{**node.params, "body": forward})
+        return list(outs[len(node.outputs) :])
+    node.params = {**node.params, "body": forward}
+    node.outputs = (*node.outputs, *extra)
+    return list(extra)
+
+
+__all__ = ["Linearized", "Literal", "backward", "differentiable", "keep_residuals", "linearize", "ones", "zeros"]

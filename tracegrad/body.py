@@ -1,0 +1,128 @@
+"""Bodies: functions recorded on a tape of their own, and the ops that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from .backward import body_cotangents
+from .errors import describe, here
+from .lower import compiled, lower
+from .op import Op
+from .ops import reduce_sum
+from .tape import Aval, Node, Tape, Var, aval_of, make_aval
+from .tracer import Tracer, operand, recording, state
+
+
+def record_body(
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str,
+    *,
+    axes: dict[str, int] | None = None,
+    varying: Sequence[frozenset[str]] = (),
+    given: Sequence[Any] = (),
+    static: Callable[[Any], bool] = lambda x: False,
+) -> tuple[Tape, list[Any]]:
+    """Records `fun` for arguments of these types on a tape of its own.
+
+    Args:
+      args, kwargs: pytrees whose leaves say the types of the inputs (arrays, numbers, avals); those for
+        which `static` holds are passed as they are.
+      axes: names and sizes of mapped axes that the body may use.
+      varying: for each input, the mapped axes along which it varies.
+      given: outer values that are inputs too, after the arguments, whether `fun` turns out to use them or not.
+
+    Returns:
+      The finished tape, with the structure of the result as `out_tree`, and the outer values that it closes
+      over: inputs of the tape, after those of the arguments and `given`.
+    """
+    tape = Tape(name, parent=state.tape, axes=axes)
+    tape.captured = []
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    ins = []
+    for i, leaf in enumerate(leaves):
+        if static(leaf):
+            ins.append(leaf)
+            continue
+        v = Tracer(leaf_aval(leaf, name), tape)
+        tape.inputs.append(v)
+        ins.append(v)
+        if i < len(varying):
+            tape.varying[1][v] = varying[i]
+    for value in given:
+        v = Tracer(aval_of(value), tape)
+        tape.inputs.append(v)
+        tape.constants[id(value)] = v
+    with recording(tape):
+        args, kwargs = jax.tree.unflatten(tree, ins)
+        out, tape.out_tree = jax.tree.flatten(fun(*args, **kwargs))
+        tape.outputs = [_output(tape, v, name) for v in out]
+    captured = [value for _, value in tape.captured]
+    tape.open, tape.captured, tape.constants = False, None, {}
+    return tape, captured
+
+
+def leaf_aval(leaf: Any, name: str) -> Aval:
+    if isinstance(leaf, Aval):
+        return leaf
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return make_aval(leaf.shape, leaf.dtype, bool(leaf.weak_type))
+    try:
+        return aval_of(leaf)
+    except TypeError:
+        raise TypeError(
+            f"an argument of {name} is {describe(leaf)}, which is not an array {here()}. Under @jit, mark it static "
+            "with static_argnums or static_argnames."
+        ) from None
+
+
+def _output(tape: Tape, value: Any, name: str) -> Var:
+    try:
+        return operand(tape, value)
+    except TypeError as error:
+        if isinstance(value, Tracer):
+            raise
+        raise TypeError(f"{name} returned {describe(value)}, which is not an array {here()}: return arrays") from error
+
+
+def _output_types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:
+    return [v.aval for v in body.outputs]
+
+
+def _call_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    lin, operands = body_cotangents(node, cts, needs)
+    grads: list[Any] = [None] * len(node.inputs)
+    for i, g in zip(lin.grads, call(*operands, body=lin.backward), strict=True):
+        grads[i] = g
+    return grads
+
+
+call = Op("call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=_output_types, multiple=True)
+"""Runs a body once: what a `@jit` function becomes while a tape records."""
+
+
+def _run_batched(*xs: Any, body: Tape, batched: tuple[bool, ...], size: int) -> Any:
+    return jax.vmap(lower(body), in_axes=tuple(0 if b else None for b in batched), axis_size=size)(*xs)
+
+
+def _batched_types(*avals: Aval, body: Tape, batched: tuple[bool, ...], size: int) -> list[Aval]:
+    return [make_aval((size, *v.aval.shape), v.aval.dtype, v.aval.weak_type) for v in body.outputs]
+
+
+def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    lin, operands = body_cotangents(node, cts, needs)
+    batched = node.params["batched"]
+    flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
+    outs = vmap_op(*operands, body=lin.backward, batched=tuple(flags), size=node.params["size"])
+    grads: list[Any] = [None] * len(node.inputs)
+    for i, g in zip(lin.grads, outs, strict=True):
+        grads[i] = g if batched[i] else reduce_sum(g, axes=(0,))
+    return grads
+
+
+vmap_op = Op("vmap", _run_batched, _vmap_vjp, shape=_batched_types, multiple=True)
+"""Runs a body for each element along the first axis of the batched operands, all at once."""

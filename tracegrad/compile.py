@@ -1,0 +1,220 @@
+"""`@jit`: `jax.jit` over record, differentiate, improve, lower."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from .body import call, record_body
+from .closures import Reference, arrays_in, find_references
+from .errors import describe, here
+from .lower import evaluate
+from .passes import optimize
+from .tape import Tape, aval_of
+from .tracer import LeakedTracerError, Tracer, leaked_message, operand, recording, state
+
+
+class Jitted:
+    """One `@jit` function: its `jax.jit`, and the bodies it becomes while a tape records."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        static_argnums: int | Sequence[int] | None,
+        static_argnames: str | Sequence[str] | None,
+        donate_argnums: int | Sequence[int] | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.fun = fun
+        self.name = getattr(fun, "__name__", None) or type(fun).__name__
+        self.static_argnums, self.static_argnames = _statics(fun, static_argnums, static_argnames)
+        self.donate_argnums = _tuple(donate_argnums)
+        self.options = options
+        self.references: list[Reference] | None = None
+        self.bodies: dict[Any, Tape] = {}
+        self.plain: Callable[..., Any] = self._jax_jit(closure=False)
+        self.closing: Any = None
+        self.wrapper = self._wrapper()
+
+    def _jax_jit(self, closure: bool) -> Any:
+        """`jax.jit` of the recorded function; with `closure`, its first argument is the arrays it closes over."""
+        fun, name = self.fun, self.name
+
+        def run(arrays: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            leaves, tree = jax.tree.flatten((args, kwargs))
+            tape = Tape(name)
+            for array, value in zip(self.closed_over() if closure else (), arrays, strict=True):
+                tape.constants[id(array)] = Tracer(aval_of(value), tape, value)
+            with recording(tape):
+                # Whatever jax.jit did not trace is a static argument.
+                ins = [operand(tape, x) if isinstance(x, jax.core.Tracer) else x for x in leaves]
+                args, kwargs = jax.tree.unflatten(tree, ins)
+                out, out_tree = jax.tree.flatten(fun(*args, **kwargs))
+                tape.outputs = [operand(tape, v) for v in out]
+            tape.open = False
+            final = optimize(tape)
+            return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
+
+        shift = 0
+        if closure:
+
+            def traced(arrays: Any, /, *args: Any, **kwargs: Any) -> Any:
+                return run(arrays, args, kwargs)
+
+            shift = 1
+        else:
+
+            def traced(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+                return run((), args, kwargs)
+
+        traced.__name__ = traced.__qualname__ = name
+        if not closure:
+            try:
+                traced.__signature__ = inspect.signature(fun)  # type: ignore[attr-defined]
+            except (TypeError, ValueError):
+                pass  # a builtin without a signature: jax.jit then needs none either
+        options = dict(self.options)
+        if closure and isinstance(options.get("in_shardings"), tuple):
+            options["in_shardings"] = (None, *options["in_shardings"])
+        return jax.jit(
+            traced,
+            static_argnums=tuple(i + shift if i >= 0 else i for i in self.static_argnums) or None,
+            static_argnames=self.static_argnames or None,
+            donate_argnums=tuple(i + shift if i >= 0 else i for i in self.donate_argnums) or None,
+            **options,
+        )
+
+    def closed_over(self) -> list[Any]:
+        """The arrays that the function closes over, as they are now."""
+        if self.references is None:
+            self.references = find_references(self.fun)
+            if self.references:
+                self.closing = self._jax_jit(closure=True)
+        return [array for reference in self.references for array in arrays_in(reference())]
+
+    def _wrapper(self) -> Callable[..., Any]:
+        plain, current = self.plain, state
+        known = False
+
+        @functools.wraps(self.fun)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal known
+            if current.tape is not None:
+                return self.record(args, kwargs)
+            try:
+                if known:
+                    return plain(*args, **kwargs)
+                arrays = self.closed_over()
+                if self.references:
+                    return self.closing(arrays, *args, **kwargs)
+                known = True
+                return plain(*args, **kwargs)
+            except (TypeError, ValueError):
+                self.explain(args, kwargs)
+                raise
+
+        def lower(*args: Any, **kwargs: Any) -> Any:
+            """JAX's `Lowered` for arguments of these types: `.as_text()`, `.compile()`, `.cost_analysis()`."""
+            arrays = self.closed_over()
+            try:
+                return self.closing.lower(arrays, *args, **kwargs) if self.references else plain.lower(*args, **kwargs)  # type: ignore[attr-defined]
+            except (TypeError, ValueError):
+                self.explain(args, kwargs)
+                raise
+
+        wrapper.lower = lower  # type: ignore[attr-defined]
+        return wrapper
+
+    def is_static(self, args: tuple[Any, ...]) -> set[int]:
+        return {i % len(args) for i in self.static_argnums if -len(args) <= i < len(args)}
+
+    def explain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises a clearer error than JAX's for what is wrong with these arguments, if that is what it is."""
+        static = self.is_static(args)
+        named = [(f"static argument {i}", args[i]) for i in sorted(static)]
+        named += [(f"static argument {k!r}", v) for k, v in kwargs.items() if k in self.static_argnames]
+        for name, value in named:
+            try:
+                hash(value)
+            except TypeError:
+                raise TypeError(
+                    f"jit: {name} of {self.name} is {describe(value)}, which is not hashable {here()}. A static argument is "
+                    "part of the compiled program's key: pass a tuple or a frozen dataclass instead, or do not mark it static."
+                ) from None
+        dynamic = [x for i, x in enumerate(args) if i not in static]
+        dynamic += [v for k, v in kwargs.items() if k not in self.static_argnames]
+        for path, leaf in jax.tree_util.tree_flatten_with_path(dynamic)[0]:
+            if isinstance(leaf, Tracer):
+                raise LeakedTracerError(leaked_message(leaf))
+            try:
+                aval_of(leaf)
+            except TypeError:
+                raise TypeError(
+                    f"jit: argument {jax.tree_util.keystr(path)} of {self.name} is {describe(leaf)}, which is not an array "
+                    f"{here()}. Mark it static with static_argnums or static_argnames, or leave it out of the arguments."
+                ) from None
+
+    def record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Appends one `call` node to the tape that is recording; the body is recorded once for these types."""
+        tape = state.tape
+        assert tape is not None
+        if tape.axes:
+            # On many devices a value's cotangent depends on where it varies, which a shared body does not know.
+            return self.fun(*args, **kwargs)
+        static = self.is_static(args)
+        self_static = {k for k in kwargs if k in self.static_argnames}
+        fixed = (
+            tuple((i, args[i]) for i in sorted(static)),
+            tuple((k, kwargs[k]) for k in sorted(self_static)),
+        )
+        dynamic = (
+            tuple(x for i, x in enumerate(args) if i not in static),
+            {k: v for k, v in kwargs.items() if k not in self_static},
+        )
+        leaves, tree = jax.tree.flatten(dynamic)
+        arrays = self.closed_over()
+        try:
+            key = (tree, fixed, tuple([aval_of(x) for x in leaves]), tuple([aval_of(x) for x in arrays]))
+            body = self.bodies.get(key)
+        except TypeError:
+            self.explain(args, kwargs)
+            raise
+        captured: list[Any] = []
+        if body is None:
+
+            def merged(*inner: Any, **inner_kwargs: Any) -> Any:
+                values = iter(inner)
+                full = [args[i] if i in static else next(values) for i in range(len(args))]
+                return self.fun(*full, **inner_kwargs, **{k: kwargs[k] for k in self_static})
+
+            raw, captured = record_body(merged, *dynamic, self.name, given=arrays)
+            body = optimize(raw)
+            if not captured:
+                self.bodies[key] = body
+        outs = call(*leaves, *arrays, *captured, body=body)
+        return jax.tree.unflatten(body.out_tree, outs)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int | str) else tuple(value)
+
+
+def _statics(fun: Any, argnums: Any, argnames: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Static positions and names, each inferred from the other where the signature tells, as jax.jit does."""
+    nums, names = _tuple(argnums), _tuple(argnames)
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):
+        return nums, names
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if argnums is not None and argnames is None:
+        names = tuple(positional[i] for i in nums if -len(positional) <= i < len(positional))
+    elif argnames is not None and argnums is None:
+        nums = tuple(positional.index(n) for n in names if n in positional)
+    return nums, names

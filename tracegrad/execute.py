@@ -1,0 +1,195 @@
+"""Define-by-run: a recording runs as compiled calls that are found again by its structure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .errors import TracerError, here
+from .lower import evaluate, lower
+from .op import Op
+from .passes import dead_code, optimize
+from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure
+from .tracer import LeakedTracerError, Tracer, leaked_message, state
+
+LONG = 3_000
+"""Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
+
+CACHE_SIZE = 1_024
+"""How many compiled programs are kept."""
+
+_programs: OrderedDict[Any, Callable[..., Any] | None] = OrderedDict()
+
+
+class Step(NamedTuple):
+    """A node without its values."""
+
+    op: Op
+    types: tuple[Aval, ...]
+    params: dict[str, Any]
+    source: Source | None
+
+
+class History:
+    """What one function's recordings have compiled so far; `explain` prints it."""
+
+    __slots__ = ("calls", "hits", "misses", "events", "last")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.hits = 0
+        self.misses = 0
+        self.events: list[str] = []
+        self.last: tuple[Any, list[Step]] | None = None
+
+    def restless(self) -> bool:
+        """Whether the structure is new at nearly every call, so that compiling it whole is a waste."""
+        return self.misses >= 3 and self.hits < self.misses
+
+
+def run_pending(tape: Tape, outputs: Sequence[Var] | None, history: History) -> None:
+    """Computes what `tape` recorded since it last ran, and stores the values of `outputs` on them.
+
+    Without `outputs`, every value is kept, for whatever is recorded next.
+    """
+    nodes = tape.nodes[tape.done :]
+    if outputs is None:
+        outputs = [v for node in nodes for v in node.outputs]
+    outputs = [v for v in outputs if v.value is None]
+    if not outputs:
+        tape.done = len(tape.nodes)
+        return
+    nodes_key, leaves = structure(nodes, outputs)
+    values = [v.value for v in leaves]
+    if any(isinstance(value, jax.core.Tracer) for value in values):
+        results = evaluate(nodes, outputs, {})
+    else:
+        key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+        program = find_program(key, nodes, outputs, leaves, tape.name, history)
+        results = program(*values) if program is not None else run_by_op(nodes, outputs)
+    for v, value in zip(outputs, results, strict=True):
+        v.value = value
+    tape.done = len(tape.nodes)
+
+
+def find_program(
+    key: Any, nodes: list[Node], outputs: Sequence[Var], leaves: list[Var], name: str, history: History
+) -> Callable[..., Any] | None:
+    """The compiled call for a program of this structure, or `None` when it should run op by op."""
+    known = _programs.get(key)
+    if known is not None:
+        history.hits += 1
+        _programs.move_to_end(key)
+        return known
+    if len(nodes) > LONG:
+        return None
+    seen = key in _programs
+    history.misses += 1
+    if not seen:
+        history.events.append(explain_miss(key, nodes, history))
+        history.last = (key, _steps(nodes))
+        if history.restless():
+            _programs[key] = None
+            _shrink()
+            return None
+    program = fresh(optimize(Tape.of(leaves, nodes, outputs, Tape(name or "tracegrad"))))
+    compiled = _programs[key] = jax.jit(lower(program))
+    _shrink()
+    return compiled
+
+
+def _shrink() -> None:
+    while len(_programs) > CACHE_SIZE:
+        _programs.popitem(last=False)
+
+
+def run_by_op(nodes: list[Node], outputs: Sequence[Var]) -> list[Any]:
+    """Runs the nodes one at a time, each as its own cached compiled call."""
+    nodes = dead_code(Tape.of((), nodes, outputs, Tape())).nodes
+    last_use = {v: i for i, node in enumerate(nodes) for v in node.inputs}
+    keep = set(outputs)
+    env: dict[Var, Any] = {}
+    for i, node in enumerate(nodes):
+        op = node.op
+        values = []
+        for v in node.inputs:
+            value = env.get(v)
+            if value is None:
+                value = v.value if v.tape is not None or v.aval.weak_type else np.asarray(v.value, v.aval.dtype)
+            values.append(value)
+        out = op.compiled(node.params)(*values)
+        if op.multiple:
+            env.update(zip(node.outputs, out, strict=True))
+        else:
+            env[node.outputs[0]] = out
+        for v in node.inputs:
+            if last_use[v] == i and v not in keep:
+                env.pop(v, None)
+    return [env.get(v, v.value) for v in outputs]
+
+
+def force(tracer: Tracer, wanted: str) -> Any:
+    """The concrete value of a traced one, computed now if its recording is define-by-run.
+
+    Raises:
+      TracerError: under `@jit` and in bodies, where there is no value; the message says whose line made it.
+    """
+    if tracer.tape is None:
+        return np.asarray(tracer.value, tracer.aval.dtype)
+    tape = tracer.tape
+    if not tape.open:
+        raise LeakedTracerError(leaked_message(tracer))
+    if not tape.lazy:
+        raise TracerError(concrete_message(tracer, wanted))
+    if tracer.value is None:
+        run_pending(tape, None, state.history)
+    if isinstance(tracer.value, jax.core.Tracer):
+        raise TracerError(concrete_message(tracer, wanted))
+    return np.asarray(tracer.value) if not isinstance(tracer.value, jax.Array) else tracer.value
+
+
+def concrete_message(tracer: Tracer, wanted: str) -> str:
+    tape = tracer.tape
+    assert tape is not None
+    made = next((node for node in tape.nodes if any(v is tracer for v in node.outputs)), None)
+    origin = (
+        f"It was computed by {made.op.name} at {describe_source(made.source)}"
+        if made is not None
+        else "It is an argument of the function"
+    )
+    return (
+        f"{wanted} was asked of a traced value ({tracer.aval}) {here()}. {origin}. Under @jit, vmap and pmap, and in a "
+        f"jax transformation, {tape.name or 'a function'} is recorded before its values are known. Use "
+        "tracegrad.numpy.where(condition, a, b) in place of `if`, mark the argument static (static_argnums), or take "
+        "@jit away: an undecorated function may branch on values."
+    )
+
+
+def _steps(nodes: list[Node]) -> list[Step]:
+    return [Step(node.op, tuple(v.aval for v in node.inputs), node.params, node.source) for node in nodes]
+
+
+def explain_miss(key: Any, nodes: list[Node], history: History) -> str:
+    """Why this structure was new: the first thing that differs from the last one recorded."""
+    count = f"{len(nodes)} nodes"
+    if history.last is None:
+        return f"{count}: first recording"
+    old_key, old = history.last
+    if old_key[0] == key[0]:
+        changes = [f"{a} became {b}" for a, b in zip(old_key[1], key[1], strict=True) if a is not b]
+        return f"{count}: the operations are the same, but an input's type changed: {', '.join(changes)}"
+    for i, (a, b) in enumerate(zip(old, _steps(nodes), strict=False)):
+        at = describe_source(b.source)
+        if a.op is not b.op:
+            return f"{count}: node {i} was {a.op.name}, is {b.op.name} at {at}"
+        if a.params != b.params:
+            return f"{count}: node {i} ({b.op.name}) had {a.params}, has {b.params} at {at}"
+        if a.types != b.types:
+            return f"{count}: node {i} ({b.op.name}) took {a.types}, takes {b.types} at {at}"
+    if len(nodes) != len(old):
+        return f"{count}: there were {len(old)}"
+    return f"{count}: the same operations, connected differently"

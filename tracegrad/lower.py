@@ -1,0 +1,66 @@
+"""From a tape to JAX: run its nodes, one after another, over `jax.lax`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .tape import Node, Tape, Var
+from .tracer import record
+
+
+def evaluate(nodes: Sequence[Node], outputs: Sequence[Var], env: dict[Var, Any]) -> list[Any]:
+    """Runs `nodes` with the values in `env` (and those that vars have) and returns the values of `outputs`."""
+
+    def read(v: Var, numbers: bool = False) -> Any:
+        value = env.get(v)
+        if value is not None:
+            return value
+        if v.tape is None and not (numbers and v.aval.weak_type):
+            return np.asarray(v.value, v.aval.dtype)
+        return v.value
+
+    for node in nodes:
+        op = node.op
+        numbers = op.numbers
+        out = op.lower(*[read(v, numbers) for v in node.inputs], **node.params)
+        if op.multiple:
+            env.update(zip(node.outputs, out, strict=True))
+        else:
+            env[node.outputs[0]] = out
+    return [read(v) for v in outputs]
+
+
+def lower(tape: Tape) -> Callable[..., list[Any]]:
+    """A function over JAX arrays that runs a finished tape."""
+
+    def run(*values: Any) -> list[Any]:
+        return evaluate(tape.nodes, tape.outputs, dict(zip(tape.inputs, values, strict=True)))
+
+    run.__name__ = run.__qualname__ = tape.name or "tape"
+    return run
+
+
+def compiled(tape: Tape) -> Callable[..., list[Any]]:
+    """`lower(tape)` under `jax.jit`, made once a tape, so that JAX traces and lowers it once."""
+    if tape.jitted is None:
+        tape.jitted = jax.jit(lower(tape))
+    return tape.jitted
+
+
+def replay(target: Tape, tape: Tape, inputs: Sequence[Any]) -> list[Any]:
+    """Records the nodes of a finished tape again, on `target`, with other inputs."""
+    env: dict[Var, Any] = dict(zip(tape.inputs, inputs, strict=True))
+    outer = target.source
+    try:
+        for node in tape.nodes:
+            target.source = node.source
+            out = record(target, node.op, tuple([env.get(v, v) for v in node.inputs]), node.params)
+            target.nodes[-1].grad = node.grad
+            env.update(zip(node.outputs, out if node.op.multiple else (out,), strict=True))
+    finally:
+        target.source = outer
+    return [env.get(v, v) for v in tape.outputs]

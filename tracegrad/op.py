@@ -1,0 +1,164 @@
+"""Ops: the primitives. One record holds an op's name, lowering, shape rule and derivative."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from .errors import describe, here
+from .tape import Aval, Node, Source, aval_of, describe_source, make_aval
+from .tracer import LeakedTracerError, Tracer, leaked_message, operand, record, state
+
+Cotangents = Sequence[Any]
+JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
+
+
+class Op:
+    """One primitive of the tape.
+
+    Args:
+      name: what tapes and messages call it.
+      lower: its value, a function over `jax.lax` and `jax.numpy`: `lower(*operands, **params)`. It
+        defines the op's shape and dtype too, through `jax.eval_shape`, where no `shape` rule is given.
+      vjp: its derivative, written with ops, so that it is differentiable in turn. Either a tuple with a
+        function an operand, `rule(ct, out, *operands, **params) -> cotangent` (`None` for an operand
+        that has no derivative), or, for ops with several outputs or any number of operands, one function
+        `rule(node, cts, needs) -> cotangents` where `needs` says which operands want one. A cotangent
+        may have the broadcast shape and promoted dtype of the output: the sum over broadcast axes is
+        taken in one place, in `backward`. `None` for an op without derivative, such as a comparison.
+      shape: optional fast rule from operand avals to output avals, `shape(*avals, **params)`.
+      multiple: whether it has a tuple of outputs.
+      numbers: whether `lower` accepts Python numbers as they are among its operands.
+
+    Raises:
+      TypeError: if the tuple of rules and the operands of `lower` differ in number.
+
+    Example:
+      >>> import jax, tracegrad as tg
+      >>> cube = tg.Op("cube", lambda x: x * x * x, vjp=(lambda ct, out, x: ct * 3.0 * x * x,))
+      >>> float(tg.grad(cube)(2.0))
+      12.0
+    """
+
+    __slots__ = ("name", "lower", "vjp", "shape", "multiple", "numbers", "avals", "_compiled")
+
+    def __init__(
+        self,
+        name: str,
+        lower: Callable[..., Any],
+        vjp: tuple[Callable[..., Any] | None, ...] | JointRule | None = None,
+        *,
+        shape: Callable[..., Any] | None = None,
+        multiple: bool = False,
+        numbers: bool = False,
+    ) -> None:
+        if isinstance(vjp, tuple):
+            parameters = inspect.signature(lower).parameters.values()
+            if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+                arity = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+                if arity != len(vjp):
+                    raise TypeError(
+                        f"op {name!r}: lower takes {arity} operands and vjp has {len(vjp)} rules. "
+                        "Give one rule an operand (None where there is no derivative), and make parameters keyword-only."
+                    )
+            if multiple:
+                raise TypeError(f"op {name!r} has several outputs: give vjp as one function (node, cts, needs)")
+        self.name = name
+        self.lower = lower
+        self.vjp = vjp
+        self.shape = shape
+        self.multiple = multiple
+        self.numbers = numbers
+        self.avals: dict[Any, tuple[Aval, ...]] = {}
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"Op({self.name})"
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        """Records a node if a tape is recording in this thread; otherwise computes the value."""
+        tape = state.tape
+        if tape is not None:
+            return record(tape, self, args, params)
+        return self.run(args, params)
+
+    def infer(self, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval, ...]:
+        """The types of the outputs for operands of these types."""
+        key = (avals, *params.items()) if params else avals
+        known = self.avals.get(key)
+        if known is not None:
+            return known
+        if self.shape is not None:
+            out = self.shape(*avals, **params)
+        else:
+            lower = self.lower
+            out = jax.eval_shape(lambda *xs: lower(*xs, **params), *[a.struct() for a in avals])
+        outs = out if self.multiple else (out,)
+        result = tuple(o if type(o) is Aval else make_aval(o.shape, o.dtype, o.weak_type) for o in outs)
+        self.avals[key] = result
+        return result
+
+    def infer_or_explain(
+        self, avals: tuple[Aval, ...], params: dict[str, Any], source: Source | None
+    ) -> tuple[Aval, ...]:
+        """`infer`; what goes wrong is reported with the op, the operands' types and the user's line."""
+        try:
+            return self.infer(avals, params)
+        except (TypeError, ValueError, NotImplementedError, IndexError, ZeroDivisionError) as error:
+            types = ", ".join(map(repr, avals))
+            shown = "".join(f", {k}={v!r}" for k, v in params.items())
+            kind = type(error) if type(error) in (ValueError, IndexError, NotImplementedError) else TypeError
+            raise kind(f"{self.name}({types}{shown}) at {describe_source(source)}\n  {error}") from None
+
+    def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """The value, computed now: as one compiled call, or inline under a transformation of JAX's."""
+        inline = False
+        for a in args:
+            if isinstance(a, Tracer):
+                if a.tape is None:
+                    return self.run(tuple(x.value if type(x) is not Tracer and isinstance(x, Tracer) else x for x in args), params)  # fmt: skip
+                raise LeakedTracerError(leaked_message(a, self))
+            if isinstance(a, jax.core.Tracer):
+                inline = True
+        try:
+            if inline:
+                return self.lower(*args, **params)
+            return self.compiled(params)(*args)
+        except (TypeError, ValueError, NotImplementedError, IndexError):
+            try:
+                avals = tuple(map(aval_of, args))
+            except TypeError:
+                bad = next(a for a in args if not _is_array(a))
+                raise TypeError(f"{self.name}: an operand is {describe(bad)}, which is not an array {here()}") from None
+            from .errors import user_source
+
+            self.infer_or_explain(avals, params, user_source())
+            raise
+
+    def compiled(self, params: dict[str, Any]) -> Callable[..., Any]:
+        """`lower` with these parameters under `jax.jit`, made once."""
+        key = tuple(params.items()) if params else ()
+        fn = self._compiled.get(key)
+        if fn is None:
+            lower = self.lower
+
+            def call(*args: Any) -> Any:
+                return lower(*args, **params)
+
+            call.__name__ = call.__qualname__ = self.name
+            fn = self._compiled[key] = jax.jit(call)
+        return fn
+
+
+def _is_array(value: Any) -> bool:
+    try:
+        aval_of(value)
+    except TypeError:
+        return False
+    return True
+
+
+__all__ = ["Op", "operand"]

@@ -1,0 +1,481 @@
+"""Ops that act element by element. Operands broadcast and promote as in `jax.numpy`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..op import Op
+from ..tape import Aval, make_aval
+from ..tracer import Literal, state
+
+_NUMBERS = (bool, int, float, complex)
+_PYTHON_TYPES = {"b": bool, "i": int, "u": int, "f": float, "c": complex, "V": float}
+
+
+def _convert(x: Any, dtype: Any, weak: bool = False) -> Any:
+    if isinstance(x, _NUMBERS):
+        return lax.full((), x, dtype)
+    if weak:
+        return lax.convert_element_type(x, _PYTHON_TYPES[np.dtype(dtype).kind])
+    return x if x.dtype == dtype else lax.convert_element_type(x, dtype)
+
+
+def _promote(xs: tuple[Any, ...], inexact: bool = False) -> list[Any]:
+    """The operands in the dtype that `jax.numpy` would give them."""
+    dtype = None
+    for x in xs:
+        if isinstance(x, _NUMBERS):
+            if isinstance(x, bool | complex):
+                break
+        elif dtype is None:
+            dtype = x.dtype
+            if not isinstance(dtype, np.dtype) or (dtype.kind not in "fcV" and (inexact or len(xs) > 1)):
+                break
+        elif x.dtype != dtype:
+            break
+    else:
+        if dtype is not None:
+            if dtype == np.float32:
+                return [float(x) if isinstance(x, int) else x for x in xs]
+            return [lax.full((), x, dtype) if isinstance(x, _NUMBERS) else x for x in xs]
+    if len(xs) == 1 and not inexact:
+        return list(xs)
+    common, weak = jax.dtypes.result_type(*xs, return_weak_type_flag=True)
+    if inexact and not jnp.issubdtype(common, jnp.inexact):
+        common, weak = jax.dtypes.result_type(*xs, 1.0, return_weak_type_flag=True)
+    if not all(not isinstance(x, _NUMBERS) and x.dtype == common for x in xs):
+        xs = tuple(_convert(x, common, weak) for x in xs)
+    return list(xs)
+
+
+def _broadcast(xs: list[Any]) -> list[Any]:
+    """The operands in one shape; scalars are left to `jax.lax`, which broadcasts them itself."""
+    shapes = [x.shape for x in xs if not isinstance(x, _NUMBERS) and x.ndim]
+    if len(shapes) < 2 or all(s == shapes[0] for s in shapes):
+        return xs
+    shape = np.broadcast_shapes(*shapes)
+    return [x if isinstance(x, _NUMBERS) or not x.ndim or x.shape == shape else broadcast_to(x, shape) for x in xs]
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    return lax.broadcast_in_dim(x, shape, range(len(shape) - x.ndim, len(shape)))
+
+
+def broadcast_shapes(*avals: Aval) -> tuple[int, ...]:
+    """The shape that operands of these types broadcast to.
+
+    Raises:
+      ValueError: if they do not.
+    """
+    shape = avals[0].shape
+    for a in avals[1:]:
+        if a.shape != shape:
+            try:
+                return np.broadcast_shapes(*(b.shape for b in avals))
+            except ValueError:
+                shapes = " and ".join(str(b.shape) for b in avals)
+                raise ValueError(
+                    f"the shapes {shapes} do not broadcast together: counted from the right, sizes must be equal or 1. "
+                    "Reshape an operand, or add an axis with x[:, None]."
+                ) from None
+    return shape
+
+
+def elementwise(
+    name: str,
+    fn: Callable[..., Any],
+    *vjp: Callable[..., Any] | None,
+    inexact: bool = False,
+    arity: int | None = None,
+) -> Op:
+    """An op that applies `fn`, a function over `jax.lax` for operands of one dtype, to each element.
+
+    The dtype of the result is that of `fn` on scalars, so that it is stated nowhere twice.
+    """
+    arity = arity or len(vjp)
+
+    def lower1(x: Any) -> Any:
+        return fn(*_promote((x,), inexact))
+
+    def lower2(x: Any, y: Any) -> Any:
+        return fn(*_broadcast(_promote((x, y), inexact)))
+
+    def lower3(x: Any, y: Any, z: Any) -> Any:
+        return fn(*_broadcast(_promote((x, y, z), inexact)))
+
+    lower = (lower1, lower2, lower3)[arity - 1]
+    scalar: dict[Any, tuple[Any, bool]] = {}
+
+    def shape(*avals: Aval) -> Aval:
+        key = (jax.config.jax_enable_x64, *[(a.dtype, a.weak_type) for a in avals])  # type: ignore[attr-defined]
+        known = scalar.get(key)
+        if known is None:
+            structs = [jax.ShapeDtypeStruct((), a.dtype, weak_type=a.weak_type) for a in avals]
+            out = jax.eval_shape(lower, *structs)
+            known = scalar[key] = (out.dtype, out.weak_type)
+        return make_aval(avals[0].shape if len(avals) == 1 else broadcast_shapes(*avals), *known)
+
+    return Op(name, lower, vjp if any(vjp) else None, shape=shape, numbers=True)
+
+
+# A gradient is never NaN because of a path that was not taken: where the incoming cotangent is 0, so is
+# the product, whatever the other factor.
+
+
+def _where_nonzero(ct: Any, value: Any) -> Any:
+    zero = lax.full((), 0, value.dtype)
+    taken = lax.ne(ct, lax.full((), 0, ct.dtype))
+    return lax.select_n(taken if taken.shape == value.shape else broadcast_to(taken, value.shape),
+                        lax.broadcast(zero, value.shape), value)  # fmt: skip
+
+
+mul_no_nan_op = elementwise(
+    "mul_no_nan",
+    lambda c, d: _where_nonzero(c, lax.mul(c, d)),
+    lambda ct, out, c, d: mul_no_nan(ct, d),
+    lambda ct, out, c, d: mul_no_nan(c, ct),
+)
+div_no_nan_op = elementwise(
+    "div_no_nan",
+    lambda c, d: _where_nonzero(c, lax.div(c, d)),
+    lambda ct, out, c, d: div_no_nan(ct, d),
+    lambda ct, out, c, d: neg(mul_no_nan(ct, div_no_nan(out, d))),
+)
+
+
+def mul_no_nan(ct: Any, d: Any) -> Any:
+    """`ct * d`, but 0 where `ct` is 0 even if `d` is infinite or NaN."""
+    return mul_no_nan_op(ct, d) if state.no_nan else mul(ct, d)
+
+
+def div_no_nan(ct: Any, d: Any) -> Any:
+    """`ct / d`, but 0 where `ct` is 0 even if `d` is 0 or NaN."""
+    if not state.no_nan or (type(d) is Literal and d.value != 0):
+        return div(ct, d)
+    return div_no_nan_op(ct, d)
+
+
+# -- arithmetic
+
+add = elementwise("add", lambda x, y: lax.bitwise_or(x, y) if _bool(x) else lax.add(x, y), lambda ct, out, x, y: ct, lambda ct, out, x, y: ct)  # fmt: skip
+sub = elementwise("sub", lax.sub, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(ct))
+mul = elementwise("mul", lambda x, y: lax.bitwise_and(x, y) if _bool(x) else lax.mul(x, y), lambda ct, out, x, y: mul(ct, y), lambda ct, out, x, y: mul(ct, x))  # fmt: skip
+div = elementwise(
+    "div",
+    lax.div,
+    lambda ct, out, x, y: div_no_nan(ct, y),
+    lambda ct, out, x, y: neg(mul_no_nan(ct, div(out, y))),
+    inexact=True,
+)
+neg = elementwise("neg", lax.neg, lambda ct, out, x: neg(ct))
+floor_divide = elementwise("floor_divide", jnp.floor_divide, arity=2)
+trunc_divide = elementwise("trunc_divide", lax.div, arity=2)
+remainder = elementwise(
+    "remainder", jnp.remainder, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, floor_divide(x, y)))
+)
+fmod = elementwise(
+    "fmod", jnp.fmod, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, trunc(div(x, y))))
+)
+
+
+def _bool(x: Any) -> bool:
+    return isinstance(x, bool) or (not isinstance(x, _NUMBERS) and x.dtype == np.bool_)
+
+
+def _pow_x(ct: Any, out: Any, x: Any, y: Any) -> Any:
+    # x ** (y - 1) has a pole at 0 when y < 1, and y may be 0, where the derivative is 0 whatever x is.
+    return mul_no_nan(ct, where(equal(y, 0), 0.0, mul(y, pow_(x, where(equal(y, 0), 1.0, sub(y, 1.0))))))
+
+
+def _pow_y(ct: Any, out: Any, x: Any, y: Any) -> Any:
+    # The limit of x**y log(x) for x -> 0 is 0 where y > 0.
+    return mul_no_nan(ct, where(equal(x, 0), where(greater_equal(y, 0), 0.0, math.nan), mul(out, log(where(equal(x, 0), 1.0, x)))))  # fmt: skip
+
+
+pow_ = elementwise("pow", lambda x, y: jnp.power(x, y) if not jnp.issubdtype(x.dtype if not isinstance(x, _NUMBERS) else y.dtype, jnp.inexact) else lax.pow(*_same(x, y)), _pow_x, _pow_y)  # fmt: skip
+
+
+def _same(x: Any, y: Any) -> tuple[Any, Any]:
+    dtype = y.dtype if isinstance(x, _NUMBERS) else x.dtype
+    return _convert(x, dtype), _convert(y, dtype)
+
+
+def _integer_pow_vjp(ct: Any, out: Any, x: Any, *, n: int) -> Any:
+    if n == 0:
+        return mul(ct, 0.0)
+    if n == 1:
+        return ct
+    if n == 2:
+        return mul(ct, mul(x, 2.0))
+    factor = mul(integer_pow(x, n=n - 1), float(n))
+    return mul_no_nan(ct, factor) if n < 1 else mul(ct, factor)
+
+
+integer_pow = Op(
+    "integer_pow",
+    lambda x, *, n: lax.integer_pow(x, n) if n != 2 else lax.mul(x, x),
+    (_integer_pow_vjp,),
+    shape=lambda x, *, n: x if x.dtype != np.bool_ else make_aval(x.shape, jax.dtypes.result_type(np.bool_, 1)),
+)
+
+square = elementwise("square", lambda x: lax.mul(x, x) if not _bool(x) else x, lambda ct, out, x: mul(ct, mul(x, 2.0)))
+sqrt = elementwise("sqrt", lax.sqrt, lambda ct, out, x: mul_no_nan(ct, div(0.5, out)), inexact=True)
+rsqrt = elementwise("rsqrt", lax.rsqrt, lambda ct, out, x: mul_no_nan(ct, mul(div(out, x), -0.5)), inexact=True)
+cbrt = elementwise("cbrt", lax.cbrt, lambda ct, out, x: mul_no_nan(ct, div(1 / 3, mul(out, out))), inexact=True)
+reciprocal = elementwise(
+    "reciprocal", lambda x: lax.integer_pow(x, -1), lambda ct, out, x: neg(mul_no_nan(ct, mul(out, out))), inexact=True
+)
+
+# -- exponentials and logarithms
+
+exp = elementwise("exp", lax.exp, lambda ct, out, x: mul(ct, out), inexact=True)
+exp2 = elementwise("exp2", lax.exp2, lambda ct, out, x: mul(ct, mul(out, math.log(2))), inexact=True)
+expm1 = elementwise("expm1", lax.expm1, lambda ct, out, x: mul(ct, add(out, 1.0)), inexact=True)
+log = elementwise("log", lax.log, lambda ct, out, x: div_no_nan(ct, x), inexact=True)
+log2 = elementwise("log2", jnp.log2, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(2))), inexact=True)
+log10 = elementwise("log10", jnp.log10, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(10))), inexact=True)
+log1p = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, add(x, 1.0)), inexact=True)
+logaddexp = elementwise(
+    "logaddexp",
+    jnp.logaddexp,
+    lambda ct, out, x, y: mul_no_nan(ct, _exp_difference(x, out)),
+    lambda ct, out, x, y: mul_no_nan(ct, _exp_difference(y, out)),
+    inexact=True,
+)
+logaddexp2 = elementwise(
+    "logaddexp2",
+    jnp.logaddexp2,
+    lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(x, out))),
+    lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(y, out))),
+    inexact=True,
+)
+
+
+def _difference(x: Any, y: Any) -> Any:
+    """`x - y`, 0 where the two are the same infinity."""
+    return where(equal(x, y), 0.0, sub(x, y))
+
+
+def _exp_difference(x: Any, y: Any) -> Any:
+    return exp(_difference(x, y))
+
+
+# -- trigonometric and hyperbolic
+
+sin = elementwise("sin", lax.sin, lambda ct, out, x: mul(ct, cos(x)), inexact=True)
+cos = elementwise("cos", lax.cos, lambda ct, out, x: neg(mul(ct, sin(x))), inexact=True)
+tan = elementwise("tan", lax.tan, lambda ct, out, x: mul(ct, add(mul(out, out), 1.0)), inexact=True)
+arcsin = elementwise("arcsin", lax.asin, lambda ct, out, x: mul_no_nan(ct, rsqrt(_one_minus_square(x))), inexact=True)
+arccos = elementwise(
+    "arccos", lax.acos, lambda ct, out, x: neg(mul_no_nan(ct, rsqrt(_one_minus_square(x)))), inexact=True
+)
+arctan = elementwise("arctan", lax.atan, lambda ct, out, x: div(ct, add(mul(x, x), 1.0)), inexact=True)
+arctan2 = elementwise(
+    "arctan2",
+    lax.atan2,
+    lambda ct, out, y, x: mul(ct, _over_square_norm(x, x, y)),
+    lambda ct, out, y, x: neg(mul(ct, _over_square_norm(y, x, y))),
+    inexact=True,
+)
+sinh = elementwise("sinh", lax.sinh, lambda ct, out, x: mul(ct, cosh(x)), inexact=True)
+cosh = elementwise("cosh", lax.cosh, lambda ct, out, x: mul(ct, sinh(x)), inexact=True)
+tanh = elementwise("tanh", lax.tanh, lambda ct, out, x: mul(ct, sub(1.0, mul(out, out))), inexact=True)
+arcsinh = elementwise("arcsinh", lax.asinh, lambda ct, out, x: mul(ct, rsqrt(add(mul(x, x), 1.0))), inexact=True)
+arccosh = elementwise(
+    "arccosh", lax.acosh, lambda ct, out, x: mul_no_nan(ct, mul(rsqrt(sub(x, 1.0)), rsqrt(add(x, 1.0)))), inexact=True
+)
+arctanh = elementwise("arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True)
+hypot = elementwise(
+    "hypot",
+    jnp.hypot,
+    lambda ct, out, x, y: mul(ct, div(x, where(equal(out, 0), 1.0, out))),
+    lambda ct, out, x, y: mul(ct, div(y, where(equal(out, 0), 1.0, out))),
+    inexact=True,
+)
+
+
+def _one_minus_square(x: Any) -> Any:
+    return mul(sub(1.0, x), add(x, 1.0))
+
+
+def _over_square_norm(v: Any, x: Any, y: Any) -> Any:
+    """`v / (x**2 + y**2)`, 0 at the origin."""
+    norm = add(mul(x, x), mul(y, y))
+    return div(v, where(equal(norm, 0), 1.0, norm))
+
+
+# -- special functions and activations that are one op because their derivative is known in closed form
+
+logistic = elementwise(
+    "logistic", lax.logistic, lambda ct, out, x: mul(ct, mul(out, sub(1.0, out))), inexact=True
+)
+softplus = elementwise("softplus", lambda x: jnp.logaddexp(x, lax.full_like(x, 0)), lambda ct, out, x: mul(ct, logistic(x)), inexact=True)  # fmt: skip
+erf = elementwise(
+    "erf", lax.erf, lambda ct, out, x: mul(ct, mul(exp(neg(mul(x, x))), 2 / math.sqrt(math.pi))), inexact=True
+)
+erfc = elementwise(
+    "erfc", lax.erfc, lambda ct, out, x: mul(ct, mul(exp(neg(mul(x, x))), -2 / math.sqrt(math.pi))), inexact=True
+)
+erf_inv = elementwise(
+    "erf_inv",
+    lax.erf_inv,
+    lambda ct, out, x: mul_no_nan(ct, mul(exp(mul(out, out)), math.sqrt(math.pi) / 2)),
+    inexact=True,
+)
+digamma = elementwise("digamma", lax.digamma, lambda ct, out, x: mul(ct, polygamma(1.0, x)), inexact=True)
+polygamma = elementwise(
+    "polygamma", lax.polygamma, None, lambda ct, out, m, x: mul(ct, polygamma(add(m, 1.0), x)), inexact=True
+)
+lgamma = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul(ct, digamma(x)), inexact=True)
+relu = elementwise("relu", lambda x: lax.max(x, lax.full((), 0, x.dtype)), lambda ct, out, x: _where_zero(greater(x, 0), ct))  # fmt: skip
+
+# -- sign, rounding, complex parts
+
+
+def _abs_vjp(ct: Any, out: Any, x: Any) -> Any:
+    if np.issubdtype(x.dtype, np.complexfloating):
+        return mul(ct, conj(sign(x)))
+    return mul(ct, sign(x))
+
+
+abs_ = elementwise("abs", lambda x: x if x.dtype == np.bool_ or x.dtype.kind == "u" else lax.abs(x), _abs_vjp)
+sign = elementwise("sign", lax.sign, lambda ct, out, x: _sign_vjp(ct, out, x))
+floor = elementwise("floor", jnp.floor, arity=1)
+ceil = elementwise("ceil", jnp.ceil, arity=1)
+trunc = elementwise("trunc", jnp.trunc, arity=1)
+rint = elementwise("rint", jnp.rint, arity=1)
+conj = elementwise("conj", lambda x: lax.conj(x) if x.dtype.kind == "c" else x, lambda ct, out, x: conj(ct))
+real = elementwise("real", lambda x: lax.real(x) if x.dtype.kind == "c" else x, lambda ct, out, x: ct)
+imag = elementwise(
+    "imag",
+    lambda x: lax.imag(x) if x.dtype.kind == "c" else lax.full_like(x, 0),
+    lambda ct, out, x: mul(ct, -1j) if np.issubdtype(x.dtype, np.complexfloating) else mul(ct, 0.0),
+)
+complex_ = elementwise(
+    "complex", lax.complex, lambda ct, out, x, y: real(ct), lambda ct, out, x, y: neg(imag(ct)), inexact=True
+)
+copysign = elementwise("copysign", jnp.copysign, lambda ct, out, x, y: mul(ct, _signs_agree(x, y)), None, inexact=True)
+nextafter = elementwise("nextafter", lambda x, y: lax.nextafter(x, y), arity=2, inexact=True)
+nan_to_num = Op(
+    "nan_to_num",
+    lambda x, *, nan, posinf, neginf: jnp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf),
+    (lambda ct, out, x, **params: _where_zero(isfinite(x), ct),),
+    shape=lambda x, **params: x,
+)
+
+
+def _sign_vjp(ct: Any, out: Any, x: Any) -> Any:
+    if not np.issubdtype(x.dtype, np.complexfloating):
+        return mul(ct, 0.0)
+    # sign(z) = z / |z|, with |z| real: differentiate the quotient.
+    size = abs_(x)
+    size = where(equal(size, 0), 1.0, size)
+    return sub(div(ct, size), mul(conj(out), real(div(mul(ct, out), size))))
+
+
+def _signs_agree(x: Any, y: Any) -> Any:
+    return mul(sign(x), copysign(1.0, y))
+
+
+# -- comparison and logic
+
+equal = elementwise("equal", lax.eq, arity=2)
+not_equal = elementwise("not_equal", lax.ne, arity=2)
+less = elementwise("less", lambda x, y: _lexicographic(lax.lt, x, y), arity=2)
+less_equal = elementwise("less_equal", lambda x, y: _lexicographic(lax.le, x, y), arity=2)
+greater = elementwise("greater", lambda x, y: _lexicographic(lax.gt, x, y), arity=2)
+greater_equal = elementwise("greater_equal", lambda x, y: _lexicographic(lax.ge, x, y), arity=2)
+bitwise_and = elementwise("bitwise_and", lax.bitwise_and, arity=2)
+bitwise_or = elementwise("bitwise_or", lax.bitwise_or, arity=2)
+bitwise_xor = elementwise("bitwise_xor", lax.bitwise_xor, arity=2)
+bitwise_not = elementwise("bitwise_not", lax.bitwise_not, arity=1)
+left_shift = elementwise("left_shift", lax.shift_left, arity=2)
+right_shift = elementwise("right_shift", jnp.right_shift, arity=2)
+population_count = elementwise("population_count", lax.population_count, arity=1)
+isfinite = elementwise("isfinite", jnp.isfinite, arity=1)
+isnan = elementwise("isnan", jnp.isnan, arity=1)
+isinf = elementwise("isinf", jnp.isinf, arity=1)
+signbit = elementwise("signbit", jnp.signbit, arity=1)
+
+
+def _lexicographic(compare: Callable[..., Any], x: Any, y: Any) -> Any:
+    """NumPy's order: complex numbers by real part, then by imaginary part."""
+    z = y if isinstance(x, _NUMBERS) else x
+    if isinstance(z, _NUMBERS) or z.dtype.kind != "c":
+        return compare(x, y)
+    x, y = _convert(x, z.dtype), _convert(y, z.dtype)
+    same = lax.eq(lax.real(x), lax.real(y))
+    return jnp.where(same, compare(lax.imag(x), lax.imag(y)), compare(lax.real(x), lax.real(y)))
+
+
+# -- selection
+
+
+def _where(p: Any, x: Any, y: Any) -> Any:
+    shape = np.broadcast_shapes(*(() if isinstance(v, _NUMBERS) else v.shape for v in (p, x, y)))
+    x, y = _promote((x, y))
+    if isinstance(x, _NUMBERS) and isinstance(y, _NUMBERS):
+        dtype, weak = jax.dtypes.result_type(x, y, return_weak_type_flag=True)
+        x, y = _convert(lax.full((), x, dtype), dtype, weak), _convert(lax.full((), y, dtype), dtype, weak)
+    x, y = _same(x, y)
+    p = lax.full((), p, np.bool_) if isinstance(p, _NUMBERS) else p
+    p = p if p.dtype == np.bool_ else lax.ne(p, lax.full((), 0, p.dtype))
+    if p.shape != shape and p.ndim:
+        p = broadcast_to(p, shape)
+    return lax.select_n(p, *(v if v.shape == shape else broadcast_to(v, shape) for v in (y, x)))
+
+
+def _where_zero(p: Any, x: Any) -> Any:
+    return where(p, x, 0)
+
+
+_where_avals: dict[Any, Any] = {}
+
+
+def _where_shape(p: Aval, x: Aval, y: Aval) -> Aval:
+    key = (jax.config.jax_enable_x64, x.dtype, x.weak_type, y.dtype, y.weak_type)  # type: ignore[attr-defined]
+    known = _where_avals.get(key)
+    if known is None:
+        structs = [jax.ShapeDtypeStruct((), a.dtype, weak_type=a.weak_type) for a in (x, y)]
+        out = jax.eval_shape(lambda x, y: _where(True, x, y), *structs)
+        known = _where_avals[key] = (out.dtype, out.weak_type)
+    return make_aval(broadcast_shapes(p, x, y), *known)
+
+
+where = Op(
+    "where",
+    _where,
+    (None, lambda ct, out, p, x, y: _where_zero(p, ct), lambda ct, out, p, x, y: where(p, 0, ct)),
+    shape=_where_shape,
+    numbers=True,
+)
+
+
+def _tie(ct: Any, out: Any, x: Any, y: Any) -> Any:
+    """The share of `x` in max(x, y) or min(x, y): all, none, or half of it at a tie."""
+    return mul(ct, where(equal(x, y), 0.5, where(equal(x, out), 1.0, 0.0)))
+
+
+maximum = elementwise("maximum", lax.max, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+minimum = elementwise("minimum", lax.min, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+fmax = elementwise("fmax", jnp.fmax, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+fmin = elementwise("fmin", jnp.fmin, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+
+# -- dtype, and what changes no value
+
+
+astype = Op(
+    "astype",
+    lambda x, *, dtype: lax.convert_element_type(x, dtype) if not jnp.issubdtype(x.dtype, jnp.complexfloating) or jnp.issubdtype(dtype, jnp.complexfloating) else lax.convert_element_type(lax.real(x) if dtype != np.bool_ else lax.ne(x, lax.full((), 0, x.dtype)), dtype),  # fmt: skip
+    (lambda ct, out, x, *, dtype: ct,),
+    shape=lambda x, *, dtype: make_aval(x.shape, jax.dtypes.canonicalize_dtype(dtype)),
+)
+alias = Op("alias", lambda x: x, (lambda ct, out, x: ct,), shape=lambda x: x)
+stop_gradient = Op("stop_gradient", lambda x: x, None, shape=lambda x: x)

@@ -1,0 +1,220 @@
+"""Ops that move elements without changing them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..op import Op
+from ..tape import Aval, Node, make_aval
+from .elementwise import astype, sub
+
+
+def _reshape_shape(x: Aval, *, shape: tuple[int, ...]) -> Aval:
+    if math.prod(x.shape) != math.prod(shape):
+        raise ValueError(
+            f"cannot reshape {x.shape} ({math.prod(x.shape)} elements) to {shape} ({math.prod(shape)} elements)"
+        )
+    return make_aval(shape, x.dtype, x.weak_type)
+
+
+reshape = Op(
+    "reshape",
+    lambda x, *, shape: lax.reshape(x, shape),
+    (lambda ct, out, x, *, shape: reshape(ct, shape=x.shape),),
+    shape=_reshape_shape,
+)
+
+
+def _transpose_shape(x: Aval, *, axes: tuple[int, ...]) -> Aval:
+    if sorted(axes) != list(range(x.ndim)):
+        raise ValueError(f"axes {axes} are not a permutation of the {x.ndim} axes of shape {x.shape}")
+    return make_aval(tuple(x.shape[a] for a in axes), x.dtype, x.weak_type)
+
+
+transpose = Op(
+    "transpose",
+    lambda x, *, axes: lax.transpose(x, axes),
+    (lambda ct, out, x, *, axes: transpose(ct, axes=tuple(int(i) for i in np.argsort(axes))),),
+    shape=_transpose_shape,
+)
+
+
+def _broadcast_shape(x: Aval, *, shape: tuple[int, ...], dims: tuple[int, ...]) -> Aval:
+    if len(dims) != x.ndim or any(n not in (1, shape[d]) for n, d in zip(x.shape, dims, strict=True)):
+        raise ValueError(f"cannot broadcast shape {x.shape} to shape {shape}")
+    return make_aval(shape, x.dtype, x.weak_type)
+
+
+def _broadcast_vjp(ct: Any, out: Any, x: Any, *, shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
+    # The axes of size 1 are summed by `backward`, as for every op that broadcasts.
+    new = tuple(d for d in range(len(shape)) if d not in dims)
+    return reduce_sum(ct, axes=new) if new else ct
+
+
+broadcast_in_dim = Op(
+    "broadcast_in_dim",
+    lambda x, *, shape, dims: lax.broadcast_in_dim(x, shape, dims),
+    (_broadcast_vjp,),
+    shape=_broadcast_shape,
+)
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """`x` in this shape, as NumPy broadcasts: axes are matched from the right."""
+    ndim = np.ndim(x)
+    if ndim > len(shape):
+        raise ValueError(f"cannot broadcast an array of shape {np.shape(x)} to {shape}: it has more axes")
+    return broadcast_in_dim(x, shape=shape, dims=tuple(range(len(shape) - ndim, len(shape))))
+
+
+def unbroadcast(ct: Any, aval: Aval) -> Any:
+    """The cotangent of an operand of type `aval` from one of the broadcast shape and promoted dtype."""
+    shape = aval.shape
+    if ct.aval.shape != shape:
+        extra = ct.aval.ndim - len(shape)
+        ones = tuple(extra + i for i, n in enumerate(shape) if n == 1 and ct.aval.shape[extra + i] != 1)
+        ct = reduce_sum(ct, axes=tuple(range(extra)) + ones)
+        if ones:
+            ct = reshape(ct, shape=shape)
+    if ct.aval.dtype != aval.dtype:
+        ct = astype(ct, dtype=aval.dtype)
+    return ct
+
+
+def _sum(x: Any, *, axes: tuple[int, ...]) -> Any:
+    # Half-precision sums are taken in float32, as jax.numpy does.
+    if x.dtype in (np.float16, jnp.bfloat16):
+        return lax.convert_element_type(lax.reduce_sum(lax.convert_element_type(x, np.float32), axes), x.dtype)
+    return lax.reduce_sum(x, axes)
+
+
+def reduced_shape(x: Aval, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for i, n in enumerate(x.shape) if i not in axes)
+
+
+reduce_sum = Op(
+    "sum",
+    _sum,
+    (lambda ct, out, x, *, axes: restore_axes(ct, x.shape, axes),),
+    shape=lambda x, *, axes: make_aval(reduced_shape(x, axes), x.dtype, x.weak_type),
+)
+
+
+def restore_axes(ct: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """Broadcasts the result of a reduction over `axes` back to the shape it was taken from."""
+    return broadcast_in_dim(ct, shape=shape, dims=tuple(i for i in range(len(shape)) if i not in axes))
+
+
+# -- slices and padding
+
+
+def _slice_shape(x: Aval, *, start: tuple[int, ...], limit: tuple[int, ...], strides: tuple[int, ...]) -> Aval:
+    shape = tuple(max(0, -(-(hi - lo) // s)) for lo, hi, s in zip(start, limit, strides, strict=True))
+    return make_aval(shape, x.dtype, x.weak_type)
+
+
+def _slice_vjp(ct: Any, out: Any, x: Any, *, start: Any, limit: Any, strides: Any) -> Any:
+    config = []
+    for n, size, lo, s in zip(x.shape, ct.shape, start, strides, strict=True):
+        covered = (size - 1) * s + 1 if size else 0
+        config.append((lo, n - lo - covered, s - 1))
+    return pad(ct, 0.0, config=tuple(config))
+
+
+slice_ = Op(
+    "slice",
+    lambda x, *, start, limit, strides: lax.slice(x, start, limit, strides if any(s != 1 for s in strides) else None),
+    (_slice_vjp,),
+    shape=_slice_shape,
+)
+
+
+def _unpad(ct: Any, config: tuple[tuple[int, int, int], ...], shape: tuple[int, ...]) -> Any:
+    if any(lo < 0 or hi < 0 for lo, hi, _ in config):
+        ct = pad(ct, 0.0, config=tuple((max(-lo, 0), max(-hi, 0), 0) for lo, hi, _ in config))
+        config = tuple((max(lo, 0), max(hi, 0), inner) for lo, hi, inner in config)
+    start = tuple(lo for lo, _, _ in config)
+    limit = tuple(
+        lo + ((n - 1) * (inner + 1) + 1 if n else 0) for n, (lo, _, inner) in zip(shape, config, strict=True)
+    )
+    return slice_(ct, start=start, limit=limit, strides=tuple(inner + 1 for _, _, inner in config))
+
+
+def _all_sum(x: Any) -> Any:
+    return reduce_sum(x, axes=tuple(range(x.ndim)))
+
+
+def _pad_shape(x: Aval, value: Aval, *, config: tuple[tuple[int, int, int], ...]) -> Aval:
+    shape = tuple(lo + hi + n + max(0, n - 1) * inner for n, (lo, hi, inner) in zip(x.shape, config, strict=True))
+    if min(shape, default=0) < 0:
+        raise ValueError(f"padding {config} takes away more than shape {x.shape} has")
+    return make_aval(shape, x.dtype, x.weak_type)
+
+
+pad = Op(
+    "pad",
+    lambda x, value, *, config: lax.pad(x, lax.convert_element_type(value, x.dtype), config),
+    (
+        lambda ct, out, x, value, *, config: _unpad(ct, config, x.shape),
+        lambda ct, out, x, value, *, config: sub(_all_sum(ct), _all_sum(_unpad(ct, config, x.shape))),
+    ),
+    shape=_pad_shape,
+)
+rev = Op(
+    "rev",
+    lambda x, *, axes: lax.rev(x, axes),
+    (lambda ct, out, x, *, axes: rev(ct, axes=axes),),
+    shape=lambda x, *, axes: x,
+)
+
+# -- joining
+
+
+def _concatenate_shape(*xs: Aval, axis: int) -> Aval:
+    first = xs[0]
+    for x in xs[1:]:
+        if x.ndim != first.ndim or any(i != axis and n != m for i, (n, m) in enumerate(zip(first.shape, x.shape))):  # noqa: B905
+            shapes = ", ".join(str(x.shape) for x in xs)
+            raise ValueError(f"arrays of shapes {shapes} differ along another axis than the joined one, axis {axis}")
+        if x.dtype != first.dtype:
+            raise TypeError(f"arrays of dtypes {first.dtype} and {x.dtype}: convert them to one dtype with astype")
+    size = sum(x.shape[axis] for x in xs)
+    shape = (*first.shape[:axis], size, *first.shape[axis + 1 :])
+    return make_aval(shape, first.dtype, all(x.weak_type for x in xs))
+
+
+def _concatenate_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    (ct,), axis = cts, node.params["axis"]
+    result: list[Any] = []
+    start = 0
+    for v, need in zip(node.inputs, needs, strict=True):
+        end = start + v.aval.shape[axis]
+        lo = tuple(start if i == axis else 0 for i in range(ct.ndim))
+        hi = tuple(end if i == axis else n for i, n in enumerate(ct.shape))
+        result.append(slice_(ct, start=lo, limit=hi, strides=(1,) * ct.ndim) if need else None)
+        start = end
+    return result
+
+
+concatenate = Op(
+    "concatenate",
+    lambda *xs, axis: lax.concatenate(xs, axis) if len(xs) > 1 else xs[0],
+    _concatenate_vjp,
+    shape=_concatenate_shape,
+)
+
+# -- creation: recorded like everything else
+
+
+iota = Op(
+    "iota",
+    lambda *, dtype, shape, axis: lax.broadcasted_iota(dtype, shape, axis),
+    None,
+    shape=lambda *, dtype, shape, axis: make_aval(shape, np.dtype(dtype)),
+)

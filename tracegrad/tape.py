@@ -1,0 +1,361 @@
+"""The tape: a program as a list of nodes, each value bound once, in the order it was recorded.
+
+A `Tape` is what every transform reads and writes: recording appends to it, `backward` appends the
+gradient to it, a pass turns one into another, `lower` turns one into a JAX function.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from .op import Op
+
+Source = tuple[CodeType, int]
+"""A place in the user's code: a code object and the offset of an instruction in it."""
+
+_SHORT_DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
+
+
+class Aval:
+    """The type of a value: its shape, dtype and weak-type flag.
+
+    Avals are interned by `make_aval`, so two of them are equal exactly when they are one object.
+    """
+
+    __slots__ = ("shape", "dtype", "weak_type")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, weak_type: bool) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.weak_type = weak_type
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(self.shape, self.dtype, weak_type=self.weak_type)
+
+    def __repr__(self) -> str:
+        name = str(self.dtype)
+        letters = name.rstrip("0123456789")
+        short = _SHORT_DTYPES.get(letters, letters) + name[len(letters) :]
+        return f"{short}[{','.join(map(str, self.shape))}]" + ("~" if self.weak_type else "")
+
+
+_AVALS: dict[tuple[tuple[int, ...], Any, bool], Aval] = {}
+
+
+def make_aval(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Aval:
+    """The one `Aval` of this shape, dtype and weak-type flag."""
+    key = (shape, dtype, weak_type)
+    aval = _AVALS.get(key)
+    if aval is None:
+        aval = _AVALS[key] = Aval(tuple(map(int, shape)), dtype, bool(weak_type))
+    return aval
+
+
+def aval_of(value: Any) -> Aval:
+    """The `Aval` of a Python scalar, a NumPy array or a JAX array, dtypes as JAX would keep them.
+
+    Raises:
+      TypeError: if `value` is not array-like.
+    """
+    if isinstance(value, Var):
+        return value.aval
+    if isinstance(value, np.ndarray | np.generic):
+        return make_aval(value.shape, jax.dtypes.canonicalize_dtype(value.dtype))
+    if isinstance(value, jax.Array):
+        return make_aval(value.shape, value.dtype, value.weak_type)  # type: ignore[attr-defined]
+    aval = jax.typeof(value)
+    return make_aval(aval.shape, aval.dtype, getattr(aval, "weak_type", False))
+
+
+class Var:
+    """One value of a tape. `value` is its concrete value, when it has one.
+
+    A number that is part of the program itself (a literal) belongs to no tape.
+    """
+
+    __slots__ = ("aval", "tape", "value")
+    aval: Aval
+    tape: Tape | None
+    value: Any
+
+
+class Node:
+    """One step of a tape: an op, what goes in, its static parameters, what comes out, and whose line it was.
+
+    `grad` marks a node that differentiation appended; its `source` is the line it is the gradient of.
+    """
+
+    __slots__ = ("op", "inputs", "params", "outputs", "source", "grad")
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: Sequence[Var],
+        params: dict[str, Any],
+        outputs: tuple[Var, ...],
+        source: Source | None,
+        grad: bool,
+    ) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.params = params
+        self.outputs = outputs
+        self.source = source
+        self.grad = grad
+
+    def with_inputs(self, inputs: Sequence[Var]) -> Node:
+        return Node(self.op, inputs, self.params, self.outputs, self.source, self.grad)
+
+
+class Tape:
+    """An append-only program in static single assignment form.
+
+    Attributes:
+      inputs: the values the program takes, in order.
+      nodes: the steps, each after the steps whose outputs it reads.
+      outputs: the values the program returns, in order.
+      name: the name of the function it was recorded from.
+
+    While it records, a tape also knows how: `lazy` (values can be computed on demand, scalars are
+    lifted to inputs), `parent` and `captured` (a body's enclosing tape, and what it took from there),
+    `axes` (mapped axis names and their sizes), `source` (the line to blame instead of the caller's).
+    """
+
+    __slots__ = (
+        "inputs", "nodes", "outputs", "name", "lazy", "parent", "captured", "constants", "axes",
+        "source", "open", "done", "varying", "linear", "_key", "jitted", "out_tree", "__weakref__",
+    )  # fmt: skip
+
+    def __init__(
+        self, name: str = "", *, lazy: bool = False, parent: Tape | None = None, axes: dict[str, int] | None = None
+    ) -> None:
+        self.inputs: list[Var] = []
+        self.nodes: list[Node] = []
+        self.outputs: list[Var] = []
+        self.name = name
+        self.lazy = lazy
+        self.parent = parent
+        self.captured: list[tuple[Var, Any]] | None = None
+        self.constants: dict[int, Var] = {}
+        self.axes: dict[str, int] = axes if axes is not None else (parent.axes if parent else {})
+        self.source: Source | None = None
+        self.open = True
+        self.done = 0
+        self.varying: tuple[int, dict[Var, frozenset[str]]] = (0, {})
+        self.linear: dict[Any, Any] = {}
+        self._key: Any = None
+        self.jitted: Callable[..., Any] | None = None
+        self.out_tree: Any = None
+
+    @classmethod
+    def of(cls, inputs: Sequence[Var], nodes: list[Node], outputs: Sequence[Var], like: Tape) -> Tape:
+        """A finished tape of these parts, named as `like`."""
+        tape = cls(like.name, axes=like.axes)
+        tape.inputs, tape.nodes, tape.outputs = list(inputs), nodes, list(outputs)
+        tape.open, tape.out_tree = False, like.out_tree
+        return tape
+
+    def close(self) -> None:
+        """Ends the recording and drops what it held, so that no array outlives it in a reference cycle."""
+        self.open = False
+        self.nodes = []
+        self.constants = {}
+        self.varying = (0, {})
+
+    # A finished body is a static parameter of the node that runs it, so it compares by structure.
+
+    def key(self) -> Any:
+        if self._key is None:
+            nodes, leaves = structure(self.nodes, self.outputs, self.inputs)
+            self._key = (nodes, tuple(v.aval for v in self.inputs), tuple((id(v.value), v.aval) for v in leaves))
+        return self._key
+
+    def __hash__(self) -> int:
+        return hash(self.key()) if not self.open else id(self)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Tape) or self.open or other.open:
+            return False
+        return self.key() == other.key()
+
+    def check(self) -> None:
+        """Raises `AssertionError` unless every value is bound once and before use, with the type its op's rule gives."""
+        bound: set[Var] = set(self.inputs)
+        if len(bound) != len(self.inputs):
+            raise AssertionError(f"an input of {self.name or 'the tape'} is bound twice")
+        made = {v for node in self.nodes for v in node.outputs}
+        for node in self.nodes:
+            at = f"{node.op.name} at {describe_source(node.source)}"
+            for v in node.inputs:
+                if v in made and v not in bound:
+                    raise AssertionError(f"{at}: an operand of type {v.aval} is used before it is bound\n{self}")
+                if v not in bound and v.value is None:
+                    raise AssertionError(f"{at}: an operand of type {v.aval} belongs to no node and no input\n{self}")
+            expected = node.op.infer(tuple(v.aval for v in node.inputs), node.params)
+            actual = tuple(v.aval for v in node.outputs)
+            if actual != expected:
+                raise AssertionError(f"{at}: outputs are {actual}, the op's rule says {expected}")
+            for v in node.outputs:
+                if v in bound:
+                    raise AssertionError(f"{at}: its output of type {v.aval} is bound twice")
+                bound.add(v)
+        for v in self.outputs:
+            if v not in bound and v.value is None:
+                raise AssertionError(f"an output of type {v.aval} is never computed")
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __str__(self) -> str:
+        return format_tape(self)
+
+    __repr__ = __str__
+
+
+def structure(
+    nodes: Iterable[Node], outputs: Iterable[Var], inputs: Iterable[Var] = ()
+) -> tuple[tuple[Any, ...], list[Var]]:
+    """What a program computes, free of the identity and the values of its leaves.
+
+    Returns:
+      A hashable key (ops, static parameters, and for each operand its position), and the leaves: the
+      values the program reads but does not compute, in the order of their first use.
+    """
+    position: dict[Var, Any] = {}
+    count = 0
+    for v in inputs:
+        position[v] = count
+        count += 1
+    leaves: list[Var] = []
+    key: list[Any] = []
+    for node in nodes:
+        key.append(node.op)
+        if node.params:
+            key.append(tuple(node.params.items()))
+        for v in node.inputs:
+            p = position.get(v)
+            if p is None:
+                if v.tape is None:
+                    p = (v.value.__class__, repr(v.value), v.aval)
+                else:
+                    leaves.append(v)
+                    position[v] = p = -len(leaves)
+            key.append(p)
+        for v in node.outputs:
+            position[v] = count
+            count += 1
+    key.append(None)
+    for v in outputs:
+        p = position.get(v)
+        if p is None:
+            if v.tape is None:
+                p = (v.value.__class__, repr(v.value), v.aval)
+            else:
+                leaves.append(v)
+                position[v] = p = -len(leaves)
+        key.append(p)
+    return tuple(key), leaves
+
+
+def fresh(tape: Tape) -> Tape:
+    """The same program with values of its own, so that it keeps nothing of the recording alive."""
+    new: dict[Var, Var] = {}
+
+    def rename(v: Var) -> Var:
+        return v if v.tape is None else new.setdefault(v, _renamed(v, copy))
+
+    copy = Tape.of((), [], (), tape)
+    copy.inputs = [rename(v) for v in tape.inputs]
+    for node in tape.nodes:
+        outputs = tuple(rename(v) for v in node.outputs)
+        inputs = [rename(v) for v in node.inputs]
+        copy.nodes.append(Node(node.op, inputs, node.params, outputs, node.source, node.grad))
+    copy.outputs = [rename(v) for v in tape.outputs]
+    return copy
+
+
+def _renamed(v: Var, tape: Tape) -> Var:
+    new = type(v).__new__(type(v))
+    new.aval, new.tape, new.value = v.aval, tape, None
+    return new
+
+
+def source_position(source: Source | None) -> tuple[str, int, str]:
+    """File name, line number and function name of a place in the user's code."""
+    if source is None:
+        return "<unknown>", 0, "<unknown>"
+    code, offset = source
+    lines = list(code.co_positions())
+    line = lines[offset // 2][0] if offset // 2 < len(lines) else code.co_firstlineno
+    return code.co_filename, line or code.co_firstlineno, code.co_name
+
+
+def describe_source(source: Source | None) -> str:
+    """`file:line (function): the line's text`, for messages."""
+    filename, line, function = source_position(source)
+    text = linecache.getline(filename, line).strip()
+    return f"{filename}:{line} ({function})" + (f": {text}" if text else "")
+
+
+def _names() -> Iterable[str]:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    n = 0
+    while True:
+        name, k = "", n
+        while True:
+            name = letters[k % 26] + name
+            k = k // 26 - 1
+            if k < 0:
+                break
+        yield name
+        n += 1
+
+
+def format_tape(tape: Tape) -> str:
+    """The tape as text: a line a node, with shapes, dtypes and the user's line; `∇` marks gradient nodes."""
+    names: dict[Var, str] = {}
+    fresh = iter(_names())
+
+    def name(v: Var) -> str:
+        if v.tape is None:
+            return repr(v.value)
+        if v not in names:
+            names[v] = next(fresh)
+        return names[v]
+
+    def show(value: Any) -> str:
+        if isinstance(value, Tape):
+            return f"<{value.name or 'tape'}: {len(value)} nodes>"
+        return getattr(value, "__name__", None) or str(value)
+
+    rows = []
+    for node in tape.nodes:
+        for v in node.inputs:
+            name(v)
+        left = ", ".join(f"{name(v)}:{v.aval}" for v in node.outputs)
+        params = ", ".join(f"{k}={show(v)}" for k, v in node.params.items())
+        right = node.op.name + (f"[{params}]" if params else "") + "".join(f" {name(v)}" for v in node.inputs)
+        filename, line, _ = source_position(node.source)
+        text = linecache.getline(filename, line).strip()
+        where = f"{filename.rsplit('/', 1)[-1]}:{line}"
+        rows.append((f"{left} = {right}", ("∇ " if node.grad else "  ") + where + (f"  {text}" if text else "")))
+    width = min(max((len(code) for code, _ in rows), default=0), 72)
+    head = ", ".join(f"{name(v)}:{v.aval}" for v in tape.inputs)
+    lines = [f"{tape.name or 'tape'}({head})"]
+    lines += [f"  {code.ljust(width)}  # {where}" for code, where in rows]
+    lines.append("  return " + ", ".join(f"{name(v)}:{v.aval}" for v in tape.outputs))
+    return "\n".join(lines)
+

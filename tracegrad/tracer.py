@@ -1,0 +1,446 @@
+"""Recording: what is recording now, how a step is recorded, and the handle that user code holds."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from .errors import INTERNAL, LeakedTracerError, TracerError, describe, here
+from .tape import Aval, Node, Tape, Var, aval_of, make_aval
+
+if TYPE_CHECKING:
+    from .op import Op
+
+
+class _State(threading.local):
+    """What is recording in this thread, and how: nothing else in the package is global."""
+
+    tape: Tape | None = None
+    no_nan: bool = True
+
+
+state = _State()
+
+
+@contextmanager
+def recording(tape: Tape) -> Iterator[Tape]:
+    """Records on `tape` until the block ends, however it ends."""
+    outer = state.tape
+    state.tape = tape
+    try:
+        yield tape
+    finally:
+        state.tape = outer
+
+
+@contextmanager
+def blaming(tape: Tape, node: Node) -> Iterator[None]:
+    """Records with the user's line of `node`, as the gradient of it."""
+    outer = tape.source
+    tape.source = node.source
+    try:
+        yield
+    finally:
+        tape.source = outer
+
+
+class Tracer(Var):
+    """A value of a tape that is recording: an array to the code that holds it.
+
+    It has the operators and methods of an array, and NumPy's functions accept it. Under `@jit`, and in
+    the body of `vmap` or `pmap`, it has no concrete value; elsewhere `float(x)`, `if x > 0`, `print(x)`
+    and `x.item()` run what was recorded so far and give it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, aval: Aval, tape: Tape | None, value: Any = None) -> None:
+        self.aval = aval
+        self.tape = tape
+        self.value = value
+
+    # -- what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.aval.dtype
+
+    @property
+    def weak_type(self) -> bool:
+        return self.aval.weak_type
+
+    @property
+    def ndim(self) -> int:
+        return len(self.aval.shape)
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.aval.shape:
+            size *= n
+        return size
+
+    @property
+    def itemsize(self) -> int:
+        return int(self.aval.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    def __len__(self) -> int:
+        if not self.aval.shape:
+            raise TypeError(f"len() of a scalar {self.aval} {here()}")
+        return self.aval.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.aval.shape:
+            raise TypeError(f"cannot iterate over a scalar {self.aval} {here()}")
+        return (self[i] for i in range(self.aval.shape[0]))
+
+    __hash__ = object.__hash__
+
+    # -- its value, on demand
+
+    def _concrete(self, wanted: str) -> Any:
+        from .execute import force
+
+        return force(self, wanted)
+
+    def __bool__(self) -> bool:
+        return bool(self._concrete("its truth value (as in `if`, `while`, `and`, `or`, `not`, `assert`)"))
+
+    def __int__(self) -> int:
+        return int(self._concrete("int()"))
+
+    def __float__(self) -> float:
+        return float(self._concrete("float()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._concrete("complex()"))
+
+    def __index__(self) -> int:
+        if self.aval.shape or not np.issubdtype(self.aval.dtype, np.integer):
+            raise TypeError(f"only an integer scalar can be an index or a count, not {self.aval} {here()}")
+        return int(self._concrete("a Python integer (an index, a count, a shape or an axis)"))
+
+    def item(self, *args: int) -> Any:
+        return np.asarray(self._concrete("item()")).item(*args)
+
+    def tolist(self) -> Any:
+        return np.asarray(self._concrete("tolist()")).tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self._concrete("a NumPy array"), dtype=dtype)
+
+    def __format__(self, spec: str) -> str:
+        return format(self._concrete("a formatted number").item(), spec) if spec else str(self)
+
+    def __str__(self) -> str:
+        tape = self.tape
+        return str(self._concrete("str()")) if tape is not None and tape.open and tape.lazy else repr(self)
+
+    def __repr__(self) -> str:
+        tape = self.tape
+        ended = "" if tape is None or tape.open else ", recording ended"
+        return f"Tracer({self.aval}{ended})" if self.value is None else f"Tracer({self.aval}, {self.value}{ended})"
+
+    @property
+    def __jax_array__(self) -> Any:
+        # JAX's binary operators look for this attribute before they give the right-hand operand its
+        # turn: there it must be missing, so that `jax_array + tracer` reaches `Tracer.__radd__`.
+        if sys._getframe(1).f_code.co_name.startswith(("_operator_", "deferring_binary_op")):
+            raise AttributeError("__jax_array__")
+        raise TracerError(
+            f"a traced value ({self.aval}) was given to a jax.numpy or jax.lax function {here()}. That function "
+            "would not be recorded, so its gradient would be lost. Use the function of the same name in "
+            "tracegrad.numpy (`import tracegrad.numpy as np`) or in NumPy."
+        )
+
+    # -- operators
+
+    def __add__(self, other: Any) -> Any:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return ops.sub(other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return ops.mul(other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return ops.div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return ops.div(other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return ops.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return ops.floor_divide(other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return ops.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return ops.remainder(other, self)
+
+    def __divmod__(self, other: Any) -> Any:
+        return ops.floor_divide(self, other), ops.remainder(self, other)
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return ops.floor_divide(other, self), ops.remainder(other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return tnp.power(self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return tnp.power(other, self)
+
+    def __matmul__(self, other: Any) -> Any:
+        return tnp.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return tnp.matmul(other, self)
+
+    def __neg__(self) -> Any:
+        return ops.neg(self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return ops.abs_(self)
+
+    def __invert__(self) -> Any:
+        return ops.bitwise_not(self)
+
+    def __and__(self, other: Any) -> Any:
+        return ops.bitwise_and(self, other)
+
+    __rand__ = __and__
+
+    def __or__(self, other: Any) -> Any:
+        return ops.bitwise_or(self, other)
+
+    __ror__ = __or__
+
+    def __xor__(self, other: Any) -> Any:
+        return ops.bitwise_xor(self, other)
+
+    __rxor__ = __xor__
+
+    def __lshift__(self, other: Any) -> Any:
+        return ops.left_shift(self, other)
+
+    def __rlshift__(self, other: Any) -> Any:
+        return ops.left_shift(other, self)
+
+    def __rshift__(self, other: Any) -> Any:
+        return ops.right_shift(self, other)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return ops.right_shift(other, self)
+
+    def __eq__(self, other: Any) -> Any:
+        return ops.equal(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return ops.not_equal(self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return ops.less(self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return ops.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return ops.greater(self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return ops.greater_equal(self, other)
+
+    def __round__(self, decimals: int = 0) -> Any:
+        return tnp.round(self, decimals)
+
+    # -- indexing
+
+    def __getitem__(self, index: Any) -> Any:
+        return ops.getitem(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            f"a traced array ({self.aval}) cannot be changed in place {here()}. "
+            "Write `x = x.at[index].set(value)` instead of `x[index] = value`."
+        )
+
+    @property
+    def at(self) -> Any:
+        """`x.at[index].set(value)`, `.add`, `.multiply`, `.min`, `.max`, `.get`: an updated copy."""
+        return ops.At(self)
+
+    @property
+    def T(self) -> Any:
+        return tnp.transpose(self)
+
+    @property
+    def mT(self) -> Any:
+        return tnp.matrix_transpose(self)
+
+    @property
+    def real(self) -> Any:
+        return tnp.real(self)
+
+    @property
+    def imag(self) -> Any:
+        return tnp.imag(self)
+
+    # -- NumPy's protocols
+
+    __array_priority__ = 1000
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return tnp.call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return tnp.call_function(function, args, kwargs)
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return tnp
+
+    if TYPE_CHECKING:
+        # The array methods (sum, reshape, astype, ...) are installed by tracegrad.numpy, a name a line.
+        def __getattr__(self, name: str) -> Any: ...
+
+
+class Literal(Tracer):
+    """A Python number that is part of the program itself."""
+
+    __slots__ = ()
+
+
+_SCALARS: dict[type, bool] = {bool: False, int: False, float: False, complex: False}
+_literal_avals: dict[tuple[type, bool], Aval] = {}
+
+
+def literal(value: bool | int | float | complex) -> Literal:
+    """A constant of the program, weakly typed as JAX's Python scalars are."""
+    key = (value.__class__, jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+    aval = _literal_avals.get(key)
+    if aval is None:
+        aval = _literal_avals[key] = aval_of(value)
+    return Literal(aval, None, value)
+
+
+def record(tape: Tape, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Appends `op(*args, **params)` to `tape` and returns its output, or a tuple of them."""
+    inputs = []
+    for a in args:
+        if type(a) is Tracer and a.tape is tape:
+            inputs.append(a)
+        else:
+            inputs.append(operand(tape, a, op))
+    avals = tuple([v.aval for v in inputs])
+    out_avals = op.avals.get((avals, *params.items()) if params else avals)
+    source = tape.source
+    grad = source is not None
+    if not grad:
+        f = sys._getframe(2)
+        while INTERNAL[f.f_code.co_filename]:
+            f = f.f_back  # type: ignore[assignment]
+        source = (f.f_code, f.f_lasti)
+    if out_avals is None:
+        out_avals = op.infer_or_explain(avals, params, source)
+    if op.multiple:
+        outputs = tuple([Tracer(aval, tape) for aval in out_avals])
+        tape.nodes.append(Node(op, inputs, params, outputs, source, grad))
+        return outputs
+    output = Tracer(out_avals[0], tape)
+    tape.nodes.append(Node(op, inputs, params, (output,), source, grad))
+    return output
+
+
+def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
+    """`value` as something a node of `tape` can read."""
+    kind = type(value)
+    if kind is Literal:
+        return value
+    if kind in _SCALARS:
+        # Lifted to an input of the compiled call, so that a changing number never recompiles; 0 and 1
+        # stay, since the simplifications that they allow are worth more.
+        if tape.lazy and tape.source is None and value not in (0, 1):
+            return Tracer(literal(value).aval, tape, value)
+        return literal(value)
+    if kind is Tracer and value.tape is tape:
+        return value
+    known = tape.constants.get(id(value))
+    if known is not None:
+        return known
+    if kind is Tracer and not value.tape.open:
+        raise LeakedTracerError(leaked_message(value, op))
+    if tape.captured is not None:
+        aval = aval_or_explain(value, op)
+        inner = Tracer(aval, tape)
+        tape.inputs.append(inner)
+        tape.captured.append((inner, value))
+        tape.constants[id(value)] = inner
+        return inner
+    if kind is Tracer:
+        raise TracerError(
+            f"a value traced by {value.tape.name or 'another function'} ({value.aval}) was used in "
+            f"{tape.name or 'another recording'} {here()}, which records separately from it (in another thread, or "
+            "inside a jax transformation). Pass it as an argument."
+        )
+    aval = aval_or_explain(value, op)
+    if isinstance(value, np.ndarray | np.generic):
+        # A copy: the caller may change the array before the recorded program runs.
+        return Tracer(aval, tape, np.array(value, aval.dtype))
+    constant = Tracer(aval, tape, value)
+    tape.constants[id(value)] = constant
+    return constant
+
+
+def aval_or_explain(value: Any, op: Op | None) -> Aval:
+    try:
+        return aval_of(value)
+    except TypeError:
+        name = f"{op.name}: " if op is not None else ""
+        remedy = "Use tracegrad.numpy.asarray on a sequence of numbers." if isinstance(value, list | tuple) else (
+            "Pass a number, a NumPy array, a JAX array or a traced value."
+        )  # fmt: skip
+        raise TypeError(f"{name}an operand is {describe(value)}, which is not an array {here()}. {remedy}") from None
+
+
+def leaked_message(value: Tracer, op: Op | None = None) -> str:
+    used = f"was used by {op.name}" if op is not None else "was used"
+    return (
+        f"a traced value ({value.aval}) {used} {here()} after the recording it belongs to, of "
+        f"{value.tape.name or 'a function'}, had ended. It was probably stored in a global, a list or an attribute from "
+        "inside that function. Return it from the function instead (with `has_aux=True` under `grad`)."
+    )
+
+
+__all__ = ["Literal", "Tracer", "blaming", "literal", "make_aval", "operand", "record", "recording", "state"]
+
+from . import ops  # noqa: E402  (ops are made of tracers)
+from . import numpy as tnp  # noqa: E402

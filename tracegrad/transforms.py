@@ -1,0 +1,635 @@
+"""Transforms: functions from functions to functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .backward import backward, differentiable, ones, zeros
+from .body import call, record_body, vmap_op
+from .closures import arrays_in, find_references
+from .errors import describe, here
+from .execute import History, run_pending
+from .lower import evaluate
+from .ops import alias, astype, mul, reshape, transpose
+from .passes import optimize
+from .tape import Tape, Var, aval_of
+from .tracer import Literal, Tracer, operand, recording, state
+
+tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
+
+_histories: dict[Any, History] = {}
+
+
+def history_of(fun: Any) -> History:
+    """What a function has compiled: by its code, so that a lambda made anew at each call is still one function."""
+    inner = inspect.unwrap(fun)
+    key = getattr(inner, "__code__", None) or type(inner)
+    return _histories.setdefault(key, History())
+
+
+def name_of(fun: Any) -> str:
+    return getattr(fun, "__name__", None) or type(fun).__name__
+
+
+def explain(fun: Callable[..., Any]) -> str:
+    """What the undecorated transforms of `fun` compiled, why each time, and which field differed.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> def f(x): return x * x
+      >>> _ = tg.grad(f)(2.0), tg.grad(f)(3.0)
+      >>> print(tg.explain(f))
+      f: 2 calls, 1 compiled
+        1. 4 nodes: first recording
+    """
+    history = history_of(fun)
+    lines = [f"{name_of(fun)}: {history.calls} calls, {len(history.events)} compiled"]
+    if history.restless():
+        lines[0] += "; its structure changes from call to call, so it runs op by op"
+    return "\n".join(lines + [f"  {i}. {event}" for i, event in enumerate(history.events, 1)])
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray)
+
+
+def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """`run(*args, **kwargs)` on a tape: the one that is recording, or else a new one that runs at the end."""
+    if state.tape is not None:
+        return run(*args, **kwargs)
+    tape = Tape(name_of(fun), lazy=True)
+    history = history_of(fun)
+    history.calls += 1
+    state.tape, state.history = tape, history
+    try:
+        leaves, tree = tree_flatten((args, kwargs))
+        args, kwargs = tree_unflatten(tree, [operand(tape, x) if _is_array(x) else x for x in leaves])
+        out, out_tree = tree_flatten(run(*args, **kwargs))
+        run_pending(tape, [v for v in out if type(v) is Tracer], history)
+        results = [_result(v) if isinstance(v, Tracer) else v for v in out]
+    finally:
+        state.tape = None
+        tape.close()
+    return tree_unflatten(out_tree, results)
+
+
+def _result(v: Tracer) -> Any:
+    return v.value if isinstance(v.value, jax.Array) else jnp.asarray(v.value, v.aval.dtype)
+
+
+# -- derivatives
+
+
+def value_and_grad(
+    fun: Callable[..., Any] | None = None,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+) -> Callable[..., Any]:
+    """A function that returns the value of `fun` and its gradient.
+
+    Args:
+      fun: takes pytrees of arrays, returns a real scalar (or a pair of it and anything, with `has_aux`).
+      argnums: which positional arguments to differentiate; a tuple gives a tuple of gradients.
+      has_aux: whether `fun` returns `(value, aux)`.
+      holomorphic: whether `fun` is complex to complex and holomorphic.
+
+    Returns:
+      A function of the same arguments that returns `(value, gradient)`, or `((value, aux), gradient)`. A
+      gradient has the structure, shapes and dtypes of its argument.
+
+    Raises:
+      TypeError: if `fun` does not return a scalar, or a differentiated argument is not of float dtype.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> value, gradient = tg.value_and_grad(lambda x: x ** 3)(2.0)
+      >>> float(value), float(gradient)
+      (8.0, 12.0)
+    """
+    if fun is None:
+        return functools.partial(value_and_grad, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic)
+    return _gradient(fun, argnums, has_aux, holomorphic, "value_and_grad", lambda value, aux, grads: (
+        ((value, aux), grads) if has_aux else (value, grads)
+    ))  # fmt: skip
+
+
+def grad(
+    fun: Callable[..., Any] | None = None,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+) -> Callable[..., Any]:
+    """A function that returns the gradient of `fun`.
+
+    For complex arguments it is df/dx - i df/dy, as `jax.grad` has it. The arguments are those of
+    `value_and_grad`; with `has_aux` the result is `(gradient, aux)`.
+
+    Raises:
+      TypeError: if `fun` does not return a scalar, or a differentiated argument is not of float dtype.
+
+    Example:
+      >>> import numpy as np, tracegrad as tg
+      >>> @tg.grad
+      ... def slope(x):
+      ...     return np.sin(x)
+      >>> float(slope(0.0))
+      1.0
+    """
+    if fun is None:
+        return functools.partial(grad, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic)
+    return _gradient(
+        fun, argnums, has_aux, holomorphic, "grad", lambda value, aux, grads: (grads, aux) if has_aux else grads
+    )
+
+
+def _gradient(
+    fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, holomorphic: bool, transform: str, result: Any
+) -> Callable[..., Any]:
+    if not callable(fun):
+        raise TypeError(f"{transform}: fun is {describe(fun)}, which is not a function {here()}")
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        tape = state.tape
+        assert tape is not None
+        start = len(tape.nodes)
+        args, leaves, tree = differentiate(fun, args, argnums, transform, holomorphic)
+        out = fun(*args, **kwargs)
+        aux = None
+        if has_aux:
+            if not (isinstance(out, tuple) and len(out) == 2):
+                raise TypeError(
+                    f"{transform}: with has_aux=True, {name_of(fun)} must return (value, aux), not {describe(out)} {here()}"
+                )
+            out, aux = out
+        check_scalar(fun, out, transform, holomorphic)
+        grads: list[Any] = [None] * len(leaves)
+        if isinstance(out, Tracer) and out.tape is not None:
+            grads = backward(tape, [out], [ones(out)], leaves, start)
+        grads = [zeros(v) if g is None else g for v, g in zip(leaves, grads, strict=True)]
+        return result(out, aux, tree_unflatten(tree, grads))
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return define_by_run(fun, run, args, kwargs)
+
+    return wrapped
+
+
+def differentiate(
+    fun: Any, args: tuple[Any, ...], argnums: int | Sequence[int], transform: str, holomorphic: bool = False
+) -> tuple[tuple[Any, ...], list[Var], Any]:
+    """The arguments with those at `argnums` behind alias nodes, the aliases, and their structure.
+
+    An alias tells the differentiated use of a value from every other use of it.
+    """
+    tape = state.tape
+    assert tape is not None
+    which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for i in which:
+        if not -len(args) <= i < len(args):
+            raise TypeError(
+                f"{transform}: argnums={argnums} of {name_of(fun)}, which was called with {len(args)} positional "
+                f"argument{'s' if len(args) != 1 else ''} {here()}. Pass the differentiated argument by position."
+            )
+    which = tuple(i % len(args) for i in which)
+    leaves, tree = tree_flatten(tuple(args[i] for i in which))
+    variables: list[Var] = []
+    for position, x in enumerate(leaves):
+        try:
+            aval = aval_of(x)
+        except TypeError:
+            aval = None
+        if aval is None or not differentiable(aval.dtype):
+            where = _argument_name(fun, args, which, position)
+            raise TypeError(
+                f"{transform} with respect to {where}: it is {describe(x)}, and only float or complex values have a "
+                f"gradient {here()}. Convert it (`x.astype(float)`, `2.0` for `2`), or choose other arguments with argnums."
+            )
+        if holomorphic and aval.dtype.kind != "c":
+            where = _argument_name(fun, args, which, position)
+            raise TypeError(f"{transform} with holomorphic=True needs complex arguments, {where} is {aval} {here()}")
+        variables.append(alias(x))
+    picked = tree_unflatten(tree, variables)
+    new = list(args)
+    for i, arg in zip(which, picked, strict=True):
+        new[i] = arg
+    if isinstance(argnums, int):
+        tree = jax.tree.structure(args[which[0]])
+    return tuple(new), variables, tree
+
+
+def _argument_name(fun: Any, args: tuple[Any, ...], which: tuple[int, ...], position: int) -> str:
+    paths = [
+        (i, path)
+        for i in which
+        for path, _ in jax.tree_util.tree_flatten_with_path(args[i])[0]
+    ]  # fmt: skip
+    i, path = paths[position]
+    try:
+        names = [p for p in inspect.signature(fun).parameters]
+    except (TypeError, ValueError):
+        names = []
+    return f"argument {names[i] if i < len(names) else i}{keystr(path)} of {name_of(fun)}"
+
+
+def check_scalar(fun: Any, out: Any, transform: str, holomorphic: bool) -> None:
+    if out is None:
+        raise TypeError(f"{transform}: {name_of(fun)} returned None {here()}. Did you forget `return`?")
+    try:
+        aval = aval_of(out)
+    except TypeError:
+        raise TypeError(
+            f"{transform}: {name_of(fun)} must return a scalar, it returned {describe(out)} {here()}. To return more than "
+            "the value, return (value, aux) and pass has_aux=True."
+        ) from None
+    if aval.shape != ():
+        raise TypeError(
+            f"{transform}: {name_of(fun)} must return a scalar, it returned {aval} {here()}. Reduce it with .sum() or "
+            ".mean(), or use tracegrad.jacobian for the derivative of every element."
+        )
+    if aval.dtype.kind == "c" and not holomorphic:
+        raise TypeError(
+            f"{transform}: {name_of(fun)} returned a complex scalar, {aval} {here()}. Take its real part or abs(), or pass "
+            "holomorphic=True if the function is holomorphic."
+        )
+    if not differentiable(aval.dtype):
+        raise TypeError(
+            f"{transform}: {name_of(fun)} must return a float, it returned {aval} {here()}. A comparison, argmax or integer "
+            "result has no gradient."
+        )
+
+
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """The value of `fun` and its pullback, the function from a cotangent to those of the arguments.
+
+    Args:
+      fun: takes and returns pytrees of arrays.
+      *primals: its arguments, of float dtype.
+      has_aux: whether `fun` returns `(value, aux)`.
+
+    Returns:
+      `(value, pullback)`, or `(value, pullback, aux)`. `pullback(ct)`, with `ct` of the structure, shapes and
+      dtypes of the value, returns a tuple with a cotangent an argument. It may be called any number of times.
+
+    Raises:
+      TypeError: if an argument is not of float dtype; from the pullback, if `ct` does not match the value.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> value, pullback = tg.vjp(lambda x, y: x * y, 2.0, 3.0)
+      >>> [float(ct) for ct in pullback(np.float32(1.0))]
+      [3.0, 2.0]
+    """
+    every = tuple(range(len(primals)))
+
+    def run(*primals: Any) -> Any:
+        tape = state.tape
+        assert tape is not None
+        start = len(tape.nodes)
+        args, leaves, tree = differentiate(fun, primals, every, "vjp")
+        out = fun(*args)
+        out, aux = out if has_aux else (out, None)
+        out_leaves, out_tree = tree_flatten(out)
+        outs = [operand(tape, v) for v in out_leaves]
+        end = len(tape.nodes)
+
+        def pullback(ct: Any) -> Any:
+            cts = _check_cotangent(ct, outs, out_tree)
+            target = state.tape
+            assert target is not None
+            grads = backward(tape, outs, [operand(target, c) for c in cts], leaves, start, end)
+            return tree_unflatten(tree, [zeros(v) if g is None else g for v, g in zip(leaves, grads, strict=True)])
+
+        return out, pullback, aux, (outs, out_tree)
+
+    if state.tape is not None:
+        out, pullback, aux, _ = run(*primals)
+        return (out, pullback, aux) if has_aux else (out, pullback)
+
+    # Not recording: the backward part is recorded now, and is a program of its own afterwards.
+    split: list[Any] = []
+
+    def run_and_split(*primals: Any) -> Any:
+        tape = state.tape
+        assert tape is not None
+        out, pullback, aux, (outs, out_tree) = run(*primals)
+        body, saved = record_body(pullback, (tree_unflatten(out_tree, [v.aval for v in outs]),), {}, "pullback")
+        split.extend((body, out_tree, [v.aval for v in outs]))
+        return out, aux, saved
+
+    out, aux, saved = define_by_run(fun, run_and_split, primals, {})
+    body, out_tree, avals = split
+    final = optimize(body)
+
+    def pullback(ct: Any) -> Any:
+        cts = _check_cotangent(ct, [Tracer(a, None) for a in avals], out_tree)
+        return tree_unflatten(final.out_tree, call(*cts, *saved, body=final))
+
+    return (out, pullback, aux) if has_aux else (out, pullback)
+
+
+def _check_cotangent(ct: Any, outs: Sequence[Var], out_tree: Any) -> list[Any]:
+    leaves, tree = tree_flatten(ct)
+    if tree != out_tree:
+        raise TypeError(f"the cotangent has structure {tree}, the function's value has {out_tree} {here()}")
+    for c, v in zip(leaves, outs, strict=True):
+        aval = aval_of(c)
+        if aval.shape != v.aval.shape or (aval.dtype != v.aval.dtype and not aval.weak_type):
+            raise TypeError(
+                f"the cotangent is {aval}, the function's value is {v.aval} {here()}: give it the same shape and dtype"
+            )
+    return leaves
+
+
+def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, name: str) -> Callable[..., Any]:
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+            def of_selected(*selected: Any) -> Any:
+                new = list(args)
+                for i, x in zip(which, selected, strict=True):
+                    new[i] = x
+                return fun(*new, **kwargs)
+
+            for i in which:
+                if not -len(args) <= i < len(args):
+                    raise TypeError(f"{name}: argnums={argnums}, but there are {len(args)} positional arguments {here()}")
+            out, pullback, *aux = vjp(of_selected, *[args[i] for i in which], has_aux=has_aux)
+            leaves, tree = tree_flatten(out)
+            rows = []
+            for k, leaf in enumerate(leaves):
+                aval = aval_of(leaf)
+                if not differentiable(aval.dtype):
+                    raise TypeError(f"{name}: {name_of(fun)} must return floats, it returned {aval} {here()}")
+
+                def one(ct: Any, k: int = k) -> Any:
+                    cts = [zeros(operand(state.tape, v)) for v in leaves]  # type: ignore[arg-type]
+                    cts[k] = ct
+                    return pullback(tree_unflatten(tree, cts))
+
+                size = int(np.prod(aval.shape))
+                basis = tnp.reshape(tnp.eye(size, dtype=aval.dtype), (size, *aval.shape))
+                grads = vmap(one)(basis)
+                rows.append(jax.tree.map(lambda g, aval=aval: reshape(g, shape=(*aval.shape, *g.shape[1:])), grads))
+            picked = [row[0] if isinstance(argnums, int) else row for row in rows]
+            result = tree_unflatten(tree, picked)
+            return (result, aux[0]) if has_aux else result
+
+        return define_by_run(fun, run, args, kwargs)
+
+    return wrapped
+
+
+def jacobian(
+    fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns the Jacobian of `fun`, all its rows in one batched backward pass.
+
+    Returns:
+      A function of the same arguments. For a value of shape `s` and an argument of shape `t` it returns an
+      array of shape `s + t`; for pytrees, the structure of the value with that of the argument inside.
+
+    Raises:
+      TypeError: if an argument or the value is not of float dtype.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.jacobian(lambda x: x * x)(np.array([1.0, 2.0])).tolist()
+      [[2.0, 0.0], [0.0, 4.0]]
+    """
+    if fun is None:
+        return functools.partial(jacobian, argnums=argnums, has_aux=has_aux)
+    return _per_element(fun, argnums, has_aux, "jacobian")
+
+
+def hessian(fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """A function that returns the Hessian of the scalar function `fun`: the Jacobian of its gradient.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.hessian(lambda x: (x ** 3).sum())(np.array([1.0, 2.0])).tolist()
+      [[6.0, 0.0], [0.0, 12.0]]
+    """
+    if fun is None:
+        return functools.partial(hessian, argnums=argnums)
+    return jacobian(grad(fun, argnums), argnums)
+
+
+def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    """The product of the Hessian of `fun` with a vector, without the Hessian.
+
+    Args:
+      fun: takes pytrees of arrays, returns a scalar.
+      primals: its arguments.
+      tangents: the vector, of the structure and shapes of the arguments.
+
+    Returns:
+      A tuple with a product an argument; for one argument, the product itself.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.hvp(lambda x: (x ** 3).sum(), (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),)).tolist()
+      [6.0, 0.0]
+    """
+    primals, tangents = tuple(primals), tuple(tangents)
+    if jax.tree.structure(primals) != jax.tree.structure(tangents):
+        raise TypeError(
+            f"hvp: primals have structure {jax.tree.structure(primals)}, tangents {jax.tree.structure(tangents)} {here()}"
+        )
+    every = tuple(range(len(primals)))
+
+    def directional(primals: Any, tangents: Any) -> Any:
+        grads = grad(fun, every)(*primals)
+        products = jax.tree.leaves(jax.tree.map(lambda g, t: tnp.sum(mul(g, t)), grads, tangents))
+        return functools.reduce(lambda a, b: a + b, products)
+
+    # By code, so that `explain` and the choice of how to run speak of the user's function.
+    out = define_by_run(fun, lambda p, t: grad(directional)(p, t), (primals, tangents), {})
+    return out[0] if len(primals) == 1 else out
+
+
+# -- vmap
+
+
+def vmap(
+    fun: Callable[..., Any] | None = None, in_axes: Any = 0, out_axes: Any = 0
+) -> Callable[..., Any]:
+    """A function that applies `fun` to each element along an axis, as one batched program.
+
+    Args:
+      fun: takes and returns pytrees of arrays.
+      in_axes: the mapped axis of each positional argument, or of each leaf; `None` for one that is shared.
+      out_axes: where the mapped axis is put in the results.
+
+    Raises:
+      ValueError: if mapped axes differ in size, or no argument is mapped.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.vmap(lambda x, y: x @ y, in_axes=(0, None))(np.ones((3, 2)), np.ones(2)).tolist()
+      [2.0, 2.0, 2.0]
+    """
+    if fun is None:
+        return functools.partial(vmap, in_axes=in_axes, out_axes=out_axes)
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            leaves, tree = tree_flatten((args, kwargs))
+            spec = (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0)
+            axes = jax.api_util.flatten_axes("vmap in_axes", tree, spec) if False else _leaf_axes(tree, spec)
+            size = _mapped_size(leaves, axes)
+            moved, inner = [], []
+            for x, axis in zip(leaves, axes, strict=True):
+                aval = aval_of(x)
+                if axis is None:
+                    moved.append(x)
+                    inner.append(aval)
+                else:
+                    moved.append(tnp.moveaxis(x, axis, 0) if axis % len(aval.shape) else x)
+                    shape = list(aval.shape)
+                    del shape[axis]
+                    inner.append(jax.ShapeDtypeStruct(tuple(shape), aval.dtype, weak_type=aval.weak_type))
+            in_args, in_kwargs = tree_unflatten(tree, inner)
+            body, captured = record_body(fun, in_args, in_kwargs, name_of(fun))
+            batched = tuple(axis is not None for axis in axes) + (False,) * len(captured)
+            outs = vmap_op(*moved, *captured, body=optimize(body), batched=batched, size=size)
+            positions = _leaf_axes(body.out_tree, out_axes)
+            outs = [tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
+            return tree_unflatten(body.out_tree, outs)
+
+        return define_by_run(fun, run, args, kwargs)
+
+    return wrapped
+
+
+def _leaf_axes(tree: Any, spec: Any) -> list[int | None]:
+    """One axis a leaf of `tree`, from a prefix of it that may hold `None`."""
+    none = object()
+    spec = jax.tree.map(lambda a: none if a is None else a, spec, is_leaf=lambda a: a is None)
+    dummy = tree_unflatten(tree, list(range(tree.num_leaves)))
+    try:
+        full = jax.tree_util.tree_map(lambda a, sub: [a] * jax.tree.structure(sub).num_leaves, spec, dummy)
+    except ValueError as error:
+        raise ValueError(f"vmap: in_axes or out_axes do not fit the arguments' structure {here()}: {error}") from None
+    flat = jax.tree.leaves(full)
+    return [None if a is none else a for a in flat]
+
+
+def _mapped_size(leaves: list[Any], axes: list[int | None]) -> int:
+    sizes = {}
+    for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
+        if axis is None:
+            continue
+        shape = aval_of(x).shape
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(f"vmap: array {i} has shape {shape} and no axis {axis} to map over {here()}")
+        sizes[i] = (shape[axis], shape)
+    if not sizes:
+        raise ValueError(f"vmap: no argument is mapped: all in_axes are None {here()}")
+    if len({n for n, _ in sizes.values()}) > 1:
+        found = ", ".join(f"{n} (array {i} of shape {shape})" for i, (n, shape) in sizes.items())
+        raise ValueError(f"vmap: the mapped axes differ in size: {found} {here()}")
+    return next(iter(sizes.values()))[0]
+
+
+# -- jit
+
+
+def jit(
+    fun: Callable[..., Any] | None = None,
+    *,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Sequence[str] | None = None,
+    donate_argnums: int | Sequence[int] | None = None,
+    **options: Any,
+) -> Callable[..., Any]:
+    """A compiled version of `fun`: recorded, improved and compiled once for each set of argument types.
+
+    Args:
+      fun: takes and returns pytrees of arrays; anything it does in Python happens once, when it is recorded.
+      static_argnums, static_argnames: arguments that are Python values, part of the program; hashable.
+      donate_argnums: arguments whose memory the result may take over.
+      **options: passed to `jax.jit`, such as `in_shardings`, `out_shardings`, `keep_unused`.
+
+    Returns:
+      A function of the same arguments. `jit(f).lower(*args)` is JAX's `Lowered`, with `.as_text()`, `.compile()` and
+      `.cost_analysis()`. Arrays that `fun` closes over are inputs, so that they may change: no recompilation,
+      and never an old value.
+
+    Raises:
+      TypeError: if a static argument is not hashable, or `fun` needs the value of a traced array.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> @tg.jit
+      ... def norm(x):
+      ...     return np.sqrt((x * x).sum())
+      >>> float(norm(np.array([3.0, 4.0])))
+      5.0
+    """
+    if fun is None:
+        return functools.partial(
+            jit, static_argnums=static_argnums, static_argnames=static_argnames, donate_argnums=donate_argnums, **options
+        )
+    if not callable(fun):
+        raise TypeError(f"jit: fun is {describe(fun)}, which is not a function {here()}")
+    from .compile import Jitted
+
+    return Jitted(fun, static_argnums, static_argnames, donate_argnums, options).wrapper
+
+
+def trace(fun: Callable[..., Any]) -> Callable[..., Tape]:
+    """A function of the same arguments as `fun` that returns its tape, without running it.
+
+    Printing a tape shows a line a node, with shapes, dtypes and the user's line; `∇` marks gradient nodes.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> tape = tg.trace(tg.grad(lambda x: x * x))(2.0)
+      >>> len(tape) > 0
+      True
+    """
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Tape:
+        body, captured = record_body(fun, args, kwargs, name_of(fun))
+        count = len(body.inputs) - len(captured)
+        for v, value in zip(body.inputs[count:], captured, strict=True):
+            v.value = value
+        del body.inputs[count:]
+        return body
+
+    return wrapped
+
+
+def stop_gradient(x: Any) -> Any:
+    """`x`, a pytree of arrays, as a constant: no gradient flows through it.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> float(tg.grad(lambda x: x * tg.stop_gradient(x))(3.0))
+      3.0
+    """
+    from .ops import stop_gradient as op
+
+    return jax.tree.map(op, x)
+
+
+__all__ = [
+    "explain", "grad", "hessian", "hvp", "jacobian", "jit", "stop_gradient", "trace", "value_and_grad", "vjp", "vmap",
+]  # fmt: skip
+
+from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as transforms are)
+
+_ = (Literal, arrays_in, find_references, astype, transpose, evaluate, recording)
