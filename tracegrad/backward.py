@@ -10,7 +10,7 @@ import numpy as np
 
 from .lower import replay
 from .ops import add, broadcast_in_dim, unbroadcast
-from .parallel.varying import sum_over_missing_axes
+from .varying import sum_over_missing_axes
 from .passes import dead_code, optimize
 from .tape import Node, Tape, Var, make_aval
 from .tracer import Literal, Tracer, blaming, recording, state

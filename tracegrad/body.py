@@ -8,10 +8,12 @@ from typing import Any
 import jax
 
 from .backward import body_cotangents
+from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
 from .lower import compiled, lower
 from .op import Op
 from .ops import reduce_sum
+from .passes import optimize
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval
 from .tracer import Tracer, operand, recording, state
 
@@ -87,6 +89,58 @@ def _output(tape: Tape, value: Any, name: str) -> Var:
         if isinstance(value, Tracer):
             raise
         raise TypeError(f"{name} returned {describe(value)}, which is not an array {here()}: return arrays") from error
+
+
+class BodyCache:
+    """The bodies that a function has become, one for each set of argument types.
+
+    The arrays that the function closes over are inputs of its bodies, read anew for each use, so that a
+    body kept from before never runs with an old one.
+    """
+
+    def __init__(self, fun: Callable[..., Any]) -> None:
+        self.fun = fun
+        self.name: str = getattr(fun, "__name__", None) or type(fun).__name__
+        self.references: list[Reference] | None = None
+        self.bodies: dict[Any, Tape] = {}
+
+    def closed_over(self) -> list[Any]:
+        """The arrays that the function closes over, as they are now."""
+        if self.references is None:
+            self.references = find_references(self.fun)
+        return [array for reference in self.references for array in arrays_in(reference())]
+
+    def get(
+        self, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: Any = (), **options: Any
+    ) -> tuple[Tape, list[Any]]:
+        """The body for arguments of these types, and the outer values that it takes after them."""
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        arrays = self.closed_over()
+        varying = tuple(options.get("varying", ()))
+        types = tuple([leaf_aval(x, self.name) for x in leaves])
+        key = (tree, static, types, tuple([aval_of(x) for x in arrays]), varying, str(options.get("axes")))
+        body = self.bodies.get(key)
+        if body is not None:
+            return body, arrays
+        raw, captured = record_body(fun, args, kwargs, self.name, given=arrays, **options)
+        body = optimize(raw)
+        if not captured:
+            self.bodies[key] = body
+        return body, arrays + captured
+
+
+def leaf_axes(tree: Any, spec: Any, transform: str) -> list[int | None]:
+    """One axis a leaf of `tree`, from a prefix of it in which `None` is a leaf too."""
+    none = object()
+    spec = jax.tree.map(lambda a: none if a is None else a, spec, is_leaf=lambda a: a is None)
+    whole = jax.tree.unflatten(tree, list(range(tree.num_leaves)))
+    try:
+        full = jax.tree.map(lambda a, part: [a] * jax.tree.structure(part).num_leaves, spec, whole)
+    except ValueError as error:
+        raise ValueError(
+            f"{transform}: in_axes or out_axes do not fit the structure of what they map {here()}: {error}"
+        ) from None
+    return [None if a is none else a for a in jax.tree.leaves(full)]
 
 
 def _output_types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:

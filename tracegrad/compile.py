@@ -9,8 +9,7 @@ from typing import Any
 
 import jax
 
-from .body import call, record_body
-from .closures import Reference, arrays_in, find_references
+from .body import BodyCache, call
 from .errors import describe, here
 from .lower import evaluate
 from .passes import optimize
@@ -34,9 +33,8 @@ class Jitted:
         self.static_argnums, self.static_argnames = _statics(fun, static_argnums, static_argnames)
         self.donate_argnums = _tuple(donate_argnums)
         self.options = options
-        self.references: list[Reference] | None = None
-        self.bodies: dict[Any, Tape] = {}
-        self.plain: Callable[..., Any] = self._jax_jit(closure=False)
+        self.bodies = BodyCache(fun)
+        self.plain: Any = self._jax_jit(closure=False)
         self.closing: Any = None
         self.wrapper = self._wrapper()
 
@@ -47,7 +45,7 @@ class Jitted:
         def run(arrays: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves, tree = jax.tree.flatten((args, kwargs))
             tape = Tape(name)
-            for array, value in zip(self.closed_over() if closure else (), arrays, strict=True):
+            for array, value in zip(self.bodies.closed_over() if closure else (), arrays, strict=True):
                 tape.constants[id(array)] = Tracer(aval_of(value), tape, value)
             with recording(tape):
                 # Whatever jax.jit did not trace is a static argument.
@@ -88,14 +86,6 @@ class Jitted:
             **options,
         )
 
-    def closed_over(self) -> list[Any]:
-        """The arrays that the function closes over, as they are now."""
-        if self.references is None:
-            self.references = find_references(self.fun)
-            if self.references:
-                self.closing = self._jax_jit(closure=True)
-        return [array for reference in self.references for array in arrays_in(reference())]
-
     def _wrapper(self) -> Callable[..., Any]:
         plain, current = self.plain, state
         known = False
@@ -109,7 +99,7 @@ class Jitted:
                 if known:
                     return plain(*args, **kwargs)
                 arrays = self.closed_over()
-                if self.references:
+                if arrays is not None:
                     return self.closing(arrays, *args, **kwargs)
                 known = True
                 return plain(*args, **kwargs)
@@ -121,13 +111,22 @@ class Jitted:
             """JAX's `Lowered` for arguments of these types: `.as_text()`, `.compile()`, `.cost_analysis()`."""
             arrays = self.closed_over()
             try:
-                return self.closing.lower(arrays, *args, **kwargs) if self.references else plain.lower(*args, **kwargs)  # type: ignore[attr-defined]
+                return plain.lower(*args, **kwargs) if arrays is None else self.closing.lower(arrays, *args, **kwargs)
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
                 raise
 
         wrapper.lower = lower  # type: ignore[attr-defined]
         return wrapper
+
+    def closed_over(self) -> list[Any] | None:
+        """The arrays that the function closes over, as they are now; `None` if it has no such variables."""
+        arrays = self.bodies.closed_over()
+        if not self.bodies.references:
+            return None
+        if self.closing is None:
+            self.closing = self._jax_jit(closure=True)
+        return arrays
 
     def is_static(self, args: tuple[Any, ...]) -> set[int]:
         return {i % len(args) for i in self.static_argnums if -len(args) <= i < len(args)}
@@ -166,36 +165,24 @@ class Jitted:
             # On many devices a value's cotangent depends on where it varies, which a shared body does not know.
             return self.fun(*args, **kwargs)
         static = self.is_static(args)
-        self_static = {k for k in kwargs if k in self.static_argnames}
-        fixed = (
-            tuple((i, args[i]) for i in sorted(static)),
-            tuple((k, kwargs[k]) for k in sorted(self_static)),
-        )
+        named = {k for k in kwargs if k in self.static_argnames}
+        fixed = (tuple((i, args[i]) for i in sorted(static)), tuple((k, kwargs[k]) for k in sorted(named)))
         dynamic = (
             tuple(x for i, x in enumerate(args) if i not in static),
-            {k: v for k, v in kwargs.items() if k not in self_static},
+            {k: v for k, v in kwargs.items() if k not in named},
         )
-        leaves, tree = jax.tree.flatten(dynamic)
-        arrays = self.closed_over()
+
+        def merged(*inner: Any, **inner_kwargs: Any) -> Any:
+            values = iter(inner)
+            full = [args[i] if i in static else next(values) for i in range(len(args))]
+            return self.fun(*full, **inner_kwargs, **{k: kwargs[k] for k in named})
+
         try:
-            key = (tree, fixed, tuple([aval_of(x) for x in leaves]), tuple([aval_of(x) for x in arrays]))
-            body = self.bodies.get(key)
+            body, extra = self.bodies.get(merged, *dynamic, static=fixed)
         except TypeError:
             self.explain(args, kwargs)
             raise
-        captured: list[Any] = []
-        if body is None:
-
-            def merged(*inner: Any, **inner_kwargs: Any) -> Any:
-                values = iter(inner)
-                full = [args[i] if i in static else next(values) for i in range(len(args))]
-                return self.fun(*full, **inner_kwargs, **{k: kwargs[k] for k in self_static})
-
-            raw, captured = record_body(merged, *dynamic, self.name, given=arrays)
-            body = optimize(raw)
-            if not captured:
-                self.bodies[key] = body
-        outs = call(*leaves, *arrays, *captured, body=body)
+        outs = call(*jax.tree.leaves(dynamic), *extra, body=body)
         return jax.tree.unflatten(body.out_tree, outs)
 
 

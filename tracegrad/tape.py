@@ -304,10 +304,10 @@ def source_position(source: Source | None) -> tuple[str, int, str]:
 
 
 def describe_source(source: Source | None) -> str:
-    """`file:line (function): the line's text`, for messages."""
+    """File, line, function and the text of the line, for messages."""
     filename, line, function = source_position(source)
     text = linecache.getline(filename, line).strip()
-    return f"{filename}:{line} ({function})" + (f": {text}" if text else "")
+    return f"{filename}:{line} ({function})" + (f" `{text}`" if text else "")
 
 
 def _names() -> Iterable[str]:

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .backward import backward, differentiable, ones, zeros
-from .body import call, record_body, vmap_op
-from .closures import arrays_in, find_references
+from .body import call, leaf_axes, record_body, vmap_op
 from .errors import describe, here
 from .execute import History, run_pending
-from .lower import evaluate
-from .ops import alias, astype, mul, reshape, transpose
+from .ops import alias, mul, reshape
+from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Tape, Var, aval_of
-from .tracer import Literal, Tracer, operand, recording, state
+from .tracer import Tracer, operand, state
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
 
@@ -487,7 +486,7 @@ def vmap(
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
             spec = (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0)
-            axes = jax.api_util.flatten_axes("vmap in_axes", tree, spec) if False else _leaf_axes(tree, spec)
+            axes = leaf_axes(tree, spec, "vmap")
             size = _mapped_size(leaves, axes)
             moved, inner = [], []
             for x, axis in zip(leaves, axes, strict=True):
@@ -504,26 +503,13 @@ def vmap(
             body, captured = record_body(fun, in_args, in_kwargs, name_of(fun))
             batched = tuple(axis is not None for axis in axes) + (False,) * len(captured)
             outs = vmap_op(*moved, *captured, body=optimize(body), batched=batched, size=size)
-            positions = _leaf_axes(body.out_tree, out_axes)
+            positions = leaf_axes(body.out_tree, out_axes, "vmap")
             outs = [tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
             return tree_unflatten(body.out_tree, outs)
 
         return define_by_run(fun, run, args, kwargs)
 
     return wrapped
-
-
-def _leaf_axes(tree: Any, spec: Any) -> list[int | None]:
-    """One axis a leaf of `tree`, from a prefix of it that may hold `None`."""
-    none = object()
-    spec = jax.tree.map(lambda a: none if a is None else a, spec, is_leaf=lambda a: a is None)
-    dummy = tree_unflatten(tree, list(range(tree.num_leaves)))
-    try:
-        full = jax.tree_util.tree_map(lambda a, sub: [a] * jax.tree.structure(sub).num_leaves, spec, dummy)
-    except ValueError as error:
-        raise ValueError(f"vmap: in_axes or out_axes do not fit the arguments' structure {here()}: {error}") from None
-    flat = jax.tree.leaves(full)
-    return [None if a is none else a for a in flat]
 
 
 def _mapped_size(leaves: list[Any], axes: list[int | None]) -> int:
@@ -621,9 +607,7 @@ def stop_gradient(x: Any) -> Any:
       >>> float(tg.grad(lambda x: x * tg.stop_gradient(x))(3.0))
       3.0
     """
-    from .ops import stop_gradient as op
-
-    return jax.tree.map(op, x)
+    return jax.tree.map(stop_gradient_op, x)
 
 
 __all__ = [
@@ -631,5 +615,3 @@ __all__ = [
 ]  # fmt: skip
 
 from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as transforms are)
-
-_ = (Literal, arrays_in, find_references, astype, transpose, evaluate, recording)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..tape import Node, Tape, Var
+from .tape import Node, Tape, Var
 
 NOWHERE: frozenset[str] = frozenset()
 
@@ -32,7 +32,6 @@ AXES_RULES: dict[str, Any] = {
     "psum": lambda axes, names: axes - set(names),
     "pmax": lambda axes, names: axes - set(names),
     "pmin": lambda axes, names: axes - set(names),
-    "all_gather": lambda axes, names: axes - set(names),
     "axis_index": lambda axes, names: axes | set(names),
 }
 
@@ -46,6 +45,6 @@ def sum_over_missing_axes(tape: Tape, ct: Any, v: Var) -> Any:
     axes = varying_axes(tape, ct) - varying_axes(tape, v)
     if not axes:
         return ct
-    from .collectives import psum_op
+    from .parallel.collectives import psum_op
 
     return psum_op(ct, axis_name=tuple(sorted(axes)))

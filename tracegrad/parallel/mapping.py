@@ -1,0 +1,201 @@
+"""`pmap`: one program on many devices, each with its share of the arguments."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from ..backward import body_cotangents
+from ..body import BodyCache, leaf_axes
+from ..errors import describe, here
+from ..lower import evaluate
+from ..op import Op
+from ..ops import reshape, slice_
+from ..tape import Aval, Node, Tape, aval_of, make_aval
+
+
+def _run_mapped(
+    *xs: Any, body: Tape, batched: tuple[bool, ...], axis_name: str, devices: tuple[Any, ...]
+) -> Any:
+    def run(*shards: Any) -> list[Any]:
+        values = [lax.squeeze(x, (0,)) if b else x for x, b in zip(shards, batched, strict=True)]
+        outs = evaluate(body.nodes, body.outputs, dict(zip(body.inputs, values, strict=True)))
+        return [lax.expand_dims(o, (0,)) for o in outs]
+
+    split, whole = PartitionSpec(axis_name), PartitionSpec()
+    mesh = Mesh(np.array(devices), (axis_name,))
+    specs = tuple(split if b else whole for b in batched)
+    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(*xs)
+
+
+def _mapped_types(
+    *avals: Aval, body: Tape, batched: tuple[bool, ...], axis_name: str, devices: tuple[Any, ...]
+) -> list[Aval]:
+    return [make_aval((len(devices), *v.aval.shape), v.aval.dtype, v.aval.weak_type) for v in body.outputs]
+
+
+def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    batched, name = node.params["batched"], node.params["axis_name"]
+    varying = [frozenset({name}) if b else frozenset() for b in batched]
+    lin, operands = body_cotangents(node, cts, needs, varying)
+    flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
+    outs = pmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
+    grads: list[Any] = [None] * len(node.inputs)
+    for i, g in zip(lin.grads, outs, strict=True):
+        # The gradient of a replicated operand is summed over the devices and the same on each.
+        grads[i] = g if batched[i] else _first(g)
+    return grads
+
+
+def _first(x: Any) -> Any:
+    one = slice_(x, start=(0,) * x.ndim, limit=(1, *x.shape[1:]), strides=(1,) * x.ndim)
+    return reshape(one, shape=x.shape[1:])
+
+
+pmap_op = Op("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True)
+
+
+def pmap(
+    fun: Callable[..., Any] | None = None,
+    axis_name: str | None = None,
+    *,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    devices: Sequence[Any] | None = None,
+) -> Callable[..., Any]:
+    """A function that runs `fun` on several devices at once, each on one element along the mapped axis.
+
+    Args:
+      fun: takes and returns pytrees of arrays; inside it `psum`, `pmean`, `axis_index` and `sum_gradients`
+        speak of the devices by `axis_name`.
+      axis_name: the name of the mapped axis.
+      in_axes: the mapped axis of each positional argument, or of each leaf; `None` for one that every device
+        gets whole.
+      out_axes: where the mapped axis is put in the results; `None` for results that are the same on every
+        device, to get the first device's.
+      devices: the devices to use; by default as many of `jax.devices()` as the mapped axis is long.
+
+    Returns:
+      A compiled function of the same arguments. Argument arrays have the mapped axis, as long as there are
+      devices; the batch is split with `split_batch`.
+
+    The gradient is that of what is returned. For an argument mapped over the devices, `grad` inside `fun`
+    gives each device its own share, to be added up with `sum_gradients`. For an argument with `in_axes=None`,
+    of which there is only one, it gives the sum over all devices at once.
+
+    Raises:
+      ValueError: if mapped axes differ in size, or are longer than there are devices.
+
+    Example:
+      >>> import jax, tracegrad as tg, tracegrad.numpy as np
+      >>> n = jax.device_count()
+      >>> total = tg.pmap(lambda x: tg.psum(x, "i"), axis_name="i")(np.ones(n))
+      >>> total.tolist() == [float(n)] * n
+      True
+    """
+    if fun is None:
+        return functools.partial(pmap, axis_name=axis_name, in_axes=in_axes, out_axes=out_axes, devices=devices)
+    if not callable(fun):
+        raise TypeError(f"pmap: fun is {describe(fun)}, which is not a function {here()}")
+    name = axis_name if axis_name is not None else "devices"
+    bodies = BodyCache(fun)
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        spec = (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0)
+        axes = leaf_axes(tree, spec, "pmap")
+        pool = tuple(devices) if devices is not None else tuple(jax.devices())
+        size = _mapped_size(leaves, axes, len(pool), devices is not None)
+        moved, inner = [], []
+        for x, axis in zip(leaves, axes, strict=True):
+            aval = aval_of(x)
+            if axis is None:
+                moved.append(x)
+                inner.append(aval)
+            else:
+                shape = list(aval.shape)
+                del shape[axis]
+                moved.append(tnp.moveaxis(x, axis, 0) if axis % aval.ndim else x)
+                inner.append(make_aval(tuple(shape), aval.dtype, aval.weak_type))
+        varying = [frozenset() if axis is None else frozenset({name}) for axis in axes]
+        in_args, in_kwargs = jax.tree.unflatten(tree, inner)
+        body, extra = bodies.get(fun, in_args, in_kwargs, axes={name: size}, varying=varying)
+        batched = tuple(axis is not None for axis in axes) + (False,) * len(extra)
+        outs = pmap_op(*moved, *extra, body=body, batched=batched, axis_name=name, devices=pool[:size])
+        positions = leaf_axes(body.out_tree, out_axes, "pmap")
+        outs = [_first(o) if a is None else tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
+        return jax.tree.unflatten(body.out_tree, outs)
+
+    return wrapped
+
+
+def _mapped_size(leaves: list[Any], axes: list[int | None], available: int, chosen: bool) -> int:
+    sizes = {}
+    for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
+        if axis is None:
+            continue
+        shape = aval_of(x).shape
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(
+                f"pmap: array {i} of the arguments has shape {shape} and no axis {axis} to map over {here()}. Give it a "
+                "leading axis of the number of devices, or in_axes=None for it to be sent whole to each."
+            )
+        sizes[i] = (shape[axis], shape)
+    if not sizes:
+        raise ValueError(f"pmap: no argument is mapped: all in_axes are None {here()}")
+    found = {n for n, _ in sizes.values()}
+    if len(found) > 1:
+        listed = ", ".join(f"{n} (array {i} of shape {shape})" for i, (n, shape) in sizes.items())
+        raise ValueError(
+            f"pmap: the mapped axes differ in size: {listed} {here()}. Each needs one element a device: split a batch "
+            "with split_batch(batch, devices), and give in_axes=None for what is not split."
+        )
+    (size,) = found
+    if size > available or (chosen and size != available):
+        raise ValueError(
+            f"pmap: the mapped axis has size {size}, and there are {available} devices {here()}. Split the batch with "
+            f"split_batch(batch, {available}), which gives it the shape ({available}, batch // {available}, ...)."
+        )
+    return size
+
+
+def split_batch(batch: Any, devices: int | None = None) -> Any:
+    """A batch in one share a device: each array of shape `(n, ...)` becomes `(devices, n // devices, ...)`.
+
+    Args:
+      batch: a pytree of arrays with the same first axis.
+      devices: how many; by default all.
+
+    Raises:
+      ValueError: if the batch does not divide evenly.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.parallel.split_batch(np.zeros((8, 3)), 4).shape
+      (4, 2, 3)
+    """
+    count = devices if devices is not None else jax.device_count()
+
+    def one(path: Any, x: Any) -> Any:
+        shape = aval_of(x).shape
+        if not shape or shape[0] % count:
+            where = jax.tree_util.keystr(path) or "the batch"
+            size = shape[0] if shape else 0
+            raise ValueError(
+                f"split_batch: {where} has shape {shape}, and its first axis does not divide over {count} devices "
+                f"{here()}. Use a batch size that is a multiple of {count} (such as {max(count, size - size % count)}), or drop or pad "
+                "the last examples."
+            )
+        return tnp.reshape(x, (count, shape[0] // count, *shape[1:]))
+
+    return jax.tree_util.tree_map_with_path(one, batch)
+
+
+from .. import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as this is)
