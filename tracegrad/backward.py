@@ -12,8 +12,8 @@ from .lower import replay
 from .ops import add, broadcast_in_dim, unbroadcast
 from .varying import sum_over_missing_axes
 from .passes import dead_code, optimize
-from .tape import Node, Tape, Var, make_aval
-from .tracer import Literal, Tracer, blaming, recording, state
+from .tape import Node, Tape, Var, long_lived, make_aval
+from .tracer import Literal, Tracer, recording, state
 
 
 def differentiable(dtype: Any) -> bool:
@@ -36,7 +36,11 @@ def backward(
     Returns:
       A cotangent for each of `wrt`, `None` where it is zero: no node is built for a value that nothing needs.
     """
-    nodes = tape.nodes[start:end]
+    with long_lived():
+        return _backward(tape.nodes[start:end], outputs, cts, wrt)
+
+
+def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var]) -> list[Any]:
     active = set(wrt)
     path = []
     for node in nodes:
@@ -62,25 +66,27 @@ def backward(
         if ct is not None and v in active:
             accumulate(v, ct)
 
-    for node in reversed(path):
-        out_cts = [pending.pop(o, None) for o in node.outputs]
-        if all(ct is None for ct in out_cts):
-            continue
-        rules = node.op.vjp
-        if rules is None:
-            continue
-        with blaming(target, node):
+    outer = target.blame
+    try:
+        for node in reversed(path):
+            out_cts = [pending.pop(o, None) for o in node.outputs]
+            rules = node.op.vjp
+            if rules is None or all(ct is None for ct in out_cts):
+                continue
+            target.blame = node
+            inputs = node.inputs
             if type(rules) is tuple:
-                inputs, params, out, ct = node.inputs, node.params, node.outputs[0], out_cts[0]
-                for v, rule in zip(inputs, rules if len(rules) == len(inputs) else rules * len(inputs)):  # noqa: B905
+                out, ct, params = node.outputs[0], out_cts[0], node.params
+                for v, rule in zip(inputs, rules, strict=True):
                     if rule is not None and v in active:
                         accumulate(v, rule(ct, out, *inputs, **params))
             else:
-                needs = [v in active for v in node.inputs]
-                inputs = list(node.inputs)
-                for v, need, ct in zip(inputs, needs, rules(node, out_cts, needs), strict=True):
+                needs = [v in active for v in inputs]
+                for v, need, ct in zip(inputs, needs, rules(node, out_cts, needs), strict=True):  # type: ignore[operator]
                     if need and ct is not None:
                         accumulate(v, ct)
+    finally:
+        target.blame = outer
     return [pending.get(v) for v in wrt]
 
 

@@ -14,7 +14,7 @@ from .lower import compiled, lower
 from .op import Op
 from .ops import reduce_sum
 from .passes import optimize
-from .tape import Aval, Node, Tape, Var, aval_of, make_aval
+from .tape import Aval, Node, Tape, Var, aval_of, make_aval, verified
 from .tracer import Tracer, operand, recording, state
 
 
@@ -65,7 +65,7 @@ def record_body(
         tape.outputs = [_output(tape, v, name) for v in out]
     captured = [value for _, value in tape.captured]
     tape.open, tape.captured, tape.constants = False, None, {}
-    return tape, captured
+    return verified(tape), captured
 
 
 def leaf_aval(leaf: Any, name: str) -> Aval:

@@ -54,13 +54,13 @@ def compiled(tape: Tape) -> Callable[..., list[Any]]:
 def replay(target: Tape, tape: Tape, inputs: Sequence[Any]) -> list[Any]:
     """Records the nodes of a finished tape again, on `target`, with other inputs."""
     env: dict[Var, Any] = dict(zip(tape.inputs, inputs, strict=True))
-    outer = target.source
+    outer = target.blame
     try:
         for node in tape.nodes:
-            target.source = node.source
+            target.blame = node
             out = record(target, node.op, tuple([env.get(v, v) for v in node.inputs]), node.params)
             target.nodes[-1].grad = node.grad
             env.update(zip(node.outputs, out if node.op.multiple else (out,), strict=True))
     finally:
-        target.source = outer
+        target.blame = outer
     return [env.get(v, v) for v in tape.outputs]

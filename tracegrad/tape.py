@@ -6,8 +6,10 @@ gradient to it, a pass turns one into another, `lower` turns one into a JAX func
 
 from __future__ import annotations
 
+import gc
 import linecache
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 Source = tuple[CodeType, int]
 """A place in the user's code: a code object and the offset of an instruction in it."""
+
+VERIFY = False
+"""Whether every pass and transform checks the tape that it returns; the tests turn it on."""
 
 _SHORT_DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
@@ -96,7 +101,8 @@ class Node:
     `grad` marks a node that differentiation appended; its `source` is the line it is the gradient of.
     """
 
-    __slots__ = ("op", "inputs", "params", "outputs", "source", "grad")
+    # The place is kept in two slots: a tuple more a node is felt by Python's garbage collector.
+    __slots__ = ("op", "inputs", "params", "outputs", "code", "offset", "grad")
 
     def __init__(
         self,
@@ -104,18 +110,24 @@ class Node:
         inputs: Sequence[Var],
         params: dict[str, Any],
         outputs: tuple[Var, ...],
-        source: Source | None,
+        code: CodeType | None,
+        offset: int,
         grad: bool,
     ) -> None:
         self.op = op
         self.inputs = inputs
         self.params = params
         self.outputs = outputs
-        self.source = source
+        self.code = code
+        self.offset = offset
         self.grad = grad
 
+    @property
+    def source(self) -> Source | None:
+        return None if self.code is None else (self.code, self.offset)
+
     def with_inputs(self, inputs: Sequence[Var]) -> Node:
-        return Node(self.op, inputs, self.params, self.outputs, self.source, self.grad)
+        return Node(self.op, inputs, self.params, self.outputs, self.code, self.offset, self.grad)
 
 
 class Tape:
@@ -129,12 +141,13 @@ class Tape:
 
     While it records, a tape also knows how: `lazy` (values can be computed on demand, scalars are
     lifted to inputs), `parent` and `captured` (a body's enclosing tape, and what it took from there),
-    `axes` (mapped axis names and their sizes), `source` (the line to blame instead of the caller's).
+    `axes` (mapped axis names and their sizes), `blame` (the node whose line new nodes take, instead of the
+    caller's).
     """
 
     __slots__ = (
         "inputs", "nodes", "outputs", "name", "lazy", "parent", "captured", "constants", "axes",
-        "source", "open", "done", "varying", "linear", "_key", "jitted", "out_tree", "__weakref__",
+        "blame", "open", "done", "varying", "linear", "_key", "jitted", "out_tree", "__weakref__",
     )  # fmt: skip
 
     def __init__(
@@ -149,7 +162,7 @@ class Tape:
         self.captured: list[tuple[Var, Any]] | None = None
         self.constants: dict[int, Var] = {}
         self.axes: dict[str, int] = axes if axes is not None else (parent.axes if parent else {})
-        self.source: Source | None = None
+        self.blame: Node | None = None
         self.open = True
         self.done = 0
         self.varying: tuple[int, dict[Var, frozenset[str]]] = (0, {})
@@ -225,6 +238,26 @@ class Tape:
     __repr__ = __str__
 
 
+def verified(tape: Tape) -> Tape:
+    """`tape`, checked if `VERIFY` is on."""
+    if VERIFY:
+        tape.check()
+    return tape
+
+
+@contextmanager
+def long_lived() -> Iterator[None]:
+    """Pauses cyclic garbage collection while our own code makes many objects that all stay."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def structure(
     nodes: Iterable[Node], outputs: Iterable[Var], inputs: Iterable[Var] = ()
 ) -> tuple[tuple[Any, ...], list[Var]]:
@@ -282,7 +315,7 @@ def fresh(tape: Tape) -> Tape:
     for node in tape.nodes:
         outputs = tuple(rename(v) for v in node.outputs)
         inputs = [rename(v) for v in node.inputs]
-        copy.nodes.append(Node(node.op, inputs, node.params, outputs, node.source, node.grad))
+        copy.nodes.append(Node(node.op, inputs, node.params, outputs, node.code, node.offset, node.grad))
     copy.outputs = [rename(v) for v in tape.outputs]
     return copy
 

@@ -39,17 +39,6 @@ def recording(tape: Tape) -> Iterator[Tape]:
         state.tape = outer
 
 
-@contextmanager
-def blaming(tape: Tape, node: Node) -> Iterator[None]:
-    """Records with the user's line of `node`, as the gradient of it."""
-    outer = tape.source
-    tape.source = node.source
-    try:
-        yield
-    finally:
-        tape.source = outer
-
-
 class Tracer(Var):
     """A value of a tape that is recording: an array to the code that holds it.
 
@@ -362,21 +351,22 @@ def record(tape: Tape, op: Op, args: tuple[Any, ...], params: dict[str, Any]) ->
             inputs.append(operand(tape, a, op))
     avals = tuple([v.aval for v in inputs])
     out_avals = op.avals.get((avals, *params.items()) if params else avals)
-    source = tape.source
-    grad = source is not None
-    if not grad:
+    blame = tape.blame
+    if blame is None:
         f = sys._getframe(2)
-        while INTERNAL[f.f_code.co_filename]:
+        while INTERNAL[(code := f.f_code).co_filename]:
             f = f.f_back  # type: ignore[assignment]
-        source = (f.f_code, f.f_lasti)
+        offset = f.f_lasti
+    else:
+        code, offset = blame.code, blame.offset  # type: ignore[assignment]
     if out_avals is None:
-        out_avals = op.infer_or_explain(avals, params, source)
+        out_avals = op.infer_or_explain(avals, params, (code, offset))
     if op.multiple:
         outputs = tuple([Tracer(aval, tape) for aval in out_avals])
-        tape.nodes.append(Node(op, inputs, params, outputs, source, grad))
+        tape.nodes.append(Node(op, inputs, params, outputs, code, offset, blame is not None))
         return outputs
     output = Tracer(out_avals[0], tape)
-    tape.nodes.append(Node(op, inputs, params, (output,), source, grad))
+    tape.nodes.append(Node(op, inputs, params, (output,), code, offset, blame is not None))
     return output
 
 
@@ -388,7 +378,7 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
     if kind in _SCALARS:
         # Lifted to an input of the compiled call, so that a changing number never recompiles; 0 and 1
         # stay, since the simplifications that they allow are worth more.
-        if tape.lazy and tape.source is None and value not in (0, 1):
+        if tape.lazy and tape.blame is None and value not in (0, 1):
             return Tracer(literal(value).aval, tape, value)
         return literal(value)
     if kind is Tracer and value.tape is tape:
@@ -440,7 +430,7 @@ def leaked_message(value: Tracer, op: Op | None = None) -> str:
     )
 
 
-__all__ = ["Literal", "Tracer", "blaming", "literal", "make_aval", "operand", "record", "recording", "state"]
+__all__ = ["Literal", "Tracer", "literal", "make_aval", "operand", "record", "recording", "state"]
 
 from . import ops  # noqa: E402  (ops are made of tracers)
 from . import numpy as tnp  # noqa: E402

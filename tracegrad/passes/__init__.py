@@ -1,6 +1,6 @@
 """Passes: from tape to tape, one a file."""
 
-from ..tape import Tape
+from ..tape import Tape, long_lived, verified
 from .common_subexpressions import common_subexpressions
 from .dead_code import dead_code
 from .fold import fold
@@ -8,7 +8,11 @@ from .fold import fold
 
 def optimize(tape: Tape) -> Tape:
     """The passes that every program goes through before it is lowered."""
-    return dead_code(common_subexpressions(fold(dead_code(tape))))
+    verified(tape)
+    with long_lived():
+        for step in (dead_code, fold, common_subexpressions, dead_code):
+            tape = verified(step(tape))
+    return tape
 
 
 __all__ = ["common_subexpressions", "dead_code", "fold", "optimize"]

@@ -1,0 +1,325 @@
+"""The formulas, each written once for both sides, and the arguments they are run with."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy
+
+Array = Any
+Params = dict[str, Any]
+Function = Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What differs between the two sides: the namespaces that a formula is written against, and the transforms."""
+
+    name: str
+    np: Any
+    nn: Any
+    value_and_grad: Callable[[Function], Function]
+    jit: Callable[[Function], Any]
+
+
+@functools.cache
+def jax_side() -> Side:
+    import jax.numpy as jnp
+
+    def conv(x: Array, w: Array) -> Array:
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def max_pool(x: Array) -> Array:
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    names = ("relu", "gelu", "sigmoid", "softmax", "log_softmax")
+    nn = SimpleNamespace(conv=conv, max_pool=max_pool, **{name: getattr(jax.nn, name) for name in names})
+    return Side("jax", jnp, nn, jax.value_and_grad, jax.jit)
+
+
+@functools.cache
+def tracegrad_side() -> Side:
+    import tracegrad as tg
+    import tracegrad.numpy as tnp
+
+    from .tracegrad_nn import nn
+
+    return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit)
+
+
+SIDES: dict[str, Callable[[], Side]] = {"tracegrad": tracegrad_side, "jax": jax_side}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A formula, its arguments, and the figures that are taken of it.
+
+    Attributes:
+      build: makes a new function of the formula for a side, so that no cache knows it.
+      arguments: makes its arguments, which stay the same at every call.
+      figures: the names of the figures, as in `measure.FIGURES`.
+      calls: where each call has arguments of its own, makes those of one round of calls from the round's number.
+      quick: whether `--quick` includes it.
+    """
+
+    name: str
+    build: Callable[[Side], Function]
+    arguments: Callable[[], tuple[Any, ...]]
+    figures: tuple[str, ...]
+    calls: Callable[[int], list[tuple[Any, ...]]] | None = None
+    quick: bool = False
+
+    def rounds(self, number: int) -> list[tuple[Any, ...]]:
+        """The arguments of the calls that make up one round: one call, or as `calls` says."""
+        return [self.arguments()] if self.calls is None else self.calls(number)
+
+
+def dense(rng: numpy.random.Generator, *shape: int) -> Array:
+    """A weight array, scaled by its fan-in."""
+    fan_in = math.prod(shape[:-1])
+    return jax.device_put(rng.normal(0, 1 / math.sqrt(fan_in), shape).astype(numpy.float32))
+
+
+def zeros(*shape: int) -> Array:
+    return jax.device_put(numpy.zeros(shape, numpy.float32))
+
+
+def integers(rng: numpy.random.Generator, high: int, *shape: int) -> Array:
+    return jax.device_put(rng.integers(0, high, shape).astype(numpy.int32))
+
+
+def cross_entropy(np: Any, nn: Any, logits: Array, labels: Array) -> Array:
+    return -np.mean(np.take_along_axis(nn.log_softmax(logits), labels[..., None], axis=-1))
+
+
+# -- MLP
+
+
+def mlp(side: Side) -> Function:
+    np, nn = side.np, side.nn
+
+    def loss(params: list[Params], x: Array, labels: Array) -> Array:
+        *hidden, last = params
+        for layer in hidden:
+            x = nn.relu(np.matmul(x, layer["w"]) + layer["b"])
+        return cross_entropy(np, nn, np.matmul(x, last["w"]) + last["b"], labels)
+
+    return loss
+
+
+@functools.cache
+def mlp_arguments() -> tuple[Any, ...]:
+    rng = numpy.random.default_rng(0)
+    sizes = (256, 256, 256, 10)
+    params = [{"w": dense(rng, n, m), "b": zeros(m)} for n, m in zip(sizes, sizes[1:], strict=False)]
+    return params, dense(rng, 128, 256), integers(rng, 10, 128)
+
+
+# -- convolutions
+
+
+def cnn(side: Side) -> Function:
+    np, nn = side.np, side.nn
+
+    def loss(params: Params, x: Array, labels: Array) -> Array:
+        x = nn.max_pool(nn.relu(nn.conv(x, params["conv1"]) + params["bias1"]))
+        x = nn.max_pool(nn.relu(nn.conv(x, params["conv2"]) + params["bias2"]))
+        x = np.reshape(x, (x.shape[0], -1))
+        return cross_entropy(np, nn, np.matmul(x, params["dense"]) + params["bias3"], labels)
+
+    return loss
+
+
+@functools.cache
+def cnn_arguments() -> tuple[Any, ...]:
+    rng = numpy.random.default_rng(1)
+    params = {"conv1": dense(rng, 3, 3, 1, 16), "bias1": zeros(16), "conv2": dense(rng, 3, 3, 16, 32), "bias2": zeros(32)}
+    params |= {"dense": dense(rng, 7 * 7 * 32, 10), "bias3": zeros(10)}
+    return params, dense(rng, 32, 28, 28, 1), integers(rng, 10, 32)
+
+
+# -- transformer: pre-norm, causal
+
+
+def transformer(side: Side) -> Function:
+    np, nn = side.np, side.nn
+
+    def layer_norm(x: Array, p: Params) -> Array:
+        centred = x - np.mean(x, axis=-1, keepdims=True)
+        variance = np.mean(centred * centred, axis=-1, keepdims=True)
+        return centred / np.sqrt(variance + 1e-5) * p["scale"] + p["shift"]
+
+    def attention(x: Array, p: Params) -> Array:
+        n, t, d = x.shape
+        heads = p["q"].shape[1]
+        q, k, v = (np.einsum("ntd,dhe->nthe", x, p[name]) for name in "qkv")
+        scores = np.einsum("nqhe,nkhe->nhqk", q, k) / math.sqrt(d / heads)
+        scores = np.where(np.tril(np.ones((t, t), bool)), scores, -1e9)
+        mixed = np.einsum("nhqk,nkhe->nqhe", nn.softmax(scores), v)
+        return np.matmul(np.reshape(mixed, (n, t, d)), p["o"])
+
+    def block(x: Array, p: Params) -> Array:
+        x = x + attention(layer_norm(x, p["norm1"]), p)
+        hidden = nn.gelu(np.matmul(layer_norm(x, p["norm2"]), p["up"]) + p["up_bias"])
+        return x + np.matmul(hidden, p["down"]) + p["down_bias"]
+
+    def loss(params: Params, tokens: Array, labels: Array) -> Array:
+        x = params["embedding"][tokens] + params["position"]
+        for p in params["blocks"]:
+            x = block(x, p)
+        return cross_entropy(np, nn, np.matmul(layer_norm(x, params["norm"]), params["logits"]), labels)
+
+    return loss
+
+
+@functools.cache
+def transformer_arguments(layers: int, d: int = 128, heads: int = 4, t: int = 64, n: int = 8) -> tuple[Any, ...]:
+    rng = numpy.random.default_rng(2)
+    vocabulary = 256
+
+    def norm() -> Params:
+        return {"scale": jax.device_put(numpy.ones(d, numpy.float32)), "shift": zeros(d)}
+
+    def block() -> Params:
+        p = {name: dense(rng, d, d).reshape(d, heads, d // heads) for name in "qkv"}
+        p |= {"o": dense(rng, d, d), "up": dense(rng, d, 4 * d), "up_bias": zeros(4 * d)}
+        return p | {"down": dense(rng, 4 * d, d), "down_bias": zeros(d), "norm1": norm(), "norm2": norm()}
+
+    params = {"embedding": dense(rng, vocabulary, d), "position": dense(rng, t, d), "norm": norm()}
+    params |= {"blocks": [block() for _ in range(layers)], "logits": dense(rng, d, vocabulary)}
+    return params, integers(rng, vocabulary, n, t), integers(rng, vocabulary, n, t)
+
+
+# -- LSTM, unrolled
+
+
+def lstm(side: Side) -> Function:
+    np, nn = side.np, side.nn
+
+    def loss(params: Params, xs: Array, target: Array) -> Array:
+        h = c = np.zeros((xs.shape[1], params["u"].shape[0]), xs.dtype)
+        for t in range(xs.shape[0]):
+            z = np.matmul(xs[t], params["w"]) + np.matmul(h, params["u"]) + params["b"]
+            i, f, g, o = np.split(z, 4, axis=-1)
+            c = nn.sigmoid(f) * c + nn.sigmoid(i) * np.tanh(g)
+            h = nn.sigmoid(o) * np.tanh(c)
+        error = np.matmul(h, params["out"]) - target
+        return np.mean(error * error)
+
+    return loss
+
+
+@functools.cache
+def lstm_arguments() -> tuple[Any, ...]:
+    rng = numpy.random.default_rng(3)
+    steps, batch, inputs, hidden = 32, 16, 64, 128
+    params = {"w": dense(rng, inputs, 4 * hidden), "u": dense(rng, hidden, 4 * hidden), "b": zeros(4 * hidden)}
+    params["out"] = dense(rng, hidden, 16)
+    return params, dense(rng, steps, batch, inputs), dense(rng, batch, 16)
+
+
+# -- chains of elementwise operations
+
+
+def chain(side: Side, length: int) -> Function:
+    np = side.np
+
+    def loss(x: Array) -> Array:
+        for i in range(length):
+            if i % 3 == 0:
+                x = np.sin(x)
+            elif i % 3 == 1:
+                x = x * 0.9
+            else:
+                x = x + 0.1
+        return np.sum(x)
+
+    return loss
+
+
+@functools.cache
+def chain_arguments(size: int) -> tuple[Any, ...]:
+    return (jax.device_put(numpy.linspace(-2, 2, size, dtype=numpy.float32)),)
+
+
+# -- trees: a structure of its own for every example
+
+TREES = 30
+Tree = Any
+"""A word's number, or a pair of trees."""
+
+
+def tree(side: Side) -> Function:
+    np = side.np
+
+    def loss(params: Params, example: Tree) -> Array:
+        def encode(node: Tree) -> Array:
+            if isinstance(node, int):
+                return params["words"][node]
+            pair = np.concatenate([encode(child) for child in node])
+            return np.tanh(np.matmul(pair, params["w"]) + params["b"])
+
+        root = encode(example)
+        return np.sum(root * root)
+
+    return loss
+
+
+@functools.cache
+def tree_params() -> Params:
+    rng = numpy.random.default_rng(4)
+    return {"words": dense(rng, 32, 32), "w": dense(rng, 64, 32), "b": zeros(32)}
+
+
+def random_tree(rng: numpy.random.Generator, leaves: int) -> Tree:
+    if leaves == 1:
+        return int(rng.integers(32))
+    left = int(rng.integers(1, leaves))
+    return random_tree(rng, left), random_tree(rng, leaves - left)
+
+
+def random_trees(number: int) -> list[tuple[Any, ...]]:
+    rng = numpy.random.default_rng([5, number])
+    return [(tree_params(), random_tree(rng, int(rng.integers(8, 24)))) for _ in range(TREES)]
+
+
+# -- a call that does nearly nothing
+
+
+def trivial(side: Side) -> Function:
+    def add(x: Array, y: Array, z: Array) -> Array:
+        return x * y + z
+
+    return add
+
+
+def trivial_arguments() -> tuple[Any, ...]:
+    return tuple(jax.device_put(numpy.float32(i)) for i in range(3))
+
+
+RECORD = ("record_forward", "record")
+COMPILED = (*RECORD, "lower", "compile", "step", "memory", "undecorated")
+
+
+def workloads() -> Iterator[Workload]:
+    yield Workload("mlp", mlp, mlp_arguments, (*COMPILED, "first"), quick=True)
+    yield Workload("cnn", cnn, cnn_arguments, COMPILED, quick=True)
+    for layers in (2, 6, 12):
+        figures = (*COMPILED, "first") if layers == 2 else COMPILED
+        arguments = functools.partial(transformer_arguments, layers)
+        yield Workload(f"transformer-{layers}", transformer, arguments, figures, quick=layers == 2)
+    yield Workload("lstm", lstm, lstm_arguments, COMPILED)
+    for length in (10, 100, 1_000, 10_000, 100_000):
+        figures = COMPILED if length <= 1_000 else RECORD
+        build = functools.partial(chain, length=length)
+        yield Workload(f"chain-{length}", build, functools.partial(chain_arguments, 16_384), figures, quick=length < 1_000)
+    loop = functools.partial(chain, length=10_000)
+    yield Workload("loop-10000", loop, functools.partial(chain_arguments, 64), ("first", "new_structure"))
+    yield Workload("trees", tree, lambda: random_trees(0)[0], ("first", "new_structure"), random_trees, quick=True)
+    yield Workload("call", trivial, trivial_arguments, ("call",), quick=True)
