@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def tracegrad_side() -> Side:
     import tracegrad as tg
     import tracegrad.numpy as tnp
 
-    from .tracegrad_nn import nn
+    nn = SimpleNamespace(relu=tg.ops.relu)
 
     return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit)
 
@@ -80,10 +81,10 @@ class Workload:
         return [self.arguments()] if self.calls is None else self.calls(number)
 
 
-def dense(rng: numpy.random.Generator, *shape: int) -> Array:
+def dense(rng: numpy.random.Generator, *shape: int, fan_in: int | None = None) -> Array:
     """A weight array, scaled by its fan-in."""
-    fan_in = math.prod(shape[:-1])
-    return jax.device_put(rng.normal(0, 1 / math.sqrt(fan_in), shape).astype(numpy.float32))
+    scale = 1 / math.sqrt(fan_in or math.prod(shape[:-1]))
+    return jax.device_put(rng.normal(0, scale, shape).astype(numpy.float32))
 
 
 def zeros(*shape: int) -> Array:
@@ -117,7 +118,7 @@ def mlp(side: Side) -> Function:
 def mlp_arguments() -> tuple[Any, ...]:
     rng = numpy.random.default_rng(0)
     sizes = (256, 256, 256, 10)
-    params = [{"w": dense(rng, n, m), "b": zeros(m)} for n, m in zip(sizes, sizes[1:], strict=False)]
+    params = [{"w": dense(rng, n, m), "b": zeros(m)} for n, m in itertools.pairwise(sizes)]
     return params, dense(rng, 128, 256), integers(rng, 10, 128)
 
 
@@ -139,8 +140,8 @@ def cnn(side: Side) -> Function:
 @functools.cache
 def cnn_arguments() -> tuple[Any, ...]:
     rng = numpy.random.default_rng(1)
-    params = {"conv1": dense(rng, 3, 3, 1, 16), "bias1": zeros(16), "conv2": dense(rng, 3, 3, 16, 32), "bias2": zeros(32)}
-    params |= {"dense": dense(rng, 7 * 7 * 32, 10), "bias3": zeros(10)}
+    params = {"conv1": dense(rng, 3, 3, 1, 16), "bias1": zeros(16), "conv2": dense(rng, 3, 3, 16, 32)}
+    params |= {"bias2": zeros(32), "dense": dense(rng, 7 * 7 * 32, 10), "bias3": zeros(10)}
     return params, dense(rng, 32, 28, 28, 1), integers(rng, 10, 32)
 
 
@@ -187,7 +188,7 @@ def transformer_arguments(layers: int, d: int = 128, heads: int = 4, t: int = 64
         return {"scale": jax.device_put(numpy.ones(d, numpy.float32)), "shift": zeros(d)}
 
     def block() -> Params:
-        p = {name: dense(rng, d, d).reshape(d, heads, d // heads) for name in "qkv"}
+        p = {name: dense(rng, d, heads, d // heads, fan_in=d) for name in "qkv"}
         p |= {"o": dense(rng, d, d), "up": dense(rng, d, 4 * d), "up_bias": zeros(4 * d)}
         return p | {"down": dense(rng, 4 * d, d), "down_bias": zeros(d), "norm1": norm(), "norm2": norm()}
 
@@ -303,22 +304,23 @@ def trivial_arguments() -> tuple[Any, ...]:
     return tuple(jax.device_put(numpy.float32(i)) for i in range(3))
 
 
-RECORD = ("record_forward", "record")
+RECORD: tuple[str, ...] = ("record_forward", "record")
 COMPILED = (*RECORD, "lower", "compile", "step", "memory", "undecorated")
+LARGE = 4_096
+"""Elements of a chain's array, so many that a step of a short chain is more than its call."""
 
 
 def workloads() -> Iterator[Workload]:
     yield Workload("mlp", mlp, mlp_arguments, (*COMPILED, "first"), quick=True)
     yield Workload("cnn", cnn, cnn_arguments, COMPILED, quick=True)
     for layers in (2, 6, 12):
-        figures = (*COMPILED, "first") if layers == 2 else COMPILED
         arguments = functools.partial(transformer_arguments, layers)
+        figures = COMPILED + (("first",) if layers == 2 else ())
         yield Workload(f"transformer-{layers}", transformer, arguments, figures, quick=layers == 2)
     yield Workload("lstm", lstm, lstm_arguments, COMPILED)
-    for length in (10, 100, 1_000, 10_000, 100_000):
-        figures = COMPILED if length <= 1_000 else RECORD
-        build = functools.partial(chain, length=length)
-        yield Workload(f"chain-{length}", build, functools.partial(chain_arguments, 16_384), figures, quick=length < 1_000)
+    for n in (10, 100, 1_000, 10_000, 100_000):
+        build, arguments = functools.partial(chain, length=n), functools.partial(chain_arguments, LARGE)
+        yield Workload(f"chain-{n}", build, arguments, COMPILED if n <= 1_000 else RECORD, quick=n < 1_000)
     loop = functools.partial(chain, length=10_000)
     yield Workload("loop-10000", loop, functools.partial(chain_arguments, 64), ("first", "new_structure"))
     yield Workload("trees", tree, lambda: random_trees(0)[0], ("first", "new_structure"), random_trees, quick=True)

@@ -126,7 +126,7 @@ def _scalar(outputs: Any, np_: Any) -> Any:
     rng = np.random.default_rng(7)
     total: Any = 0.0
     for out in jax.tree.leaves(outputs):
-        if not jnp.issubdtype(out.dtype, jnp.inexact):
+        if not hasattr(out, "dtype") or not jnp.issubdtype(out.dtype, jnp.inexact):
             continue
         weights = rng.uniform(0.5, 1.5, (2, *out.shape))
         if jnp.issubdtype(out.dtype, jnp.complexfloating):
@@ -185,7 +185,9 @@ def check_grads(
         results = {"undecorated": ours(xs), "jit": jitted(xs)}
         for mode, (second, (_, first)) in results.items():
             for g, x in zip([*first, *second], [*xs, *xs], strict=False):
-                assert g.shape == x.shape and g.dtype == x.dtype, f"{mode}: gradient {g.dtype}{g.shape} of {x.dtype}{x.shape}"
+                assert g.shape == x.shape and g.dtype == x.dtype, (
+                    f"{mode}: gradient {g.dtype}{g.shape} of {x.dtype}{x.shape}"
+                )
         _same(results["undecorated"], results["jit"], 1e-3 * rtol, 1e-3 * atol, "undecorated against jit")
         if jax_fn is not None:
             theirs = jax.jit(derivatives(jax_fn, jax.value_and_grad, jax.grad, jnp))(xs)
@@ -216,7 +218,7 @@ def _random_like(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _check_types(fn: Callable[..., Any], rest: Any, leaves: list[Any]) -> None:
-    """A gradient has the shape and dtype of its argument, in 32 bits too; read off the tape, so that nothing compiles."""
+    """A gradient has the shape and dtype of its argument, in 32 bits too: read off the tape, nothing compiles."""
     with x64(False):
         narrow = [np.asarray(x, np.complex64 if np.asarray(x).dtype.kind == "c" else np.float32) for x in leaves]
         tape = tg.trace(tg.grad(lambda xs: _scalar(fn(*rest(xs)), tnp)))(narrow)
@@ -225,7 +227,7 @@ def _check_types(fn: Callable[..., Any], rest: Any, leaves: list[Any]) -> None:
 
 
 def _same(actual: Any, expected: Any, rtol: float, atol: float, what: str) -> None:
-    leaves, tree = jax.tree_util.tree_flatten_with_path(actual)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(actual)
     for (path, a), e in zip(leaves, jax.tree.leaves(expected), strict=True):
         a, e = np.asarray(a), np.asarray(e)
         scale = max(np.max(np.abs(e), initial=0.0, where=np.isfinite(e)), 1.0)

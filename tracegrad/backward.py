@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import jax.numpy as jnp
 
 from .lower import replay
 from .ops import add, broadcast_in_dim, unbroadcast
-from .varying import sum_over_missing_axes
 from .passes import dead_code, optimize
 from .tape import Node, Tape, Var, long_lived, make_aval
 from .tracer import Literal, Tracer, recording, state
+from .varying import sum_over_missing_axes
 
 
 def differentiable(dtype: Any) -> bool:
     """Whether values of this dtype have cotangents: floats and complex numbers do."""
-    return isinstance(dtype, np.dtype) and (dtype.kind in "fc" or (dtype.kind == "V" and dtype.name.startswith(("bfloat", "float"))))  # fmt: skip
+    return bool(dtype.kind in "fc" or jnp.issubdtype(dtype, jnp.inexact))
 
 
 def backward(
@@ -168,7 +168,9 @@ def linearize(
     forward.name, forward.out_tree = body.name, body.out_tree
     back = optimize(Tape.of([*free, *given_cts], back.nodes, back.outputs, tape))
     back.name = f"{body.name}_backward"
-    result = Linearized(forward, back, tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept))
+    result = Linearized(
+        forward, back, tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept)
+    )
     tape.open = False
     body.linear[key] = result
     return result

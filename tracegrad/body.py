@@ -12,7 +12,7 @@ from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
 from .lower import compiled, lower
 from .op import Op
-from .ops import reduce_sum
+from .ops import reduce_sum, transpose
 from .passes import optimize
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, verified
 from .tracer import Tracer, operand, recording, state
@@ -135,12 +135,49 @@ def leaf_axes(tree: Any, spec: Any, transform: str) -> list[int | None]:
     spec = jax.tree.map(lambda a: none if a is None else a, spec, is_leaf=lambda a: a is None)
     whole = jax.tree.unflatten(tree, list(range(tree.num_leaves)))
     try:
-        full = jax.tree.map(lambda a, part: [a] * jax.tree.structure(part).num_leaves, spec, whole)
+        full = jax.tree.map(lambda a, part: [a] * len(jax.tree.leaves(part)), spec, whole)
     except ValueError as error:
         raise ValueError(
             f"{transform}: in_axes or out_axes do not fit the structure of what they map {here()}: {error}"
         ) from None
     return [None if a is none else a for a in jax.tree.leaves(full)]
+
+
+def split_mapped(
+    leaves: Sequence[Any], axes: Sequence[int | None], transform: str
+) -> tuple[int, list[Any], list[Aval]]:
+    """The size of the mapped axes, the arrays with them in front, and the types without them.
+
+    Raises:
+      ValueError: if no array is mapped, or one lacks the axis, or they differ in size.
+    """
+    moved, inner = [], []
+    sizes: dict[int, tuple[int, tuple[int, ...]]] = {}
+    for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
+        aval = leaf_aval(x, transform)
+        if axis is None:
+            moved.append(x)
+            inner.append(aval)
+            continue
+        shape = aval.shape
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(
+                f"{transform}: array {i} of the arguments has shape {shape} and no axis {axis} to map over {here()}. Give "
+                "it that axis, or in_axes=None to pass it whole."
+            )
+        axis %= len(shape)
+        sizes[i] = (shape[axis], shape)
+        rest = tuple(a for a in range(len(shape)) if a != axis)
+        moved.append(transpose(x, axes=(axis, *rest)) if axis else x)
+        inner.append(make_aval(tuple(shape[a] for a in rest), aval.dtype, aval.weak_type))
+    if not sizes:
+        raise ValueError(f"{transform}: no argument is mapped: all in_axes are None {here()}")
+    if len({n for n, _ in sizes.values()}) > 1:
+        found = ", ".join(f"{n} (array {i} of shape {shape})" for i, (n, shape) in sizes.items())
+        raise ValueError(
+            f"{transform}: the mapped axes differ in size: {found} {here()}. Give in_axes=None for what is not mapped."
+        )
+    return next(iter(sizes.values()))[0], moved, inner
 
 
 def _output_types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:
@@ -155,7 +192,7 @@ def _call_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     return grads
 
 
-call = Op("call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=_output_types, multiple=True)
+call: Op = Op("call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=_output_types, multiple=True)
 """Runs a body once: what a `@jit` function becomes while a tape records."""
 
 
@@ -178,5 +215,5 @@ def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     return grads
 
 
-vmap_op = Op("vmap", _run_batched, _vmap_vjp, shape=_batched_types, multiple=True)
+vmap_op: Op = Op("vmap", _run_batched, _vmap_vjp, shape=_batched_types, multiple=True)
 """Runs a body for each element along the first axis of the batched operands, all at once."""

@@ -47,7 +47,7 @@ def find_references(fun: Any) -> list[Reference]:
         seen.add(id(f))
         for cell in f.__closure__ or ():
             try:
-                visit(cell.cell_contents, lambda cell=cell: cell.cell_contents)
+                visit(cell.cell_contents, functools.partial(getattr, cell, "cell_contents"))
             except ValueError:
                 continue  # a variable that is not assigned yet
         filename = f.__code__.co_filename
@@ -57,7 +57,7 @@ def find_references(fun: Any) -> list[Reference]:
         for name in _names(f.__code__):
             if name in space and (id(space), name) not in named:
                 named.add((id(space), name))
-                visit(space[name], lambda name=name, space=space: space[name])
+                visit(space[name], functools.partial(space.__getitem__, name))
 
     named: set[tuple[int, str]] = set()
     visit(fun, lambda: fun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -10,11 +11,11 @@ from typing import Any
 import jax
 
 from .body import BodyCache, call
-from .errors import describe, here
+from .errors import LeakedTracerError, describe, here
 from .lower import evaluate
 from .passes import optimize
 from .tape import Tape, aval_of
-from .tracer import LeakedTracerError, Tracer, leaked_message, operand, recording, state
+from .tracer import Tracer, leaked_message, operand, recording, state
 
 
 class Jitted:
@@ -71,10 +72,9 @@ class Jitted:
 
         traced.__name__ = traced.__qualname__ = name
         if not closure:
-            try:
+            # A builtin may have no signature: jax.jit then needs none either.
+            with contextlib.suppress(TypeError, ValueError):
                 traced.__signature__ = inspect.signature(fun)  # type: ignore[attr-defined]
-            except (TypeError, ValueError):
-                pass  # a builtin without a signature: jax.jit then needs none either
         options = dict(self.options)
         if closure and isinstance(options.get("in_shardings"), tuple):
             options["in_shardings"] = (None, *options["in_shardings"])
@@ -141,8 +141,9 @@ class Jitted:
                 hash(value)
             except TypeError:
                 raise TypeError(
-                    f"jit: {name} of {self.name} is {describe(value)}, which is not hashable {here()}. A static argument is "
-                    "part of the compiled program's key: pass a tuple or a frozen dataclass instead, or do not mark it static."
+                    f"jit: {name} of {self.name} is {describe(value)}, which is not hashable {here()}. A static "
+                    "argument is part of the compiled program's key: pass a tuple or a frozen dataclass instead, or do "
+                    "not mark it static."
                 ) from None
         dynamic = [x for i, x in enumerate(args) if i not in static]
         dynamic += [v for k, v in kwargs.items() if k not in self.static_argnames]
@@ -153,8 +154,8 @@ class Jitted:
                 aval_of(leaf)
             except TypeError:
                 raise TypeError(
-                    f"jit: argument {jax.tree_util.keystr(path)} of {self.name} is {describe(leaf)}, which is not an array "
-                    f"{here()}. Mark it static with static_argnums or static_argnames, or leave it out of the arguments."
+                    f"jit: argument {jax.tree_util.keystr(path)} of {self.name} is {describe(leaf)}, which is "
+                    f"not an array {here()}. Mark it static with static_argnums or static_argnames, or leave it out."
                 ) from None
 
     def record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -56,4 +56,3 @@ class TracerError(TypeError):
 
 class LeakedTracerError(TracerError):
     """A traced value was used after its recording had ended."""
-

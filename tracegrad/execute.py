@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .errors import TracerError, here
+from .errors import LeakedTracerError, TracerError, here
 from .lower import evaluate, lower
 from .op import Op
 from .passes import dead_code, optimize
 from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure
-from .tracer import LeakedTracerError, Tracer, leaked_message, state
+from .tracer import Tracer, leaked_message, state
 
 LONG = 3_000
 """Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 class History:
     """What one function's recordings have compiled so far; `explain` prints it."""
 
-    __slots__ = ("calls", "hits", "misses", "events", "last")
+    __slots__ = ("calls", "events", "hits", "last", "misses")
 
     def __init__(self) -> None:
         self.calls = 0

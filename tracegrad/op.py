@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from .errors import describe, here
+from .errors import LeakedTracerError, describe, here, user_source
 from .tape import Aval, Node, Source, aval_of, describe_source, make_aval
-from .tracer import LeakedTracerError, Tracer, leaked_message, operand, record, state
+from .tracer import Literal, Tracer, leaked_message, operand, record, state
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
@@ -43,7 +43,7 @@ class Op:
       12.0
     """
 
-    __slots__ = ("name", "lower", "vjp", "shape", "multiple", "numbers", "avals", "_compiled")
+    __slots__ = ("_compiled", "avals", "lower", "multiple", "name", "numbers", "shape", "vjp")
 
     def __init__(
         self,
@@ -62,7 +62,8 @@ class Op:
                 if arity != len(vjp):
                     raise TypeError(
                         f"op {name!r}: lower takes {arity} operands and vjp has {len(vjp)} rules. "
-                        "Give one rule an operand (None where there is no derivative), and make parameters keyword-only."
+                        "Give one rule an operand (None where there is no derivative), and make parameters "
+                        "keyword-only."
                     )
             if multiple:
                 raise TypeError(f"op {name!r} has several outputs: give vjp as one function (node, cts, needs)")
@@ -116,12 +117,12 @@ class Op:
     def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """The value, computed now: as one compiled call, or inline under a transformation of JAX's."""
         inline = False
-        for a in args:
+        for i, a in enumerate(args):
             if isinstance(a, Tracer):
-                if a.tape is None:
-                    return self.run(tuple(x.value if type(x) is not Tracer and isinstance(x, Tracer) else x for x in args), params)  # fmt: skip
-                raise LeakedTracerError(leaked_message(a, self))
-            if isinstance(a, jax.core.Tracer):
+                if type(a) is not Literal:
+                    raise LeakedTracerError(leaked_message(a, self))
+                args = (*args[:i], a.value, *args[i + 1 :])
+            elif isinstance(a, jax.core.Tracer):
                 inline = True
         try:
             if inline:
@@ -133,8 +134,6 @@ class Op:
             except TypeError:
                 bad = next(a for a in args if not _is_array(a))
                 raise TypeError(f"{self.name}: an operand is {describe(bad)}, which is not an array {here()}") from None
-            from .errors import user_source
-
             self.infer_or_explain(avals, params, user_source())
             raise
 

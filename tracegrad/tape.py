@@ -34,7 +34,7 @@ class Aval:
     Avals are interned by `make_aval`, so two of them are equal exactly when they are one object.
     """
 
-    __slots__ = ("shape", "dtype", "weak_type")
+    __slots__ = ("dtype", "shape", "weak_type")
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, weak_type: bool) -> None:
         self.shape = shape
@@ -78,7 +78,7 @@ def aval_of(value: Any) -> Aval:
     if isinstance(value, np.ndarray | np.generic):
         return make_aval(value.shape, jax.dtypes.canonicalize_dtype(value.dtype))
     if isinstance(value, jax.Array):
-        return make_aval(value.shape, value.dtype, value.weak_type)  # type: ignore[attr-defined]
+        return make_aval(value.shape, value.dtype, getattr(value, "weak_type", False))  # typed keys have none
     aval = jax.typeof(value)
     return make_aval(aval.shape, aval.dtype, getattr(aval, "weak_type", False))
 
@@ -102,7 +102,7 @@ class Node:
     """
 
     # The place is kept in two slots: a tuple more a node is felt by Python's garbage collector.
-    __slots__ = ("op", "inputs", "params", "outputs", "code", "offset", "grad")
+    __slots__ = ("code", "grad", "inputs", "offset", "op", "outputs", "params")
 
     def __init__(
         self,
@@ -146,8 +146,24 @@ class Tape:
     """
 
     __slots__ = (
-        "inputs", "nodes", "outputs", "name", "lazy", "parent", "captured", "constants", "axes",
-        "blame", "open", "done", "varying", "linear", "_key", "jitted", "out_tree", "__weakref__",
+        "__weakref__",
+        "_key",
+        "axes",
+        "blame",
+        "captured",
+        "constants",
+        "done",
+        "inputs",
+        "jitted",
+        "lazy",
+        "linear",
+        "name",
+        "nodes",
+        "open",
+        "out_tree",
+        "outputs",
+        "parent",
+        "varying",
     )  # fmt: skip
 
     def __init__(
@@ -202,10 +218,14 @@ class Tape:
             return True
         if not isinstance(other, Tape) or self.open or other.open:
             return False
-        return self.key() == other.key()
+        return bool(self.key() == other.key())
 
     def check(self) -> None:
-        """Raises `AssertionError` unless every value is bound once and before use, with the type its op's rule gives."""
+        """Checks that every value is bound once and before its use, with the type its op's rule gives.
+
+        Raises:
+          AssertionError: if not; the message names the node.
+        """
         bound: set[Var] = set(self.inputs)
         if len(bound) != len(self.inputs):
             raise AssertionError(f"an input of {self.name or 'the tape'} is bound twice")
@@ -391,4 +411,3 @@ def format_tape(tape: Tape) -> str:
     lines += [f"  {code.ljust(width)}  # {where}" for code, where in rows]
     lines.append("  return " + ", ".join(f"{name(v)}:{v.aval}" for v in tape.outputs))
     return "\n".join(lines)
-

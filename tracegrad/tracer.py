@@ -343,7 +343,7 @@ def literal(value: bool | int | float | complex) -> Literal:
 
 def record(tape: Tape, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Appends `op(*args, **params)` to `tape` and returns its output, or a tuple of them."""
-    inputs = []
+    inputs: list[Var] = []
     for a in args:
         if type(a) is Tracer and a.tape is tape:
             inputs.append(a)
@@ -374,7 +374,7 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
     """`value` as something a node of `tape` can read."""
     kind = type(value)
     if kind is Literal:
-        return value
+        return value  # type: ignore[no-any-return]
     if kind in _SCALARS:
         # Lifted to an input of the compiled call, so that a changing number never recompiles; 0 and 1
         # stay, since the simplifications that they allow are worth more.
@@ -382,7 +382,7 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
             return Tracer(literal(value).aval, tape, value)
         return literal(value)
     if kind is Tracer and value.tape is tape:
-        return value
+        return value  # type: ignore[no-any-return]
     known = tape.constants.get(id(value))
     if known is not None:
         return known
@@ -397,9 +397,8 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
         return inner
     if kind is Tracer:
         raise TracerError(
-            f"a value traced by {value.tape.name or 'another function'} ({value.aval}) was used in "
-            f"{tape.name or 'another recording'} {here()}, which records separately from it (in another thread, or "
-            "inside a jax transformation). Pass it as an argument."
+            f"a value that another recording traced ({value.aval}) was used in {tape.name or 'a function'} {here()}, "
+            "which records separately from it (in another thread, or inside a jax transformation). Pass it as an argument."
         )
     aval = aval_or_explain(value, op)
     if isinstance(value, np.ndarray | np.generic):
@@ -415,22 +414,23 @@ def aval_or_explain(value: Any, op: Op | None) -> Aval:
         return aval_of(value)
     except TypeError:
         name = f"{op.name}: " if op is not None else ""
-        remedy = "Use tracegrad.numpy.asarray on a sequence of numbers." if isinstance(value, list | tuple) else (
-            "Pass a number, a NumPy array, a JAX array or a traced value."
-        )  # fmt: skip
+        remedy = "Pass a number, a NumPy array, a JAX array or a traced value."
+        if isinstance(value, list | tuple):
+            remedy = "Make an array of it with tracegrad.numpy.asarray."
         raise TypeError(f"{name}an operand is {describe(value)}, which is not an array {here()}. {remedy}") from None
 
 
 def leaked_message(value: Tracer, op: Op | None = None) -> str:
     used = f"was used by {op.name}" if op is not None else "was used"
+    owner = value.tape.name if value.tape is not None else ""
     return (
         f"a traced value ({value.aval}) {used} {here()} after the recording it belongs to, of "
-        f"{value.tape.name or 'a function'}, had ended. It was probably stored in a global, a list or an attribute from "
+        f"{owner or 'a function'}, had ended. It was probably stored in a global, a list or an attribute from "
         "inside that function. Return it from the function instead (with `has_aux=True` under `grad`)."
     )
 
 
 __all__ = ["Literal", "Tracer", "literal", "make_aval", "operand", "record", "recording", "state"]
 
-from . import ops  # noqa: E402  (ops are made of tracers)
 from . import numpy as tnp  # noqa: E402
+from . import ops  # noqa: E402  (ops are made of tracers)

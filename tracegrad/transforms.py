@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .backward import backward, differentiable, ones, zeros
-from .body import call, leaf_axes, record_body, vmap_op
+from .body import call, leaf_axes, record_body, split_mapped, vmap_op
 from .errors import describe, here
 from .execute import History, run_pending
 from .ops import alias, mul, reshape
@@ -165,7 +165,8 @@ def _gradient(
         if has_aux:
             if not (isinstance(out, tuple) and len(out) == 2):
                 raise TypeError(
-                    f"{transform}: with has_aux=True, {name_of(fun)} must return (value, aux), not {describe(out)} {here()}"
+                    f"{transform}: with has_aux=True, {name_of(fun)} must return (value, aux), not "
+                    f"{describe(out)} {here()}"
                 )
             out, aux = out
         check_scalar(fun, out, transform, holomorphic)
@@ -209,8 +210,9 @@ def differentiate(
         if aval is None or not differentiable(aval.dtype):
             where = _argument_name(fun, args, which, position)
             raise TypeError(
-                f"{transform} with respect to {where}: it is {describe(x)}, and only float or complex values have a "
-                f"gradient {here()}. Convert it (`x.astype(float)`, `2.0` for `2`), or choose other arguments with argnums."
+                f"{transform} with respect to {where}: it is {describe(x)}, and only float or complex values "
+                f"have a gradient {here()}. Convert it (`x.astype(float)`, `2.0` for `2`), or choose other arguments "
+                "with argnums."
             )
         if holomorphic and aval.dtype.kind != "c":
             where = _argument_name(fun, args, which, position)
@@ -233,7 +235,7 @@ def _argument_name(fun: Any, args: tuple[Any, ...], which: tuple[int, ...], posi
     ]  # fmt: skip
     i, path = paths[position]
     try:
-        names = [p for p in inspect.signature(fun).parameters]
+        names = list(inspect.signature(fun).parameters)
     except (TypeError, ValueError):
         names = []
     return f"argument {names[i] if i < len(names) else i}{keystr(path)} of {name_of(fun)}"
@@ -246,8 +248,8 @@ def check_scalar(fun: Any, out: Any, transform: str, holomorphic: bool) -> None:
         aval = aval_of(out)
     except TypeError:
         raise TypeError(
-            f"{transform}: {name_of(fun)} must return a scalar, it returned {describe(out)} {here()}. To return more than "
-            "the value, return (value, aux) and pass has_aux=True."
+            f"{transform}: {name_of(fun)} must return a scalar, it returned {describe(out)} {here()}. To "
+            "return more than the value, return (value, aux) and pass has_aux=True."
         ) from None
     if aval.shape != ():
         raise TypeError(
@@ -256,13 +258,13 @@ def check_scalar(fun: Any, out: Any, transform: str, holomorphic: bool) -> None:
         )
     if aval.dtype.kind == "c" and not holomorphic:
         raise TypeError(
-            f"{transform}: {name_of(fun)} returned a complex scalar, {aval} {here()}. Take its real part or abs(), or pass "
-            "holomorphic=True if the function is holomorphic."
+            f"{transform}: {name_of(fun)} returned a complex scalar, {aval} {here()}. Take its real part or "
+            "abs(), or pass holomorphic=True if the function is holomorphic."
         )
     if not differentiable(aval.dtype):
         raise TypeError(
-            f"{transform}: {name_of(fun)} must return a float, it returned {aval} {here()}. A comparison, argmax or integer "
-            "result has no gradient."
+            f"{transform}: {name_of(fun)} must return a float, it returned {aval} {here()}. A comparison, "
+            "argmax or integer result has no gradient."
         )
 
 
@@ -328,11 +330,11 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     body, out_tree, avals = split
     final = optimize(body)
 
-    def pullback(ct: Any) -> Any:
+    def compiled_pullback(ct: Any) -> Any:
         cts = _check_cotangent(ct, [Tracer(a, None) for a in avals], out_tree)
         return tree_unflatten(final.out_tree, call(*cts, *saved, body=final))
 
-    return (out, pullback, aux) if has_aux else (out, pullback)
+    return (out, compiled_pullback, aux) if has_aux else (out, compiled_pullback)
 
 
 def _check_cotangent(ct: Any, outs: Sequence[Var], out_tree: Any) -> list[Any]:
@@ -362,7 +364,9 @@ def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux:
 
             for i in which:
                 if not -len(args) <= i < len(args):
-                    raise TypeError(f"{name}: argnums={argnums}, but there are {len(args)} positional arguments {here()}")
+                    raise TypeError(
+                        f"{name}: argnums={argnums}, but there are {len(args)} positional arguments {here()}"
+                    )
             out, pullback, *aux = vjp(of_selected, *[args[i] for i in which], has_aux=has_aux)
             leaves, tree = tree_flatten(out)
             rows = []
@@ -441,10 +445,10 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
       [6.0, 0.0]
     """
     primals, tangents = tuple(primals), tuple(tangents)
-    if jax.tree.structure(primals) != jax.tree.structure(tangents):
-        raise TypeError(
-            f"hvp: primals have structure {jax.tree.structure(primals)}, tangents {jax.tree.structure(tangents)} {here()}"
-        )
+    structure: Any = tree_flatten(primals)[1]
+    other: Any = tree_flatten(tangents)[1]
+    if structure != other:
+        raise TypeError(f"hvp: primals have structure {structure}, tangents have {other} {here()}")
     every = tuple(range(len(primals)))
 
     def directional(primals: Any, tangents: Any) -> Any:
@@ -460,9 +464,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
 # -- vmap
 
 
-def vmap(
-    fun: Callable[..., Any] | None = None, in_axes: Any = 0, out_axes: Any = 0
-) -> Callable[..., Any]:
+def vmap(fun: Callable[..., Any] | None = None, in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
     """A function that applies `fun` to each element along an axis, as one batched program.
 
     Args:
@@ -485,20 +487,8 @@ def vmap(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
-            spec = (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0)
-            axes = leaf_axes(tree, spec, "vmap")
-            size = _mapped_size(leaves, axes)
-            moved, inner = [], []
-            for x, axis in zip(leaves, axes, strict=True):
-                aval = aval_of(x)
-                if axis is None:
-                    moved.append(x)
-                    inner.append(aval)
-                else:
-                    moved.append(tnp.moveaxis(x, axis, 0) if axis % len(aval.shape) else x)
-                    shape = list(aval.shape)
-                    del shape[axis]
-                    inner.append(jax.ShapeDtypeStruct(tuple(shape), aval.dtype, weak_type=aval.weak_type))
+            axes = leaf_axes(tree, (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0), "vmap")
+            size, moved, inner = split_mapped(leaves, axes, "vmap")
             in_args, in_kwargs = tree_unflatten(tree, inner)
             body, captured = record_body(fun, in_args, in_kwargs, name_of(fun))
             batched = tuple(axis is not None for axis in axes) + (False,) * len(captured)
@@ -510,23 +500,6 @@ def vmap(
         return define_by_run(fun, run, args, kwargs)
 
     return wrapped
-
-
-def _mapped_size(leaves: list[Any], axes: list[int | None]) -> int:
-    sizes = {}
-    for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
-        if axis is None:
-            continue
-        shape = aval_of(x).shape
-        if not -len(shape) <= axis < len(shape):
-            raise ValueError(f"vmap: array {i} has shape {shape} and no axis {axis} to map over {here()}")
-        sizes[i] = (shape[axis], shape)
-    if not sizes:
-        raise ValueError(f"vmap: no argument is mapped: all in_axes are None {here()}")
-    if len({n for n, _ in sizes.values()}) > 1:
-        found = ", ".join(f"{n} (array {i} of shape {shape})" for i, (n, shape) in sizes.items())
-        raise ValueError(f"vmap: the mapped axes differ in size: {found} {here()}")
-    return next(iter(sizes.values()))[0]
 
 
 # -- jit
@@ -566,7 +539,11 @@ def jit(
     """
     if fun is None:
         return functools.partial(
-            jit, static_argnums=static_argnums, static_argnames=static_argnames, donate_argnums=donate_argnums, **options
+            jit,
+            static_argnums=static_argnums,
+            static_argnames=static_argnames,
+            donate_argnums=donate_argnums,
+            **options,
         )
     if not callable(fun):
         raise TypeError(f"jit: fun is {describe(fun)}, which is not a function {here()}")

@@ -136,13 +136,13 @@ def _where_nonzero(ct: Any, value: Any) -> Any:
                         lax.broadcast(zero, value.shape), value)  # fmt: skip
 
 
-mul_no_nan_op = elementwise(
+mul_no_nan_op: Op = elementwise(
     "mul_no_nan",
     lambda c, d: _where_nonzero(c, lax.mul(c, d)),
     lambda ct, out, c, d: mul_no_nan(ct, d),
     lambda ct, out, c, d: mul_no_nan(c, ct),
 )
-div_no_nan_op = elementwise(
+div_no_nan_op: Op = elementwise(
     "div_no_nan",
     lambda c, d: _where_nonzero(c, lax.div(c, d)),
     lambda ct, out, c, d: div_no_nan(ct, d),
@@ -164,25 +164,33 @@ def div_no_nan(ct: Any, d: Any) -> Any:
 
 # -- arithmetic
 
-add = elementwise("add", lambda x, y: lax.bitwise_or(x, y) if _bool(x) else lax.add(x, y), lambda ct, out, x, y: ct, lambda ct, out, x, y: ct)  # fmt: skip
-sub = elementwise("sub", lax.sub, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(ct))
-mul = elementwise("mul", lambda x, y: lax.bitwise_and(x, y) if _bool(x) else lax.mul(x, y), lambda ct, out, x, y: mul(ct, y), lambda ct, out, x, y: mul(ct, x))  # fmt: skip
-div = elementwise(
+add: Op = elementwise(
+    "add",
+    lambda x, y: lax.bitwise_or(x, y) if _bool(x) else lax.add(x, y),
+    lambda ct, out, x, y: ct,
+    lambda ct, out, x, y: ct,
+)
+sub: Op = elementwise("sub", lax.sub, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(ct))
+mul: Op = elementwise(
+    "mul",
+    lambda x, y: lax.bitwise_and(x, y) if _bool(x) else lax.mul(x, y),
+    lambda ct, out, x, y: mul(ct, y),
+    lambda ct, out, x, y: mul(ct, x),
+)
+div: Op = elementwise(
     "div",
     lax.div,
     lambda ct, out, x, y: div_no_nan(ct, y),
     lambda ct, out, x, y: neg(mul_no_nan(ct, div(out, y))),
     inexact=True,
 )
-neg = elementwise("neg", lax.neg, lambda ct, out, x: neg(ct))
-floor_divide = elementwise("floor_divide", jnp.floor_divide, arity=2)
-trunc_divide = elementwise("trunc_divide", lax.div, arity=2)
-remainder = elementwise(
+neg: Op = elementwise("neg", lax.neg, lambda ct, out, x: neg(ct))
+floor_divide: Op = elementwise("floor_divide", jnp.floor_divide, arity=2)
+trunc_divide: Op = elementwise("trunc_divide", lax.div, arity=2)
+remainder: Op = elementwise(
     "remainder", jnp.remainder, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, floor_divide(x, y)))
 )
-fmod = elementwise(
-    "fmod", jnp.fmod, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, trunc(div(x, y))))
-)
+fmod: Op = elementwise("fmod", jnp.fmod, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, trunc(div(x, y)))))
 
 
 def _bool(x: Any) -> bool:
@@ -196,10 +204,16 @@ def _pow_x(ct: Any, out: Any, x: Any, y: Any) -> Any:
 
 def _pow_y(ct: Any, out: Any, x: Any, y: Any) -> Any:
     # The limit of x**y log(x) for x -> 0 is 0 where y > 0.
-    return mul_no_nan(ct, where(equal(x, 0), where(greater_equal(y, 0), 0.0, math.nan), mul(out, log(where(equal(x, 0), 1.0, x)))))  # fmt: skip
+    at_zero = where(greater_equal(y, 0), 0.0, math.nan)
+    return mul_no_nan(ct, where(equal(x, 0), at_zero, mul(out, log(where(equal(x, 0), 1.0, x)))))
 
 
-pow_ = elementwise("pow", lambda x, y: jnp.power(x, y) if not jnp.issubdtype(x.dtype if not isinstance(x, _NUMBERS) else y.dtype, jnp.inexact) else lax.pow(*_same(x, y)), _pow_x, _pow_y)  # fmt: skip
+def _pow(x: Any, y: Any) -> Any:
+    dtype = y.dtype if isinstance(x, _NUMBERS) else x.dtype
+    return lax.pow(*_same(x, y)) if jnp.issubdtype(dtype, jnp.inexact) else jnp.power(x, y)
+
+
+pow_: Op = elementwise("pow", _pow, _pow_x, _pow_y)
 
 
 def _same(x: Any, y: Any) -> tuple[Any, Any]:
@@ -218,38 +232,40 @@ def _integer_pow_vjp(ct: Any, out: Any, x: Any, *, n: int) -> Any:
     return mul_no_nan(ct, factor) if n < 1 else mul(ct, factor)
 
 
-integer_pow = Op(
+integer_pow: Op = Op(
     "integer_pow",
     lambda x, *, n: lax.integer_pow(x, n) if n != 2 else lax.mul(x, x),
     (_integer_pow_vjp,),
     shape=lambda x, *, n: x if x.dtype != np.bool_ else make_aval(x.shape, jax.dtypes.result_type(np.bool_, 1)),
 )
 
-square = elementwise("square", lambda x: lax.mul(x, x) if not _bool(x) else x, lambda ct, out, x: mul(ct, mul(x, 2.0)))
-sqrt = elementwise("sqrt", lax.sqrt, lambda ct, out, x: mul_no_nan(ct, div(0.5, out)), inexact=True)
-rsqrt = elementwise("rsqrt", lax.rsqrt, lambda ct, out, x: mul_no_nan(ct, mul(div(out, x), -0.5)), inexact=True)
-cbrt = elementwise("cbrt", lax.cbrt, lambda ct, out, x: mul_no_nan(ct, div(1 / 3, mul(out, out))), inexact=True)
-reciprocal = elementwise(
+square: Op = elementwise(
+    "square", lambda x: lax.mul(x, x) if not _bool(x) else x, lambda ct, out, x: mul(ct, mul(x, 2.0))
+)
+sqrt: Op = elementwise("sqrt", lax.sqrt, lambda ct, out, x: mul_no_nan(ct, div(0.5, out)), inexact=True)
+rsqrt: Op = elementwise("rsqrt", lax.rsqrt, lambda ct, out, x: mul_no_nan(ct, mul(div(out, x), -0.5)), inexact=True)
+cbrt: Op = elementwise("cbrt", lax.cbrt, lambda ct, out, x: mul_no_nan(ct, div(1 / 3, mul(out, out))), inexact=True)
+reciprocal: Op = elementwise(
     "reciprocal", lambda x: lax.integer_pow(x, -1), lambda ct, out, x: neg(mul_no_nan(ct, mul(out, out))), inexact=True
 )
 
 # -- exponentials and logarithms
 
-exp = elementwise("exp", lax.exp, lambda ct, out, x: mul(ct, out), inexact=True)
-exp2 = elementwise("exp2", lax.exp2, lambda ct, out, x: mul(ct, mul(out, math.log(2))), inexact=True)
-expm1 = elementwise("expm1", lax.expm1, lambda ct, out, x: mul(ct, add(out, 1.0)), inexact=True)
-log = elementwise("log", lax.log, lambda ct, out, x: div_no_nan(ct, x), inexact=True)
-log2 = elementwise("log2", jnp.log2, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(2))), inexact=True)
-log10 = elementwise("log10", jnp.log10, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(10))), inexact=True)
-log1p = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, add(x, 1.0)), inexact=True)
-logaddexp = elementwise(
+exp: Op = elementwise("exp", lax.exp, lambda ct, out, x: mul(ct, out), inexact=True)
+exp2: Op = elementwise("exp2", lax.exp2, lambda ct, out, x: mul(ct, mul(out, math.log(2))), inexact=True)
+expm1: Op = elementwise("expm1", lax.expm1, lambda ct, out, x: mul(ct, add(out, 1.0)), inexact=True)
+log: Op = elementwise("log", lax.log, lambda ct, out, x: div_no_nan(ct, x), inexact=True)
+log2: Op = elementwise("log2", jnp.log2, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(2))), inexact=True)
+log10: Op = elementwise("log10", jnp.log10, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(10))), inexact=True)
+log1p: Op = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, add(x, 1.0)), inexact=True)
+logaddexp: Op = elementwise(
     "logaddexp",
     jnp.logaddexp,
     lambda ct, out, x, y: mul_no_nan(ct, _exp_difference(x, out)),
     lambda ct, out, x, y: mul_no_nan(ct, _exp_difference(y, out)),
     inexact=True,
 )
-logaddexp2 = elementwise(
+logaddexp2: Op = elementwise(
     "logaddexp2",
     jnp.logaddexp2,
     lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(x, out))),
@@ -269,30 +285,32 @@ def _exp_difference(x: Any, y: Any) -> Any:
 
 # -- trigonometric and hyperbolic
 
-sin = elementwise("sin", lax.sin, lambda ct, out, x: mul(ct, cos(x)), inexact=True)
-cos = elementwise("cos", lax.cos, lambda ct, out, x: neg(mul(ct, sin(x))), inexact=True)
-tan = elementwise("tan", lax.tan, lambda ct, out, x: mul(ct, add(mul(out, out), 1.0)), inexact=True)
-arcsin = elementwise("arcsin", lax.asin, lambda ct, out, x: mul_no_nan(ct, rsqrt(_one_minus_square(x))), inexact=True)
-arccos = elementwise(
+sin: Op = elementwise("sin", lax.sin, lambda ct, out, x: mul(ct, cos(x)), inexact=True)
+cos: Op = elementwise("cos", lax.cos, lambda ct, out, x: neg(mul(ct, sin(x))), inexact=True)
+tan: Op = elementwise("tan", lax.tan, lambda ct, out, x: mul(ct, add(mul(out, out), 1.0)), inexact=True)
+arcsin: Op = elementwise(
+    "arcsin", lax.asin, lambda ct, out, x: mul_no_nan(ct, rsqrt(_one_minus_square(x))), inexact=True
+)
+arccos: Op = elementwise(
     "arccos", lax.acos, lambda ct, out, x: neg(mul_no_nan(ct, rsqrt(_one_minus_square(x)))), inexact=True
 )
-arctan = elementwise("arctan", lax.atan, lambda ct, out, x: div(ct, add(mul(x, x), 1.0)), inexact=True)
-arctan2 = elementwise(
+arctan: Op = elementwise("arctan", lax.atan, lambda ct, out, x: div(ct, add(mul(x, x), 1.0)), inexact=True)
+arctan2: Op = elementwise(
     "arctan2",
     lax.atan2,
     lambda ct, out, y, x: mul(ct, _over_square_norm(x, x, y)),
     lambda ct, out, y, x: neg(mul(ct, _over_square_norm(y, x, y))),
     inexact=True,
 )
-sinh = elementwise("sinh", lax.sinh, lambda ct, out, x: mul(ct, cosh(x)), inexact=True)
-cosh = elementwise("cosh", lax.cosh, lambda ct, out, x: mul(ct, sinh(x)), inexact=True)
-tanh = elementwise("tanh", lax.tanh, lambda ct, out, x: mul(ct, sub(1.0, mul(out, out))), inexact=True)
-arcsinh = elementwise("arcsinh", lax.asinh, lambda ct, out, x: mul(ct, rsqrt(add(mul(x, x), 1.0))), inexact=True)
-arccosh = elementwise(
+sinh: Op = elementwise("sinh", lax.sinh, lambda ct, out, x: mul(ct, cosh(x)), inexact=True)
+cosh: Op = elementwise("cosh", lax.cosh, lambda ct, out, x: mul(ct, sinh(x)), inexact=True)
+tanh: Op = elementwise("tanh", lax.tanh, lambda ct, out, x: mul(ct, sub(1.0, mul(out, out))), inexact=True)
+arcsinh: Op = elementwise("arcsinh", lax.asinh, lambda ct, out, x: mul(ct, rsqrt(add(mul(x, x), 1.0))), inexact=True)
+arccosh: Op = elementwise(
     "arccosh", lax.acosh, lambda ct, out, x: mul_no_nan(ct, mul(rsqrt(sub(x, 1.0)), rsqrt(add(x, 1.0)))), inexact=True
 )
-arctanh = elementwise("arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True)
-hypot = elementwise(
+arctanh: Op = elementwise("arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True)
+hypot: Op = elementwise(
     "hypot",
     jnp.hypot,
     lambda ct, out, x, y: mul(ct, div(x, where(equal(out, 0), 1.0, out))),
@@ -313,28 +331,35 @@ def _over_square_norm(v: Any, x: Any, y: Any) -> Any:
 
 # -- special functions and activations that are one op because their derivative is known in closed form
 
-logistic = elementwise(
-    "logistic", lax.logistic, lambda ct, out, x: mul(ct, mul(out, sub(1.0, out))), inexact=True
+logistic: Op = elementwise("logistic", lax.logistic, lambda ct, out, x: mul(ct, mul(out, sub(1.0, out))), inexact=True)
+softplus: Op = elementwise(
+    "softplus",
+    lambda x: lax.add(lax.max(x, lax.full_like(x, 0)), lax.log1p(lax.exp(lax.neg(lax.abs(x))))),
+    lambda ct, out, x: mul(ct, logistic(x)),
+    inexact=True,
 )
-softplus = elementwise("softplus", lambda x: jnp.logaddexp(x, lax.full_like(x, 0)), lambda ct, out, x: mul(ct, logistic(x)), inexact=True)  # fmt: skip
-erf = elementwise(
+erf: Op = elementwise(
     "erf", lax.erf, lambda ct, out, x: mul(ct, mul(exp(neg(mul(x, x))), 2 / math.sqrt(math.pi))), inexact=True
 )
-erfc = elementwise(
+erfc: Op = elementwise(
     "erfc", lax.erfc, lambda ct, out, x: mul(ct, mul(exp(neg(mul(x, x))), -2 / math.sqrt(math.pi))), inexact=True
 )
-erf_inv = elementwise(
+erf_inv: Op = elementwise(
     "erf_inv",
     lax.erf_inv,
     lambda ct, out, x: mul_no_nan(ct, mul(exp(mul(out, out)), math.sqrt(math.pi) / 2)),
     inexact=True,
 )
-digamma = elementwise("digamma", lax.digamma, lambda ct, out, x: mul(ct, polygamma(1.0, x)), inexact=True)
-polygamma = elementwise(
+digamma: Op = elementwise("digamma", lax.digamma, lambda ct, out, x: mul(ct, polygamma(1.0, x)), inexact=True)
+polygamma: Op = elementwise(
     "polygamma", lax.polygamma, None, lambda ct, out, m, x: mul(ct, polygamma(add(m, 1.0), x)), inexact=True
 )
-lgamma = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul(ct, digamma(x)), inexact=True)
-relu = elementwise("relu", lambda x: lax.max(x, lax.full((), 0, x.dtype)), lambda ct, out, x: _where_zero(greater(x, 0), ct))  # fmt: skip
+lgamma: Op = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul(ct, digamma(x)), inexact=True)
+relu: Op = elementwise(
+    "relu",
+    lambda x: lax.max(x, lax.full((), 0, x.dtype)),
+    lambda ct, out, x: _where_zero(greater(x, 0), ct),
+)
 
 # -- sign, rounding, complex parts
 
@@ -345,25 +370,27 @@ def _abs_vjp(ct: Any, out: Any, x: Any) -> Any:
     return mul(ct, sign(x))
 
 
-abs_ = elementwise("abs", lambda x: x if x.dtype == np.bool_ or x.dtype.kind == "u" else lax.abs(x), _abs_vjp)
-sign = elementwise("sign", lax.sign, lambda ct, out, x: _sign_vjp(ct, out, x))
-floor = elementwise("floor", jnp.floor, arity=1)
-ceil = elementwise("ceil", jnp.ceil, arity=1)
-trunc = elementwise("trunc", jnp.trunc, arity=1)
-rint = elementwise("rint", jnp.rint, arity=1)
-conj = elementwise("conj", lambda x: lax.conj(x) if x.dtype.kind == "c" else x, lambda ct, out, x: conj(ct))
-real = elementwise("real", lambda x: lax.real(x) if x.dtype.kind == "c" else x, lambda ct, out, x: ct)
-imag = elementwise(
+abs_: Op = elementwise("abs", lambda x: x if x.dtype == np.bool_ or x.dtype.kind == "u" else lax.abs(x), _abs_vjp)
+sign: Op = elementwise("sign", lax.sign, lambda ct, out, x: _sign_vjp(ct, out, x))
+floor: Op = elementwise("floor", jnp.floor, arity=1)
+ceil: Op = elementwise("ceil", jnp.ceil, arity=1)
+trunc: Op = elementwise("trunc", jnp.trunc, arity=1)
+rint: Op = elementwise("rint", jnp.rint, arity=1)
+conj: Op = elementwise("conj", lambda x: lax.conj(x) if x.dtype.kind == "c" else x, lambda ct, out, x: conj(ct))
+real: Op = elementwise("real", lambda x: lax.real(x) if x.dtype.kind == "c" else x, lambda ct, out, x: ct)
+imag: Op = elementwise(
     "imag",
     lambda x: lax.imag(x) if x.dtype.kind == "c" else lax.full_like(x, 0),
     lambda ct, out, x: mul(ct, -1j) if np.issubdtype(x.dtype, np.complexfloating) else mul(ct, 0.0),
 )
-complex_ = elementwise(
+complex_: Op = elementwise(
     "complex", lax.complex, lambda ct, out, x, y: real(ct), lambda ct, out, x, y: neg(imag(ct)), inexact=True
 )
-copysign = elementwise("copysign", jnp.copysign, lambda ct, out, x, y: mul(ct, _signs_agree(x, y)), None, inexact=True)
-nextafter = elementwise("nextafter", lambda x, y: lax.nextafter(x, y), arity=2, inexact=True)
-nan_to_num = Op(
+copysign: Op = elementwise(
+    "copysign", jnp.copysign, lambda ct, out, x, y: mul(ct, _signs_agree(x, y)), None, inexact=True
+)
+nextafter: Op = elementwise("nextafter", lambda x, y: lax.nextafter(x, y), arity=2, inexact=True)
+nan_to_num: Op = Op(
     "nan_to_num",
     lambda x, *, nan, posinf, neginf: jnp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf),
     (lambda ct, out, x, **params: _where_zero(isfinite(x), ct),),
@@ -386,23 +413,23 @@ def _signs_agree(x: Any, y: Any) -> Any:
 
 # -- comparison and logic
 
-equal = elementwise("equal", lax.eq, arity=2)
-not_equal = elementwise("not_equal", lax.ne, arity=2)
-less = elementwise("less", lambda x, y: _lexicographic(lax.lt, x, y), arity=2)
-less_equal = elementwise("less_equal", lambda x, y: _lexicographic(lax.le, x, y), arity=2)
-greater = elementwise("greater", lambda x, y: _lexicographic(lax.gt, x, y), arity=2)
-greater_equal = elementwise("greater_equal", lambda x, y: _lexicographic(lax.ge, x, y), arity=2)
-bitwise_and = elementwise("bitwise_and", lax.bitwise_and, arity=2)
-bitwise_or = elementwise("bitwise_or", lax.bitwise_or, arity=2)
-bitwise_xor = elementwise("bitwise_xor", lax.bitwise_xor, arity=2)
-bitwise_not = elementwise("bitwise_not", lax.bitwise_not, arity=1)
-left_shift = elementwise("left_shift", lax.shift_left, arity=2)
-right_shift = elementwise("right_shift", jnp.right_shift, arity=2)
-population_count = elementwise("population_count", lax.population_count, arity=1)
-isfinite = elementwise("isfinite", jnp.isfinite, arity=1)
-isnan = elementwise("isnan", jnp.isnan, arity=1)
-isinf = elementwise("isinf", jnp.isinf, arity=1)
-signbit = elementwise("signbit", jnp.signbit, arity=1)
+equal: Op = elementwise("equal", lax.eq, arity=2)
+not_equal: Op = elementwise("not_equal", lax.ne, arity=2)
+less: Op = elementwise("less", lambda x, y: _lexicographic(lax.lt, x, y), arity=2)
+less_equal: Op = elementwise("less_equal", lambda x, y: _lexicographic(lax.le, x, y), arity=2)
+greater: Op = elementwise("greater", lambda x, y: _lexicographic(lax.gt, x, y), arity=2)
+greater_equal: Op = elementwise("greater_equal", lambda x, y: _lexicographic(lax.ge, x, y), arity=2)
+bitwise_and: Op = elementwise("bitwise_and", lax.bitwise_and, arity=2)
+bitwise_or: Op = elementwise("bitwise_or", lax.bitwise_or, arity=2)
+bitwise_xor: Op = elementwise("bitwise_xor", lax.bitwise_xor, arity=2)
+bitwise_not: Op = elementwise("bitwise_not", lax.bitwise_not, arity=1)
+left_shift: Op = elementwise("left_shift", lax.shift_left, arity=2)
+right_shift: Op = elementwise("right_shift", jnp.right_shift, arity=2)
+population_count: Op = elementwise("population_count", lax.population_count, arity=1)
+isfinite: Op = elementwise("isfinite", jnp.isfinite, arity=1)
+isnan: Op = elementwise("isnan", jnp.isnan, arity=1)
+isinf: Op = elementwise("isinf", jnp.isinf, arity=1)
+signbit: Op = elementwise("signbit", jnp.signbit, arity=1)
 
 
 def _lexicographic(compare: Callable[..., Any], x: Any, y: Any) -> Any:
@@ -449,7 +476,7 @@ def _where_shape(p: Aval, x: Aval, y: Aval) -> Aval:
     return make_aval(broadcast_shapes(p, x, y), *known)
 
 
-where = Op(
+where: Op = Op(
     "where",
     _where,
     (None, lambda ct, out, p, x, y: _where_zero(p, ct), lambda ct, out, p, x, y: where(p, 0, ct)),
@@ -463,19 +490,25 @@ def _tie(ct: Any, out: Any, x: Any, y: Any) -> Any:
     return mul(ct, where(equal(x, y), 0.5, where(equal(x, out), 1.0, 0.0)))
 
 
-maximum = elementwise("maximum", lax.max, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
-minimum = elementwise("minimum", lax.min, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
-fmax = elementwise("fmax", jnp.fmax, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
-fmin = elementwise("fmin", jnp.fmin, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+maximum: Op = elementwise("maximum", lax.max, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+minimum: Op = elementwise("minimum", lax.min, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+fmax: Op = elementwise("fmax", jnp.fmax, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
+fmin: Op = elementwise("fmin", jnp.fmin, _tie, lambda ct, out, x, y: _tie(ct, out, y, x))
 
 # -- dtype, and what changes no value
 
 
-astype = Op(
+def _astype(x: Any, *, dtype: Any) -> Any:
+    if jnp.issubdtype(x.dtype, jnp.complexfloating) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        x = lax.ne(x, lax.full((), 0, x.dtype)) if dtype == np.bool_ else lax.real(x)
+    return lax.convert_element_type(x, dtype)
+
+
+astype: Op = Op(
     "astype",
-    lambda x, *, dtype: lax.convert_element_type(x, dtype) if not jnp.issubdtype(x.dtype, jnp.complexfloating) or jnp.issubdtype(dtype, jnp.complexfloating) else lax.convert_element_type(lax.real(x) if dtype != np.bool_ else lax.ne(x, lax.full((), 0, x.dtype)), dtype),  # fmt: skip
+    _astype,
     (lambda ct, out, x, *, dtype: ct,),
     shape=lambda x, *, dtype: make_aval(x.shape, jax.dtypes.canonicalize_dtype(dtype)),
 )
-alias = Op("alias", lambda x: x, (lambda ct, out, x: ct,), shape=lambda x: x)
-stop_gradient = Op("stop_gradient", lambda x: x, None, shape=lambda x: x)
+alias: Op = Op("alias", lambda x: x, (lambda ct, out, x: ct,), shape=lambda x: x)
+stop_gradient: Op = Op("stop_gradient", lambda x: x, None, shape=lambda x: x)

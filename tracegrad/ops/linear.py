@@ -70,4 +70,4 @@ def _dot_y(ct: Any, out: Any, x: Any, y: Any, *, dims: Dims, precision: Any = No
     return _permuted(grad, [*yb, *rest, *yf])
 
 
-dot_general = Op("dot_general", _dot_general, (_dot_x, _dot_y), shape=_dot_shape)
+dot_general: Op = Op("dot_general", _dot_general, (_dot_x, _dot_y), shape=_dot_shape)

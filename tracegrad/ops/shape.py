@@ -23,7 +23,7 @@ def _reshape_shape(x: Aval, *, shape: tuple[int, ...]) -> Aval:
     return make_aval(shape, x.dtype, x.weak_type)
 
 
-reshape = Op(
+reshape: Op = Op(
     "reshape",
     lambda x, *, shape: lax.reshape(x, shape),
     (lambda ct, out, x, *, shape: reshape(ct, shape=x.shape),),
@@ -37,7 +37,7 @@ def _transpose_shape(x: Aval, *, axes: tuple[int, ...]) -> Aval:
     return make_aval(tuple(x.shape[a] for a in axes), x.dtype, x.weak_type)
 
 
-transpose = Op(
+transpose: Op = Op(
     "transpose",
     lambda x, *, axes: lax.transpose(x, axes),
     (lambda ct, out, x, *, axes: transpose(ct, axes=tuple(int(i) for i in np.argsort(axes))),),
@@ -57,7 +57,7 @@ def _broadcast_vjp(ct: Any, out: Any, x: Any, *, shape: tuple[int, ...], dims: t
     return reduce_sum(ct, axes=new) if new else ct
 
 
-broadcast_in_dim = Op(
+broadcast_in_dim: Op = Op(
     "broadcast_in_dim",
     lambda x, *, shape, dims: lax.broadcast_in_dim(x, shape, dims),
     (_broadcast_vjp,),
@@ -98,7 +98,7 @@ def reduced_shape(x: Aval, axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for i, n in enumerate(x.shape) if i not in axes)
 
 
-reduce_sum = Op(
+reduce_sum: Op = Op(
     "sum",
     _sum,
     (lambda ct, out, x, *, axes: restore_axes(ct, x.shape, axes),),
@@ -127,7 +127,7 @@ def _slice_vjp(ct: Any, out: Any, x: Any, *, start: Any, limit: Any, strides: An
     return pad(ct, 0.0, config=tuple(config))
 
 
-slice_ = Op(
+slice_: Op = Op(
     "slice",
     lambda x, *, start, limit, strides: lax.slice(x, start, limit, strides if any(s != 1 for s in strides) else None),
     (_slice_vjp,),
@@ -157,7 +157,7 @@ def _pad_shape(x: Aval, value: Aval, *, config: tuple[tuple[int, int, int], ...]
     return make_aval(shape, x.dtype, x.weak_type)
 
 
-pad = Op(
+pad: Op = Op(
     "pad",
     lambda x, value, *, config: lax.pad(x, lax.convert_element_type(value, x.dtype), config),
     (
@@ -166,7 +166,7 @@ pad = Op(
     ),
     shape=_pad_shape,
 )
-rev = Op(
+rev: Op = Op(
     "rev",
     lambda x, *, axes: lax.rev(x, axes),
     (lambda ct, out, x, *, axes: rev(ct, axes=axes),),
@@ -202,7 +202,7 @@ def _concatenate_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> l
     return result
 
 
-concatenate = Op(
+concatenate: Op = Op(
     "concatenate",
     lambda *xs, axis: lax.concatenate(xs, axis) if len(xs) > 1 else xs[0],
     _concatenate_vjp,
@@ -212,7 +212,7 @@ concatenate = Op(
 # -- creation: recorded like everything else
 
 
-iota = Op(
+iota: Op = Op(
     "iota",
     lambda *, dtype, shape, axis: lax.broadcasted_iota(dtype, shape, axis),
     None,

@@ -25,15 +25,15 @@ def _psum_vjp(ct: Any, out: Any, x: Any, *, axis_name: tuple[str, ...]) -> Any:
     return ct if tape is not None and all(name in tape.axes for name in axis_name) else psum_op(ct, axis_name=axis_name)
 
 
-psum_op = Op(
+psum_op: Op = Op(
     "psum",
     lambda x, *, axis_name: lax.psum(x, axis_name),
     (_psum_vjp,),
     shape=lambda x, *, axis_name: make_aval(x.shape, x.dtype),
 )
-pmax_op = Op("pmax", lambda x, *, axis_name: lax.pmax(x, axis_name), None, shape=lambda x, *, axis_name: x)
-pmin_op = Op("pmin", lambda x, *, axis_name: lax.pmin(x, axis_name), None, shape=lambda x, *, axis_name: x)
-axis_index_op = Op(
+pmax_op: Op = Op("pmax", lambda x, *, axis_name: lax.pmax(x, axis_name), None, shape=lambda x, *, axis_name: x)
+pmin_op: Op = Op("pmin", lambda x, *, axis_name: lax.pmin(x, axis_name), None, shape=lambda x, *, axis_name: x)
+axis_index_op: Op = Op(
     "axis_index",
     lambda *, axis_name: lax.axis_index(axis_name[0]),
     None,

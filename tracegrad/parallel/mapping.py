@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from ..backward import body_cotangents
-from ..body import BodyCache, leaf_axes
+from ..body import BodyCache, leaf_axes, split_mapped
 from ..errors import describe, here
 from ..lower import evaluate
 from ..op import Op
@@ -20,9 +20,7 @@ from ..ops import reshape, slice_
 from ..tape import Aval, Node, Tape, aval_of, make_aval
 
 
-def _run_mapped(
-    *xs: Any, body: Tape, batched: tuple[bool, ...], axis_name: str, devices: tuple[Any, ...]
-) -> Any:
+def _run_mapped(*xs: Any, body: Tape, batched: tuple[bool, ...], axis_name: str, devices: tuple[Any, ...]) -> Any:
     def run(*shards: Any) -> list[Any]:
         values = [lax.squeeze(x, (0,)) if b else x for x, b in zip(shards, batched, strict=True)]
         outs = evaluate(body.nodes, body.outputs, dict(zip(body.inputs, values, strict=True)))
@@ -58,7 +56,7 @@ def _first(x: Any) -> Any:
     return reshape(one, shape=x.shape[1:])
 
 
-pmap_op = Op("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True)
+pmap_op: Op = Op("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True)
 
 
 def pmap(
@@ -109,61 +107,26 @@ def pmap(
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
-        spec = (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0)
-        axes = leaf_axes(tree, spec, "pmap")
+        axes = leaf_axes(tree, (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0), "pmap")
+        size, moved, inner = split_mapped(leaves, axes, "pmap")
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
-        size = _mapped_size(leaves, axes, len(pool), devices is not None)
-        moved, inner = [], []
-        for x, axis in zip(leaves, axes, strict=True):
-            aval = aval_of(x)
-            if axis is None:
-                moved.append(x)
-                inner.append(aval)
-            else:
-                shape = list(aval.shape)
-                del shape[axis]
-                moved.append(tnp.moveaxis(x, axis, 0) if axis % aval.ndim else x)
-                inner.append(make_aval(tuple(shape), aval.dtype, aval.weak_type))
+        if size > len(pool) or (devices is not None and size != len(pool)):
+            raise ValueError(
+                f"pmap: the mapped axis has size {size}, and there are {len(pool)} devices {here()}. Split the batch with "
+                f"split_batch(batch, {len(pool)}), which gives it the shape ({len(pool)}, batch // {len(pool)}, ...)."
+            )
         varying = [frozenset() if axis is None else frozenset({name}) for axis in axes]
         in_args, in_kwargs = jax.tree.unflatten(tree, inner)
         body, extra = bodies.get(fun, in_args, in_kwargs, axes={name: size}, varying=varying)
         batched = tuple(axis is not None for axis in axes) + (False,) * len(extra)
         outs = pmap_op(*moved, *extra, body=body, batched=batched, axis_name=name, devices=pool[:size])
         positions = leaf_axes(body.out_tree, out_axes, "pmap")
-        outs = [_first(o) if a is None else tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
+        outs = [
+            _first(o) if a is None else tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)
+        ]
         return jax.tree.unflatten(body.out_tree, outs)
 
     return wrapped
-
-
-def _mapped_size(leaves: list[Any], axes: list[int | None], available: int, chosen: bool) -> int:
-    sizes = {}
-    for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
-        if axis is None:
-            continue
-        shape = aval_of(x).shape
-        if not -len(shape) <= axis < len(shape):
-            raise ValueError(
-                f"pmap: array {i} of the arguments has shape {shape} and no axis {axis} to map over {here()}. Give it a "
-                "leading axis of the number of devices, or in_axes=None for it to be sent whole to each."
-            )
-        sizes[i] = (shape[axis], shape)
-    if not sizes:
-        raise ValueError(f"pmap: no argument is mapped: all in_axes are None {here()}")
-    found = {n for n, _ in sizes.values()}
-    if len(found) > 1:
-        listed = ", ".join(f"{n} (array {i} of shape {shape})" for i, (n, shape) in sizes.items())
-        raise ValueError(
-            f"pmap: the mapped axes differ in size: {listed} {here()}. Each needs one element a device: split a batch "
-            "with split_batch(batch, devices), and give in_axes=None for what is not split."
-        )
-    (size,) = found
-    if size > available or (chosen and size != available):
-        raise ValueError(
-            f"pmap: the mapped axis has size {size}, and there are {available} devices {here()}. Split the batch with "
-            f"split_batch(batch, {available}), which gives it the shape ({available}, batch // {available}, ...)."
-        )
-    return size
 
 
 def split_batch(batch: Any, devices: int | None = None) -> Any:
@@ -190,8 +153,8 @@ def split_batch(batch: Any, devices: int | None = None) -> Any:
             size = shape[0] if shape else 0
             raise ValueError(
                 f"split_batch: {where} has shape {shape}, and its first axis does not divide over {count} devices "
-                f"{here()}. Use a batch size that is a multiple of {count} (such as {max(count, size - size % count)}), or drop or pad "
-                "the last examples."
+                f"{here()}. Use a batch size that is a multiple of {count} (such as "
+                f"{max(count, size - size % count)}), or drop or pad the last examples."
             )
         return tnp.reshape(x, (count, shape[0] // count, *shape[1:]))
 

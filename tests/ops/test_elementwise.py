@@ -1,0 +1,259 @@
+"""Every elementwise op: its value, types and derivatives against NumPy, SciPy, jax.numpy and central differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special as sp
+from jax import lax
+
+import tracegrad as tg
+from tests.reference import check_grads, check_value, x64
+from tracegrad.op import Op
+
+from tracegrad.tape import make_aval
+
+OPS = {name: op for name, op in vars(import_module("tracegrad.ops.elementwise")).items() if isinstance(op, Op)}
+"""The ops of the module, by the name that they have in it."""
+
+ANY, POSITIVE, UNIT, ABOVE_ONE, AWAY = (-2.0, 2.0), (0.2, 3.0), (-0.9, 0.9), (1.2, 3.0), (0.6, 1.9)
+Domain = tuple[float, float]
+
+
+@dataclass
+class Row:
+    """What is known of an op from outside: `ref` over NumPy, `jnp` over JAX, and where its operands may lie.
+
+    `order` is how often it can be differentiated (0: it has no derivative), `complex` whether it takes
+    complex operands, `dtypes` what its values are compared in.
+    """
+
+    ref: Callable[..., Any]
+    jnp: Callable[..., Any]
+    domains: Sequence[Domain] = (ANY,)
+    order: int = 2
+    complex: bool = False
+    dtypes: str = "df"
+    params: dict[str, Any] = field(default_factory=dict)
+    rtol: float | None = None
+
+    def operands(self, dtype: str, seed: int = 0) -> list[np.ndarray]:
+        """Arrays that broadcast together: (2, 3), (3,), (2, 1)."""
+        rng = np.random.default_rng(seed)
+        out = []
+        for shape, (lo, hi) in zip([(2, 3), (3,), (2, 1)], self.domains, strict=False):
+            if dtype in "?il":
+                out.append(rng.integers(0 if lo >= 0 else -9, 9, shape).astype(dtype) + (lo > 0))
+            else:
+                x = rng.uniform(lo, hi, shape)
+                out.append((x + 1j * rng.uniform(0.3, 1.3, shape) if dtype in "FD" else x).astype(dtype))
+        return out
+
+
+def u(name: str, **kwargs: Any) -> Row:
+    """An op that NumPy and JAX have under this name."""
+    return Row(getattr(np, name), getattr(jnp, name), **kwargs)
+
+
+BITS = {"domains": (ANY, ANY), "order": 0, "dtypes": "i?"}
+COMPARE = {"domains": (ANY, ANY), "order": 0, "dtypes": "dfi?", "complex": True}
+TEST = {"order": 0, "dtypes": "dfi"}
+two = {"domains": (ANY, ANY)}
+
+ROWS: dict[str, Row] = {
+    "add": u("add", **two, complex=True, dtypes="dfi?"),
+    "sub": u("subtract", **two, complex=True, dtypes="dfi"),
+    "mul": u("multiply", **two, complex=True, dtypes="dfi?"),
+    "div": u("divide", domains=(ANY, AWAY), complex=True, dtypes="dfi"),
+    "neg": u("negative", complex=True, dtypes="dfi"),
+    "mul_no_nan_op": Row(np.multiply, jnp.multiply, (POSITIVE, ANY), complex=True),
+    "div_no_nan_op": Row(np.divide, jnp.divide, (POSITIVE, AWAY), complex=True),
+    "floor_divide": u("floor_divide", domains=(ANY, AWAY), order=0, dtypes="dfi"),
+    "trunc_divide": Row(lambda x, y: np.trunc(x / y).astype(x.dtype), lax.div, (ANY, AWAY), order=0, dtypes="i"),
+    "remainder": u("remainder", domains=(ANY, AWAY), dtypes="dfi", order=1),
+    "fmod": u("fmod", domains=(ANY, AWAY), dtypes="dfi", order=1),
+    "pow_": u("power", domains=(POSITIVE, ANY), complex=True, dtypes="df"),
+    "integer_pow": Row(lambda x, n: x**n, lambda x, n: lax.integer_pow(x, n), (AWAY,), complex=True, dtypes="dfi", params={"n": 3}),
+    "square": u("square", complex=True, dtypes="dfi"),
+    "sqrt": u("sqrt", domains=(POSITIVE,), complex=True, dtypes="dfi"),
+    "rsqrt": Row(lambda x: 1 / np.sqrt(x), lax.rsqrt, (POSITIVE,), complex=True),
+    "cbrt": u("cbrt", domains=(POSITIVE,)),
+    "reciprocal": Row(lambda x: 1 / x, lambda x: 1 / x, (AWAY,), complex=True),
+    "exp": u("exp", complex=True, dtypes="dfi"),
+    "exp2": u("exp2", complex=True),
+    "expm1": u("expm1", complex=True),
+    "log": u("log", domains=(POSITIVE,), complex=True),
+    "log2": u("log2", domains=(POSITIVE,), complex=True),
+    "log10": u("log10", domains=(POSITIVE,), complex=True),
+    "log1p": u("log1p", domains=(POSITIVE,), complex=True),
+    "logaddexp": u("logaddexp", **two),
+    "logaddexp2": u("logaddexp2", **two),
+    "sin": u("sin", complex=True, dtypes="dfi"),
+    "cos": u("cos", complex=True),
+    "tan": u("tan", domains=(UNIT,), complex=True),
+    "arcsin": u("arcsin", domains=(UNIT,), complex=True),
+    "arccos": u("arccos", domains=(UNIT,), complex=True),
+    "arctan": u("arctan", domains=(UNIT,), complex=True),
+    "arctan2": u("arctan2", domains=(ANY, AWAY)),
+    "sinh": u("sinh", complex=True),
+    "cosh": u("cosh", complex=True),
+    "tanh": u("tanh", complex=True),
+    "arcsinh": u("arcsinh", complex=True),
+    "arccosh": u("arccosh", domains=(ABOVE_ONE,), complex=True),
+    "arctanh": u("arctanh", domains=(UNIT,), complex=True),
+    "hypot": u("hypot", domains=(AWAY, ANY)),
+    "logistic": Row(sp.expit, lax.logistic, complex=False),
+    "softplus": Row(lambda x: np.logaddexp(x, 0), jax.nn.softplus),
+    "erf": Row(sp.erf, lax.erf),
+    "erfc": Row(sp.erfc, lax.erfc),
+    "erf_inv": Row(sp.erfinv, lax.erf_inv, (UNIT,), rtol=1e-5),
+    "digamma": Row(sp.digamma, lax.digamma, (POSITIVE,), rtol=1e-4),
+    "polygamma": Row(lambda m, x: sp.polygamma(1, x) + 0 * m, lambda m, x: lax.polygamma(m, x), ((1.0, 1.0), POSITIVE), rtol=1e-4),
+    "lgamma": Row(sp.gammaln, lax.lgamma, (POSITIVE,), rtol=1e-4),
+    "relu": Row(lambda x: np.maximum(x, 0), jax.nn.relu, dtypes="dfi"),
+    "abs_": u("abs", complex=True, dtypes="dfi"),
+    "sign": u("sign", complex=True, dtypes="dfi"),
+    "floor": u("floor", order=0),
+    "ceil": u("ceil", order=0),
+    "trunc": u("trunc", order=0),
+    "rint": u("rint", order=0),
+    "conj": u("conj", complex=True),
+    "real": u("real", complex=True),
+    "imag": u("imag", complex=True),
+    "complex_": Row(lambda x, y: x + 1j * y, lax.complex, (ANY, ANY)),
+    "copysign": u("copysign", domains=(AWAY, ANY)),
+    "nextafter": u("nextafter", **two, order=0),
+    "nan_to_num": Row(np.nan_to_num, jnp.nan_to_num, params={"nan": 0.0, "posinf": None, "neginf": None}),
+    "equal": u("equal", **COMPARE),
+    "not_equal": u("not_equal", **COMPARE),
+    "less": u("less", **COMPARE),
+    "less_equal": u("less_equal", **COMPARE),
+    "greater": u("greater", **COMPARE),
+    "greater_equal": u("greater_equal", **COMPARE),
+    "bitwise_and": u("bitwise_and", **BITS),
+    "bitwise_or": u("bitwise_or", **BITS),
+    "bitwise_xor": u("bitwise_xor", **BITS),
+    "bitwise_not": u("bitwise_not", order=0, dtypes="i?"),
+    "left_shift": u("left_shift", domains=(ANY, POSITIVE), order=0, dtypes="i"),
+    "right_shift": u("right_shift", domains=(ANY, POSITIVE), order=0, dtypes="i"),
+    "population_count": Row(np.bitwise_count, lax.population_count, (POSITIVE,), order=0, dtypes="i"),
+    "isfinite": u("isfinite", **TEST),
+    "isnan": u("isnan", **TEST),
+    "isinf": u("isinf", **TEST),
+    "signbit": u("signbit", **TEST),
+    "where": Row(lambda p, x, y: np.where(p > 0, x, y), lambda p, x, y: jnp.where(p > 0, x, y), (ANY, ANY, ANY), complex=True),
+    "maximum": u("maximum", **two, dtypes="dfi"),
+    "minimum": u("minimum", **two, dtypes="dfi"),
+    "fmax": u("fmax", **two),
+    "fmin": u("fmin", **two),
+    "astype": Row(lambda x, dtype: x.astype(dtype), lambda x, dtype: x.astype(dtype), params={"dtype": np.dtype("f")}, order=0),
+    "alias": Row(lambda x: x, lambda x: x, complex=True),
+    "stop_gradient": Row(lambda x: x, lax.stop_gradient, complex=True, order=0),
+}  # fmt: skip
+
+
+def call(name: str) -> Callable[..., Any]:
+    """The op with its static parameters, its condition made of its first operand where it takes one."""
+    op, row = OPS[name], ROWS[name]
+    if name == "where":
+        return lambda p, x, y: op(OPS["greater"](p, 0.0), x, y)
+    return lambda *xs: op(*xs, **row.params)
+
+
+def test_every_op_has_a_row_and_every_row_an_op() -> None:
+    assert sorted(ROWS) == sorted(OPS)
+
+
+def cases(which: Callable[[Row], str]) -> Any:
+    return pytest.mark.parametrize(
+        "name, dtype", [pytest.param(n, d, id=f"{n}-{np.dtype(d).name}") for n, r in ROWS.items() for d in which(r)]
+    )
+
+
+@cases(lambda row: row.dtypes + ("DF" if row.complex else ""))
+def test_value(name: str, dtype: str) -> None:
+    """For operands that broadcast, empty ones, scalars, and a Python number in each place."""
+    row, fn = ROWS[name], call(name)
+    arrays = row.operands(dtype)
+    scalars = [x.reshape(-1)[0] for x in arrays]
+    empty = [x.reshape(-1)[:0] for x in arrays]
+    variants = [arrays, empty, scalars]
+    with_number = []
+    if dtype in "dfi" and name not in ("alias", "astype", "stop_gradient", "integer_pow", "nan_to_num"):
+        number = scalars[0].dtype.type(2 if dtype == "i" and min(d[0] for d in row.domains) >= 0 else scalars[-1]).item()
+        with_number = [i for i in range(len(arrays)) if len(arrays) > 1]
+
+    def over(f: Callable[..., Any], convert: Callable[[Any], Any]) -> Callable[..., Any]:
+        def run(variants: Any) -> Any:
+            results = [f(*xs) for xs in variants]
+            for i in with_number:
+                xs = list(variants[0])
+                xs[i] = convert(number)
+                results.append(f(*xs))
+            return results
+
+        return run
+
+    ref = row.ref
+    if row.params:
+        ref = lambda *xs: row.ref(*xs, **{k: v for k, v in row.params.items()})  # noqa: E731
+    tolerance = {"d": 1e-10, "D": 1e-10}.get(dtype, 3e-5)
+    tolerance = tolerance if row.rtol is None else max(tolerance, row.rtol * (1e-6 if dtype in "dD" else 1))
+    check_value(over(fn, lambda n: n), over(ref, arrays[0].dtype.type), variants, rtol=tolerance, atol=tolerance)
+
+
+OF_TYPES = [np.bool_, np.uint8, np.int32, np.float16, jnp.bfloat16, np.float32, np.complex64, int, float, complex]
+
+
+def as_struct(t: Any, wide: bool) -> Any:
+    if t in (int, float, complex):
+        dtype = jax.dtypes.canonicalize_dtype(t)
+        return jax.ShapeDtypeStruct((), dtype, weak_type=True)
+    return jax.ShapeDtypeStruct((2,), np.dtype(t))
+
+
+def result_type(fn: Callable[..., Any], structs: list[Any]) -> Any:
+    """Shape, dtype and weak type of the result, or the kind of error."""
+    try:
+        out = jax.eval_shape(fn, *structs)
+    except TypeError:
+        return TypeError
+    return out.shape, out.dtype, out.weak_type
+
+
+NOT_JAX = {
+    # name: operand types that the op takes and jax.numpy's function of the name does not, or otherwise
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_types_follow_jax_numpy(name: str) -> None:
+    """The recorded type, the type of the compiled value, and that of jax.numpy agree for operands of mixed dtypes."""
+    op, row = OPS[name], ROWS[name]
+    count = len(row.domains)
+    first = [t for t in OF_TYPES]
+    combos = [(t,) for t in first] if count == 1 else [(s, t) for s in first for t in first if s is t or t in (int, float, np.float32, np.int32) or s in (float, jnp.bfloat16)]
+    if name == "where":
+        combos = [(np.bool_, *c) for c in combos]
+    wrong = []
+    for combo in combos:
+        structs = [as_struct(t, False) for t in combo]
+        avals = tuple(make_aval(s.shape, s.dtype, s.weak_type) for s in structs)
+        try:
+            aval = op.infer(avals, row.params)[0]
+            recorded = (aval.shape, aval.dtype, aval.weak_type)
+        except TypeError:
+            recorded = TypeError
+        lowered = result_type(lambda *xs: op.lower(*xs, **row.params), structs)
+        reference = row.jnp if name != "where" else jnp.where
+        expected = result_type(lambda *xs: reference(*xs, **row.params), structs)
+        if not recorded == lowered == expected:
+            wrong.append(f"{[getattr(t, '__name__', t) for t in combo]}: recorded {recorded}, lowered {lowered}, jax {expected}")
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,155 @@
+"""How the functions of this namespace read their arguments, and refuse them."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import ops
+from ..errors import describe, here
+from ..tape import Aval, Var, aval_of, make_aval
+from ..tracer import Tracer, literal, state
+
+
+def type_of(x: Any, name: str) -> Aval:
+    """The type of an array-like argument.
+
+    Raises:
+      TypeError: if it is a list, a string or anything else that is no array.
+    """
+    if isinstance(x, Var):
+        return x.aval
+    try:
+        return aval_of(x)
+    except TypeError:
+        remedy = (
+            "Wrap it in tracegrad.numpy.asarray(...)."
+            if isinstance(x, list | tuple)
+            else "Pass a number, a NumPy array, a JAX array or a traced value."
+        )
+        raise TypeError(f"{name}: an operand is {describe(x)}, which is not an array {here()}. {remedy}") from None
+
+
+def types_of(xs: Any, name: str) -> list[Aval]:
+    """The types of a sequence of arrays."""
+    if not isinstance(xs, list | tuple) and not (hasattr(xs, "ndim") and xs.ndim):
+        raise TypeError(f"{name} takes a sequence of arrays, not {describe(xs)} {here()}. Put them in a list.")
+    return [type_of(x, name) for x in xs]
+
+
+def axis_of(axis: Any, ndim: int, name: str) -> int:
+    """`axis` counted from the front."""
+    try:
+        i = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{name}: axis must be an integer, not {describe(axis)} {here()}") from None
+    if not -ndim <= i < ndim:
+        remedy = f"Use one from {-ndim} to {ndim - 1}." if ndim else "A scalar has no axes."
+        raise ValueError(f"{name}: axis {i} of an array of {ndim} axes {here()}. {remedy}")
+    return i + ndim if i < 0 else i
+
+
+def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
+    """The axes that `axis` (an integer, a tuple, or `None` for all) names, in order, counted from the front."""
+    if axis is None:
+        return tuple(range(ndim))
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
+    if not isinstance(axis, tuple | list):
+        return (axis_of(axis, ndim, name),)
+    axes = tuple(sorted([axis_of(a, ndim, name) for a in axis]))
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{name}: axis {tuple(axis)} names an axis twice {here()}. Name each once.")
+    return axes
+
+
+def order_of(axes: Sequence[Any], ndim: int, name: str) -> tuple[int, ...]:
+    """Axes counted from the front, in the order given."""
+    return tuple([axis_of(a, ndim, name) for a in axes])
+
+
+def integer(value: Any, name: str, what: str) -> int:
+    """A concrete integer, such as a count or an offset.
+
+    Raises:
+      TypeError: if it is not an integer, or a traced value that has no concrete value.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, Tracer):
+            raise
+        raise TypeError(f"{name}: {what} must be an integer, not {describe(value)} {here()}") from None
+
+
+def shape_of(shape: Any, name: str) -> tuple[int, ...]:
+    """A shape given as an integer or a sequence of integers."""
+    if not isinstance(shape, tuple | list | np.ndarray):
+        return (integer(shape, name, "shape"),)
+    return tuple([n if type(n) is int else integer(n, name, "each size of a shape") for n in shape])
+
+
+def dtype_of(dtype: Any) -> Any:
+    """A dtype as JAX keeps it: Python types and, unless `jax_enable_x64` is on, 64-bit types become 32-bit ones."""
+    kept = jax.dtypes.canonicalize_dtype(dtype)
+    if dtype not in (bool, int, float, complex) and kept != np.dtype(dtype):
+        warnings.warn(
+            f"dtype {np.dtype(dtype).name} was asked for, {kept.name} is given, as jax_enable_x64 is off {here()}. "
+            f"Ask for {kept.name}, or turn it on: jax.config.update('jax_enable_x64', True).",
+            stacklevel=2,
+        )
+    return kept
+
+
+def common_type(avals: Sequence[Aval]) -> tuple[Any, bool]:
+    """The dtype that operands of these types have together, and whether it is weak."""
+    first = avals[0]
+    for a in avals:
+        if a.dtype != first.dtype or a.weak_type != first.weak_type:
+            dtype, weak = jax.dtypes.result_type(*[b.struct() for b in avals], return_weak_type_flag=True)
+            return dtype, weak
+    return first.dtype, first.weak_type
+
+
+def promoted(xs: Sequence[Any], avals: Sequence[Aval]) -> list[Any]:
+    """The operands in their common dtype."""
+    common, _ = common_type(avals)
+    return [x if a.dtype == common else ops.astype(x, dtype=common) for x, a in zip(xs, avals, strict=True)]
+
+
+def is_inexact(dtype: Any) -> bool:
+    """Whether a dtype is one of floats (of any width) or complex numbers."""
+    return dtype.kind in "fc" or (dtype.kind == "V" and not dtype.name.startswith(("int", "uint", "key")))
+
+
+def inexact(x: Any, aval: Aval) -> Any:
+    """`x`, as floats if it is of integers or booleans."""
+    return x if is_inexact(aval.dtype) else ops.astype(x, dtype=jax.dtypes.canonicalize_dtype(np.float64))
+
+
+def refuse(name: str, **arguments: Any) -> None:
+    """Raises for arguments of NumPy's that are taken only with their default, such as `out`."""
+    for key, value in arguments.items():
+        if value is not None:
+            remedy = (
+                f"Arrays are never changed in place: write `x = {name}(...)`." if key == "out" else "Leave it out."
+            )
+            raise TypeError(f"{name}: the argument {key}={describe(value)} is not supported {here()}. {remedy}")
+
+
+def array_like(x: Any, name: str) -> Any:
+    """`x` as something with a shape that is recorded if a tape is recording: numbers become arrays."""
+    from .creation import asarray
+
+    return x if type(x) is Tracer or isinstance(x, jax.Array) and state.tape is None else asarray(x)
+
+
+__all__ = [
+    "Aval", "array_like", "axes_of", "axis_of", "common_type", "dtype_of", "inexact", "integer", "is_inexact", "literal",
+    "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of", "types_of",
+]  # fmt: skip
