@@ -26,7 +26,7 @@ from .workloads import Workload, workloads
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call]
-    effort = Effort(options.repeat or (3 if options.quick else 9), 5.0 if options.quick else 30.0)
+    effort = Effort(options.repeat or (4 if options.quick else 10), 5.0 if options.quick else 30.0)
     results: list[Result] = []
     errors: dict[str, str] = {}
     start = time.time()
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{workload.name:>15} failed: {errors[workload.name]}", file=sys.stderr, flush=True)
     print(report(results))
     if options.json is not None:
-        content = {"environment": environment(), "seconds": time.time() - start, "results": [r.as_json() for r in results], "errors": errors}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        content = {"environment": environment(), "seconds": time.time() - start, "errors": errors}
+        options.json.write_text(json.dumps(content | {"results": [r.as_json() for r in results]}, indent=1) + "\n")
     return 1 if errors else 0
 
 
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", nargs="+", metavar="WORKLOAD", help="these workloads; `chain` means every chain")
     p.add_argument("--figures", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="FIGURE",
                    help=f"these figures: {', '.join(FIGURES)}")  # fmt: skip
-    p.add_argument("--repeat", type=int, metavar="N", help="pairs of samples a figure (default 9, or 3 with --quick)")
+    p.add_argument("--repeat", type=int, metavar="N", help="pairs of samples a figure (default 10, or 4 with --quick; best even)")
     p.add_argument("--json", type=Path, metavar="PATH", help="write every sample there")
     return p
 

@@ -118,7 +118,7 @@ def summary(samples: list[float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Effort:
-    """How many pairs of samples are taken of each figure, and the seconds after which three are enough."""
+    """How many pairs of samples are taken of each figure, and the seconds after which four are enough."""
 
     repeat: int
     seconds: float = 30.0
@@ -133,11 +133,11 @@ wait: Callable[[Any], Any] = jax.block_until_ready
 
 
 def in_turns(ours: Sampler, theirs: Sampler, effort: Effort) -> tuple[list[float], list[float]]:
-    """Pairs of samples of two sides, each side first in every other pair."""
+    """Pairs of samples of two sides, each side first in every other pair, so that an even number of pairs is fair."""
     pairs: tuple[list[float], list[float]] = [], []
     start = time.perf_counter()
     for i in range(effort.repeat):
-        if i >= 3 and time.perf_counter() - start > effort.seconds:
+        if i >= 4 and i % 2 == 0 and time.perf_counter() - start > effort.seconds:
             break
         for side in (0, 1) if i % 2 == 0 else (1, 0):
             pairs[side].append((ours, theirs)[side]())

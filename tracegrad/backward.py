@@ -54,17 +54,17 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
     target = state.tape
     assert target is not None
 
-    def accumulate(v: Var, ct: Any) -> None:
+    def accumulate(v: Var, ct: Any, source: Var) -> None:
         if ct.aval is not v.aval:
             ct = unbroadcast(ct, v.aval)
         if target.axes:
-            ct = sum_over_missing_axes(target, ct, v)
+            ct = sum_over_missing_axes(target, ct, v, source)
         known = pending.get(v)
         pending[v] = ct if known is None else add(known, ct)
 
     for v, ct in zip(outputs, cts, strict=True):
         if ct is not None and v in active:
-            accumulate(v, ct)
+            accumulate(v, ct, v)
 
     outer = target.blame
     try:
@@ -79,12 +79,12 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
                 out, ct, params = node.outputs[0], out_cts[0], node.params
                 for v, rule in zip(inputs, rules, strict=True):
                     if rule is not None and v in active:
-                        accumulate(v, rule(ct, out, *inputs, **params))
+                        accumulate(v, rule(ct, out, *inputs, **params), out)
             else:
                 needs = [v in active for v in inputs]
                 for v, need, ct in zip(inputs, needs, rules(node, out_cts, needs), strict=True):  # type: ignore[operator]
                     if need and ct is not None:
-                        accumulate(v, ct)
+                        accumulate(v, ct, node.outputs[0])
     finally:
         target.blame = outer
     return [pending.get(v) for v in wrt]

@@ -36,13 +36,14 @@ AXES_RULES: dict[str, Any] = {
 }
 
 
-def sum_over_missing_axes(tape: Tape, ct: Any, v: Var) -> Any:
+def sum_over_missing_axes(tape: Tape, ct: Any, v: Var, source: Var) -> Any:
     """The cotangent of `v`, summed over the axes along which `ct` varies and `v` does not.
 
     A replicated value used on every device owes its cotangent to all of them. This is the one place
-    where that sum is taken, so that it is taken exactly once.
+    where that sum is taken, so that it is taken exactly once. `ct` comes from the cotangent of `source`,
+    which is each device's own along the axes where `source` varies, even if it is 1 on all of them.
     """
-    axes = varying_axes(tape, ct) - varying_axes(tape, v)
+    axes = (varying_axes(tape, ct) | varying_axes(tape, source)) - varying_axes(tape, v)
     if not axes:
         return ct
     from .parallel.collectives import psum_op

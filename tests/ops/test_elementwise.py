@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.special as sp
 from jax import lax
+from jax.scipy import special as jsp
 
 import tracegrad as tg
 from tests.reference import check_grads, check_value, x64
@@ -83,7 +84,7 @@ ROWS: dict[str, Row] = {
     "integer_pow": Row(lambda x, n: x**n, lambda x, n: lax.integer_pow(x, n), (AWAY,), complex=True, dtypes="dfi", params={"n": 3}),
     "square": u("square", complex=True, dtypes="dfi"),
     "sqrt": u("sqrt", domains=(POSITIVE,), complex=True, dtypes="dfi"),
-    "rsqrt": Row(lambda x: 1 / np.sqrt(x), lax.rsqrt, (POSITIVE,), complex=True),
+    "rsqrt": Row(lambda x: 1 / np.sqrt(x), lambda x: 1 / jnp.sqrt(x), (POSITIVE,), complex=True),
     "cbrt": u("cbrt", domains=(POSITIVE,)),
     "reciprocal": Row(lambda x: 1 / x, lambda x: 1 / x, (AWAY,), complex=True),
     "exp": u("exp", complex=True, dtypes="dfi"),
@@ -109,14 +110,14 @@ ROWS: dict[str, Row] = {
     "arccosh": u("arccosh", domains=(ABOVE_ONE,), complex=True),
     "arctanh": u("arctanh", domains=(UNIT,), complex=True),
     "hypot": u("hypot", domains=(AWAY, ANY)),
-    "logistic": Row(sp.expit, lax.logistic, complex=False),
+    "logistic": Row(sp.expit, jsp.expit),
     "softplus": Row(lambda x: np.logaddexp(x, 0), jax.nn.softplus),
-    "erf": Row(sp.erf, lax.erf),
-    "erfc": Row(sp.erfc, lax.erfc),
-    "erf_inv": Row(sp.erfinv, lax.erf_inv, (UNIT,), rtol=1e-5),
-    "digamma": Row(sp.digamma, lax.digamma, (POSITIVE,), rtol=1e-4),
-    "polygamma": Row(lambda m, x: sp.polygamma(1, x) + 0 * m, lambda m, x: lax.polygamma(m, x), ((1.0, 1.0), POSITIVE), rtol=1e-4),
-    "lgamma": Row(sp.gammaln, lax.lgamma, (POSITIVE,), rtol=1e-4),
+    "erf": Row(sp.erf, jsp.erf),
+    "erfc": Row(sp.erfc, jsp.erfc),
+    "erf_inv": Row(sp.erfinv, jsp.erfinv, (UNIT,), rtol=1e-5),
+    "digamma": Row(sp.digamma, jsp.digamma, (POSITIVE,), rtol=1e-4),
+    "polygamma": Row(lambda m, x: sp.polygamma(1, x) + 0 * m, jsp.polygamma, ((1.0, 1.0), POSITIVE), rtol=1e-4),
+    "lgamma": Row(sp.gammaln, jsp.gammaln, (POSITIVE,), rtol=1e-4),
     "relu": Row(lambda x: np.maximum(x, 0), jax.nn.relu, dtypes="dfi"),
     "abs_": u("abs", complex=True, dtypes="dfi"),
     "sign": u("sign", complex=True, dtypes="dfi"),
@@ -223,14 +224,14 @@ def result_type(fn: Callable[..., Any], structs: list[Any]) -> Any:
     """Shape, dtype and weak type of the result, or the kind of error."""
     try:
         out = jax.eval_shape(fn, *structs)
-    except TypeError:
+    except (TypeError, ValueError):
         return TypeError
     return out.shape, out.dtype, out.weak_type
 
 
-NOT_JAX = {
-    # name: operand types that the op takes and jax.numpy's function of the name does not, or otherwise
-}
+INTERNAL = {"mul_no_nan_op", "div_no_nan_op", "trunc_divide", "complex_"}
+
+"""Ops that only rules of derivatives use: their operands are of one dtype."""
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -254,6 +255,6 @@ def test_types_follow_jax_numpy(name: str) -> None:
         lowered = result_type(lambda *xs: op.lower(*xs, **row.params), structs)
         reference = row.jnp if name != "where" else jnp.where
         expected = result_type(lambda *xs: reference(*xs, **row.params), structs)
-        if not recorded == lowered == expected:
+        if not recorded == lowered or (name not in INTERNAL and lowered != expected):
             wrong.append(f"{[getattr(t, '__name__', t) for t in combo]}: recorded {recorded}, lowered {lowered}, jax {expected}")
     assert not wrong, "\n".join(wrong)

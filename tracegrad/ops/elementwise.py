@@ -16,14 +16,13 @@ from ..tape import Aval, make_aval
 from ..tracer import Literal, state
 
 _NUMBERS = (bool, int, float, complex)
-_PYTHON_TYPES = {"b": bool, "i": int, "u": int, "f": float, "c": complex, "V": float}
 
 
 def _convert(x: Any, dtype: Any, weak: bool = False) -> Any:
     if isinstance(x, _NUMBERS):
         return lax.full((), x, dtype)
     if weak:
-        return lax.convert_element_type(x, _PYTHON_TYPES[np.dtype(dtype).kind])
+        return lax.convert_element_type_p.bind(x, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
     return x if x.dtype == dtype else lax.convert_element_type(x, dtype)
 
 
@@ -49,7 +48,7 @@ def _promote(xs: tuple[Any, ...], inexact: bool = False) -> list[Any]:
         return list(xs)
     common, weak = jax.dtypes.result_type(*xs, return_weak_type_flag=True)
     if inexact and not jnp.issubdtype(common, jnp.inexact):
-        common, weak = jax.dtypes.result_type(*xs, 1.0, return_weak_type_flag=True)
+        common = jax.dtypes.result_type(*xs, 1.0)
     if not all(not isinstance(x, _NUMBERS) and x.dtype == common for x in xs):
         xs = tuple(_convert(x, common, weak) for x in xs)
     return list(xs)
@@ -236,7 +235,7 @@ integer_pow: Op = Op(
     "integer_pow",
     lambda x, *, n: lax.integer_pow(x, n) if n != 2 else lax.mul(x, x),
     (_integer_pow_vjp,),
-    shape=lambda x, *, n: x if x.dtype != np.bool_ else make_aval(x.shape, jax.dtypes.result_type(np.bool_, 1)),
+    shape=lambda x, *, n: x,
 )
 
 square: Op = elementwise(

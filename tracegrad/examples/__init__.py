@@ -1,0 +1,1 @@
+"""Small programs that run: `python -m tracegrad.examples.NAME --help`."""

@@ -1,0 +1,340 @@
+"""Making arrays. While a tape records, these are recorded too; otherwise they return `jax.Array`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import ops
+from ..errors import describe, here
+from ..tape import Var, make_aval
+from ..tracer import Literal, Tracer, literal, operand, state
+from .arguments import common_type, dtype_of, inexact, integer, is_inexact, promoted, shape_of, type_of
+
+_NUMBERS = (bool, int, float, complex)
+
+
+def number_of(value: Any, dtype: Any) -> Any:
+    """A Python number as an operand of this dtype: part of the program, or lifted where others of its kind are."""
+    tape = state.tape
+    if tape is None or (tape.lazy and value not in (0, 1)):
+        return np.asarray(value, dtype)
+    return Literal(make_aval((), dtype), None, np.asarray(value, dtype).item())
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
+    """An array of this shape with every element `fill_value`, which broadcasts.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.full((2, 2), 7).tolist()
+      [[7, 7], [7, 7]]
+    """
+    shape = shape_of(shape, "full")
+    aval = type_of(fill_value, "full")
+    if dtype is not None:
+        dtype = dtype_of(dtype)
+        if type(fill_value) in _NUMBERS:
+            fill_value = number_of(fill_value, dtype)
+        elif aval.dtype != dtype:
+            fill_value = ops.astype(fill_value, dtype=dtype)
+    elif not shape:
+        return asarray(fill_value)
+    if aval.ndim:
+        return ops.broadcast_to(fill_value, shape)
+    return ops.broadcast_in_dim(fill_value, shape=shape, dims=())
+
+
+def zeros(shape: Any, dtype: Any = None) -> Any:
+    """An array of zeros, float32 by default."""
+    return full(shape, 0, float if dtype is None else dtype)
+
+
+def ones(shape: Any, dtype: Any = None) -> Any:
+    """An array of ones, float32 by default."""
+    return full(shape, 1, float if dtype is None else dtype)
+
+
+empty = zeros
+
+
+def full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Any:
+    """An array of the shape and dtype of `a`, unless others are given, with every element `fill_value`."""
+    aval = type_of(a, "full_like")
+    return full(aval.shape if shape is None else shape, fill_value, aval.dtype if dtype is None else dtype)
+
+
+def zeros_like(a: Any, dtype: Any = None, shape: Any = None) -> Any:
+    """Zeros of the shape and dtype of `a`, unless others are given."""
+    return full_like(a, 0, dtype, shape)
+
+
+def ones_like(a: Any, dtype: Any = None, shape: Any = None) -> Any:
+    """Ones of the shape and dtype of `a`, unless others are given."""
+    return full_like(a, 1, dtype, shape)
+
+
+empty_like = zeros_like
+
+
+def asarray(a: Any, dtype: Any = None, order: None = None, *, copy: bool | None = None) -> Any:
+    """An array from a number, an array, or nested lists of them, which may hold traced values.
+
+    Raises:
+      TypeError: for anything else.
+      ValueError: if the lists are ragged.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.grad(lambda x: np.asarray([x, 2 * x]).sum())(1.0).item()
+      3.0
+    """
+    tape = state.tape
+    if isinstance(a, list | tuple):
+        if _holds_arrays(a):
+            x = _stacked(a)
+        else:
+            x = np.asarray(a)
+            if x.dtype == object or x.dtype.kind not in "biufcV":
+                raise TypeError(f"array: {describe(a)} is no nested list of numbers {here()}. Give numbers or arrays.")
+            x = x.astype(dtype_of(dtype if dtype is not None else _default(x.dtype)))
+    else:
+        type_of(a, "array")
+        x = a
+    if tape is None:
+        if isinstance(x, Var):
+            x = x.value
+        return jnp.asarray(x, None if dtype is None else dtype_of(dtype))
+    if type(x) in _NUMBERS and dtype is not None:
+        x = number_of(x, dtype_of(dtype))
+    v = operand(tape, x)
+    return v if dtype is None or v.aval.dtype == dtype_of(dtype) else ops.astype(v, dtype=dtype_of(dtype))
+
+
+def _default(dtype: Any) -> Any:
+    """The dtype of a list of Python numbers: the default one of its kind."""
+    return {"b": bool, "i": int, "u": int, "f": float, "c": complex}.get(dtype.kind, dtype)
+
+
+def array(object: Any, dtype: Any = None, copy: bool = True, order: None = None, ndmin: int = 0) -> Any:
+    """An array from a number, an array, or nested lists of them; at least of `ndmin` axes."""
+    x = asarray(object, dtype)
+    ndim = x.ndim
+    return x if ndim >= ndmin else ops.reshape(x, shape=(1,) * (ndmin - ndim) + x.shape)
+
+
+def _holds_arrays(a: Sequence[Any]) -> bool:
+    return any(_holds_arrays(x) if isinstance(x, list | tuple) else isinstance(x, Tracer | jax.Array) for x in a)
+
+
+def _stacked(a: Sequence[Any]) -> Any:
+    parts = [asarray(x) if isinstance(x, list | tuple) else x for x in a]
+    avals = [type_of(x, "array") for x in parts]
+    for aval in avals:
+        if aval.shape != avals[0].shape:
+            raise ValueError(f"array: elements of shapes {avals[0].shape} and {aval.shape} in one list {here()}")
+    parts = [ops.reshape(x, shape=(1, *aval.shape)) for x, aval in zip(promoted(parts, avals), avals, strict=True)]
+    return ops.concatenate(*parts, axis=0)
+
+
+def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+    """`x` in another dtype."""
+    wanted = dtype_of(dtype)
+    aval = type_of(x, "astype")
+    return asarray(x) if aval.dtype == wanted and not aval.weak_type else ops.astype(x, dtype=wanted)
+
+
+def copy(a: Any, order: None = None) -> Any:
+    """`a` itself: arrays never change."""
+    return asarray(a)
+
+
+# -- ranges
+
+
+def _concrete(value: Any, name: str) -> Any:
+    """A Python number from a concrete scalar."""
+    if type(value) in (int, float):
+        return value
+    aval = type_of(value, name)
+    if aval.shape or aval.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: {describe(value)} is not a real scalar {here()}")
+    return np.asarray(value).item()
+
+
+def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
+    """`start`, `start + step`, ... up to but without `stop`. The arguments have concrete values.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.arange(2, 8, 3).tolist()
+      [2, 5]
+    """
+    if stop is None:
+        start, stop = 0, start
+    numbers = [_concrete(x, "arange") for x in (start, stop, 1 if step is None else step)]
+    if dtype is None:
+        given = [type_of(x, "arange") for x in (start, stop, step) if x is not None]
+        dtype = jax.dtypes.canonicalize_dtype(common_type(given)[0])
+    dtype = dtype_of(dtype)
+    first, last, by = numbers
+    if by == 0:
+        raise ValueError(f"arange: step is 0 {here()}")
+    size = max(0, math.ceil((last - first) / by))
+    out = ops.iota(dtype=dtype, shape=(size,), axis=0)
+    if by != 1:
+        out = ops.mul(out, number_of(by, dtype))
+    return out if first == 0 else ops.add(out, number_of(first, dtype))
+
+
+def linspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0
+) -> Any:
+    """`num` evenly spaced numbers from `start` to `stop`, which broadcast and may be differentiated.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.linspace(0, 1, 3).tolist()
+      [0.0, 0.5, 1.0]
+    """
+    num = integer(num, "linspace", "num")
+    if num < 0:
+        raise ValueError(f"linspace: num={num} is negative {here()}")
+    a, b = type_of(start, "linspace"), type_of(stop, "linspace")
+    common, _ = common_type([a, b])
+    kind = common if is_inexact(common) else dtype_of(float)
+    ndim = max(a.ndim, b.ndim)
+    parts = max(num - 1 if endpoint else num, 1)
+    t = ops.iota(dtype=kind if kind.kind != "c" else np.finfo(kind).dtype, shape=(num, *[1] * ndim), axis=0)
+    t = ops.div(t, literal(parts))
+    # Exactly `start` where t is 0 and `stop` where it is 1.
+    out = ops.add(ops.mul(inexact(start, a), ops.sub(1, t)), ops.mul(inexact(stop, b), t))
+    if axis not in (0, -ndim - 1):
+        from .manipulation import moveaxis
+
+        out = moveaxis(out, 0, axis)
+    wanted = kind if dtype is None else dtype_of(dtype)
+    if not is_inexact(wanted):
+        out = ops.floor(out)
+    if out.dtype != wanted or out.aval.weak_type if isinstance(out, Var) else True:
+        out = ops.astype(out, dtype=wanted)
+    return (out, ops.div(ops.sub(stop, start), literal(parts))) if retstep else out
+
+
+def logspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: Any = 10.0, dtype: Any = None, axis: int = 0
+) -> Any:
+    """`base` to evenly spaced powers from `start` to `stop`."""
+    out = ops.pow_(base, linspace(start, stop, num, endpoint, axis=axis))
+    return out if dtype is None else ops.astype(out, dtype=dtype_of(dtype))
+
+
+def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0) -> Any:
+    """Numbers from `start` to `stop` in geometric progression; both have one sign."""
+    sign = ops.sign(inexact(start, type_of(start, "geomspace")))
+    logs = linspace(ops.log(ops.mul(start, sign)), ops.log(ops.mul(stop, sign)), num, endpoint, axis=axis)
+    out = ops.mul(ops.exp(logs), sign)
+    return out if dtype is None else ops.astype(out, dtype=dtype_of(dtype))
+
+
+# -- matrices
+
+
+def _band(n: int, m: int, k: int, compare: Any) -> Any:
+    """A mask that compares the row index plus `k` with the column index."""
+    rows = ops.iota(dtype=np.dtype(np.int32), shape=(n, m), axis=0)
+    columns = ops.iota(dtype=np.dtype(np.int32), shape=(n, m), axis=1)
+    return compare(rows if k == 0 else ops.add(rows, literal(k)), columns)
+
+
+def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
+    """Ones on the `k`-th diagonal, zeros elsewhere.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.eye(2).tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
+    """
+    n = integer(N, "eye", "N")
+    mask = _band(n, n if M is None else integer(M, "eye", "M"), integer(k, "eye", "k"), ops.equal)
+    return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
+
+
+def identity(n: int, dtype: Any = None) -> Any:
+    """The identity matrix."""
+    return eye(n, dtype=dtype)
+
+
+def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
+    """Ones on and below the `k`-th diagonal, zeros above."""
+    n = integer(N, "tri", "N")
+    mask = _band(n, n if M is None else integer(M, "tri", "M"), integer(k, "tri", "k"), ops.greater_equal)
+    return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
+
+
+def _masked(m: Any, k: int, name: str, below: bool) -> Any:
+    shape = type_of(m, name).shape
+    if len(shape) < 2:
+        raise ValueError(f"{name}: an array of shape {shape} is no matrix {here()}. Give one of two axes or more.")
+    if below:
+        return ops.where(_band(*shape[-2:], integer(k, name, "k"), ops.greater_equal), m, 0)
+    return ops.where(_band(*shape[-2:], integer(k, name, "k") - 1, ops.greater_equal), 0, m)
+
+
+def tril(m: Any, k: int = 0) -> Any:
+    """The lower triangle of matrices, with zeros above the `k`-th diagonal."""
+    return _masked(m, k, "tril", True)
+
+
+def triu(m: Any, k: int = 0) -> Any:
+    """The upper triangle of matrices, with zeros below the `k`-th diagonal."""
+    return _masked(m, k, "triu", False)
+
+
+def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
+    """The indices of the lower triangle of an `n` by `m` matrix."""
+    return tuple(asarray(i) for i in np.tril_indices(n, k, m))
+
+
+def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
+    """The indices of the upper triangle of an `n` by `m` matrix."""
+    return tuple(asarray(i) for i in np.triu_indices(n, k, m))
+
+
+def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> list[Any]:
+    """The coordinates of a grid from those along each axis; `indexing="ij"` for matrix order."""
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"meshgrid: indexing={indexing!r} {here()}. Use 'xy' or 'ij'.")
+    avals = [type_of(x, "meshgrid") for x in xi]
+    if any(a.ndim > 1 for a in avals):
+        raise ValueError(f"meshgrid takes arrays of one axis, not of shapes {[a.shape for a in avals]} {here()}")
+    sizes = [math.prod(a.shape) for a in avals]
+    place = list(range(len(xi)))
+    if indexing == "xy" and len(xi) > 1:
+        place[:2] = 1, 0
+    shape = [0] * len(xi)
+    for i, n in zip(place, sizes, strict=True):
+        shape[i] = n
+    out = []
+    for x, i, n in zip(xi, place, sizes, strict=True):
+        x = ops.reshape(x, shape=(n,))
+        if sparse:
+            out.append(ops.reshape(x, shape=tuple(n if j == i else 1 for j in range(len(xi)))))
+        else:
+            out.append(ops.broadcast_in_dim(x, shape=tuple(shape), dims=(i,)))
+    return out
+
+
+def indices(dimensions: Sequence[int], dtype: Any = int, sparse: bool = False) -> Any:
+    """The indices of a grid: an array of them along each axis, stacked (a tuple if `sparse`)."""
+    dtype, n = dtype_of(dtype), len(dimensions)
+    if sparse:
+        shapes = [tuple(d if j == i else 1 for j in range(n)) for i, d in enumerate(dimensions)]
+        return tuple(ops.iota(dtype=dtype, shape=s, axis=i) for i, s in enumerate(shapes))
+    grids = [ops.iota(dtype=dtype, shape=(1, *dimensions), axis=i + 1) for i in range(n)]
+    return ops.concatenate(*grids, axis=0) if grids else zeros((0,), dtype)

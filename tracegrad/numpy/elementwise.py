@@ -1,0 +1,379 @@
+"""Functions that act element by element. Most are the ops themselves."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..errors import describe, here
+from ..ops import (
+    abs_ as abs,
+    add,
+    arccos,
+    arccosh,
+    arcsin,
+    arcsinh,
+    arctan,
+    arctan2,
+    arctanh,
+    bitwise_and,
+    bitwise_not,
+    bitwise_or,
+    bitwise_xor,
+    cbrt,
+    ceil,
+    conj,
+    copysign,
+    cos,
+    cosh,
+    div as divide,
+    equal,
+    exp,
+    exp2,
+    expm1,
+    floor,
+    floor_divide,
+    fmax,
+    fmin,
+    fmod,
+    greater,
+    greater_equal,
+    hypot,
+    imag,
+    isfinite,
+    isinf,
+    isnan,
+    left_shift,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log2,
+    log10,
+    logaddexp,
+    logaddexp2,
+    maximum,
+    minimum,
+    mul as multiply,
+    neg as negative,
+    nextafter,
+    not_equal,
+    population_count as bitwise_count,
+    real,
+    reciprocal,
+    remainder,
+    right_shift,
+    rint,
+    sign,
+    signbit,
+    sin,
+    sinh,
+    sqrt,
+    square,
+    sub as subtract,
+    tan,
+    tanh,
+    trunc,
+)
+from .arguments import array_like, common_type, dtype_of, inexact, integer, is_inexact, literal, refuse, type_of
+
+absolute = fabs = abs
+acos, acosh, asin, asinh, atan, atan2, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh
+bitwise_invert = invert = bitwise_not
+bitwise_left_shift, bitwise_right_shift = left_shift, right_shift
+conjugate = conj
+fix = trunc
+mod = remainder
+true_divide = divide
+
+MAX_INTEGER_POWER = 64
+"""Beyond this a power with a whole float exponent is no longer a product of factors."""
+
+
+def positive(x: Any, /) -> Any:
+    """`x` itself."""
+    return array_like(x, "positive")
+
+
+def power(x1: Any, x2: Any, /) -> Any:
+    """`x1 ** x2`, element by element.
+
+    A Python integer as exponent is part of the program: the result is a product of factors, of the dtype of
+    `x1`. So are whole Python floats, and 0.5, which is a square root. `x ** 0` is 1, for NaN too.
+
+    Raises:
+      TypeError: for integers to a negative Python integer.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.power(np.array([1.0, 2.0, 3.0]), 2).tolist()
+      [1.0, 4.0, 9.0]
+    """
+    kind = type(x2)
+    if kind is int:
+        aval = type_of(x1, "power")
+        if aval.dtype.kind == "b":
+            x1 = ops.astype(x1, dtype=dtype_of(int))
+        elif x2 < 0 and not is_inexact(aval.dtype):
+            raise TypeError(f"power: integers ({aval}) to the power {x2} {here()}. Write {float(x2)}, or convert to float.")
+        return ops.integer_pow(x1, n=x2)
+    if kind is float:
+        aval = type_of(x1, "power")
+        if x2.is_integer() and -MAX_INTEGER_POWER <= x2 <= MAX_INTEGER_POWER:
+            return ops.integer_pow(inexact(x1, aval), n=int(x2))
+        if x2 == 0.5:
+            return sqrt(x1)
+    return ops.pow_(x1, x2)
+
+
+pow = power
+
+
+def float_power(x1: Any, x2: Any, /) -> Any:
+    """`x1 ** x2` as floats, whatever the dtypes."""
+    return power(inexact(x1, type_of(x1, "float_power")), x2)
+
+
+def divmod(x1: Any, x2: Any, /) -> tuple[Any, Any]:
+    """`x1 // x2` and `x1 % x2`."""
+    return floor_divide(x1, x2), remainder(x1, x2)
+
+
+def modf(x: Any, /) -> tuple[Any, Any]:
+    """The fractional and the whole part, both with the sign of `x`."""
+    whole = trunc(x)
+    # An infinity has fraction 0.
+    return copysign(ops.where(isinf(x), 0.0, subtract(x, whole)), x), whole
+
+
+def ldexp(x1: Any, x2: Any, /) -> Any:
+    """`x1 * 2**x2`."""
+    return multiply(x1, exp2(inexact(x2, type_of(x2, "ldexp"))))
+
+
+def round(a: Any, decimals: int = 0, out: None = None) -> Any:
+    """`a` rounded to this many decimals, halves to the even neighbour. The derivative is 0."""
+    refuse("round", out=out)
+    decimals = integer(decimals, "round", "decimals")
+    aval = type_of(a, "round")
+    if not is_inexact(aval.dtype):
+        if decimals < 0:
+            scale = 10**-decimals
+            return ops.astype(multiply(rint(divide(a, literal(scale))), literal(scale)), dtype=aval.dtype)
+        return array_like(a, "round")
+    if decimals == 0:
+        return rint(a)
+    factor = literal(10.0 ** builtins.abs(decimals))
+    return divide(rint(multiply(a, factor)), factor) if decimals > 0 else multiply(rint(divide(a, factor)), factor)
+
+
+around = round
+
+
+def clip(
+    arr: Any, /, min: Any = None, max: Any = None, out: None = None, *, a_min: Any = None, a_max: Any = None
+) -> Any:
+    """`arr` with values below `min` or above `max` replaced by them; a bound that is `None` is none.
+
+    The derivative is 1 inside, 0 outside, and shared equally at a bound.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.clip(np.array([-2.0, 0.5, 2.0]), -1, 1).tolist()
+      [-1.0, 0.5, 1.0]
+    """
+    refuse("clip", out=out)
+    low, high = a_min if min is None else min, a_max if max is None else max
+    if low is not None:
+        arr = maximum(arr, low)
+    if high is not None:
+        arr = minimum(arr, high)
+    return arr if low is not None or high is not None else positive(arr)
+
+
+def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
+    """`x` where `condition` holds, else `y`; with the condition alone, the indices where it holds.
+
+    No gradient flows to the value that was not chosen. The one-argument form needs a concrete condition: its
+    result has a shape that depends on values.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.where(np.array([True, False]), 1.0, 2.0).tolist()
+      [1.0, 2.0]
+    """
+    if x is None and y is None:
+        return nonzero(condition)
+    if x is None or y is None:
+        raise TypeError(f"where: give both values or neither, not {describe(x)} and {describe(y)} {here()}")
+    return ops.where(condition, x, y)
+
+
+def nonzero(a: Any) -> tuple[Any, ...]:
+    """The indices of the elements that are not 0, an array an axis. `a` must have a concrete value.
+
+    Raises:
+      TracerError: under `@jit` and in bodies, where values are not known yet.
+    """
+    type_of(a, "nonzero")
+    return tuple(array_like(i, "nonzero") for i in np.nonzero(np.atleast_1d(np.asarray(a))))
+
+
+def flatnonzero(a: Any) -> Any:
+    """The indices, into the flattened array, of the elements that are not 0."""
+    type_of(a, "flatnonzero")
+    return array_like(np.flatnonzero(np.asarray(a)), "flatnonzero")
+
+
+def argwhere(a: Any) -> Any:
+    """The indices of the elements that are not 0, a row an element."""
+    type_of(a, "argwhere")
+    return array_like(np.argwhere(np.asarray(a)), "argwhere")
+
+
+def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
+    """For each element, the choice of the first condition that holds."""
+    if len(condlist) != len(choicelist) or not len(condlist):
+        raise ValueError(
+            f"select: {len(condlist)} conditions and {len(choicelist)} choices {here()}. Give as many of each, at least one."
+        )
+    out = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        out = ops.where(condition, choice, out)
+    return out
+
+
+# -- logic
+
+
+def truth(x: Any, name: str) -> Any:
+    """Whether each element is not 0."""
+    return x if type_of(x, name).dtype == np.bool_ else not_equal(x, literal(0))
+
+
+def logical_and(x1: Any, x2: Any, /) -> Any:
+    """Whether both are not 0."""
+    return bitwise_and(truth(x1, "logical_and"), truth(x2, "logical_and"))
+
+
+def logical_or(x1: Any, x2: Any, /) -> Any:
+    """Whether one of them is not 0."""
+    return bitwise_or(truth(x1, "logical_or"), truth(x2, "logical_or"))
+
+
+def logical_xor(x1: Any, x2: Any, /) -> Any:
+    """Whether exactly one of them is not 0."""
+    return bitwise_xor(truth(x1, "logical_xor"), truth(x2, "logical_xor"))
+
+
+def logical_not(x: Any, /) -> Any:
+    """Whether it is 0."""
+    return bitwise_not(truth(x, "logical_not"))
+
+
+def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether `|a - b| <= atol + rtol * |b|`; infinities are close to themselves alone."""
+    a, b = inexact(a, type_of(a, "isclose")), inexact(b, type_of(b, "isclose"))
+    near = less_equal(abs(subtract(a, b)), add(multiply(abs(b), rtol), atol))
+    out = ops.where(bitwise_and(isfinite(a), isfinite(b)), near, equal(a, b))
+    return bitwise_or(out, bitwise_and(isnan(a), isnan(b))) if equal_nan else out
+
+
+def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether all elements are close, as `isclose` has it."""
+    close = isclose(a, b, rtol, atol, equal_nan)
+    return ops.reduce_all(close, axes=tuple(range(close.ndim)))
+
+
+def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
+    """Whether the two have one shape and the same elements."""
+    a, b = type_of(a1, "array_equal"), type_of(a2, "array_equal")
+    if a.shape != b.shape:
+        return array_like(False, "array_equal")
+    same = equal(a1, a2)
+    if equal_nan:
+        same = bitwise_or(same, bitwise_and(isnan(a1), isnan(a2)))
+    return ops.reduce_all(same, axes=tuple(range(a.ndim)))
+
+
+def isposinf(x: Any, /) -> Any:
+    """Whether it is positive infinity."""
+    return equal(x, literal(math.inf)) if is_inexact(type_of(x, "isposinf").dtype) else not_equal(x, x)
+
+
+def isneginf(x: Any, /) -> Any:
+    """Whether it is negative infinity."""
+    return equal(x, literal(-math.inf)) if is_inexact(type_of(x, "isneginf").dtype) else not_equal(x, x)
+
+
+def isreal(x: Any) -> Any:
+    """Whether its imaginary part is 0."""
+    return equal(imag(x), literal(0))
+
+
+def iscomplex(x: Any) -> Any:
+    """Whether its imaginary part is not 0."""
+    return not_equal(imag(x), literal(0))
+
+
+def iscomplexobj(x: Any) -> bool:
+    """Whether the dtype is complex."""
+    return bool(type_of(x, "iscomplexobj").dtype.kind == "c")
+
+
+def isrealobj(x: Any) -> bool:
+    """Whether the dtype is not complex."""
+    return not iscomplexobj(x)
+
+
+# -- formulas
+
+
+def sinc(x: Any, /) -> Any:
+    """`sin(pi x) / (pi x)`, and its limit 1 at 0; so too for all derivatives, by the series around 0."""
+    y = multiply(x, literal(math.pi))
+    near = less(abs(y), literal(0.02))
+    safe = ops.where(near, literal(1.0), y)
+    z = multiply(y, y)
+    # Four terms: the next one is 0.02**8 / 9!, less than the rounding of float64.
+    series: Any = literal(-1 / 5040)
+    for coefficient in (1 / 120, -1 / 6, 1.0):
+        series = add(multiply(series, z), literal(coefficient))
+    return ops.where(near, series, divide(sin(safe), safe))
+
+
+def heaviside(x1: Any, x2: Any, /) -> Any:
+    """0 below 0, 1 above 0, `x2` at 0."""
+    at_zero = ops.where(equal(x1, literal(0)), x2, ops.where(less(x1, literal(0)), literal(0.0), literal(1.0)))
+    dtype, _ = common_type([type_of(x1, "heaviside"), type_of(x2, "heaviside"), literal(1.0).aval])
+    return ops.where(isnan(x1), literal(math.nan), ops.astype(at_zero, dtype=dtype))
+
+
+def deg2rad(x: Any, /) -> Any:
+    """Degrees in radians."""
+    return multiply(x, literal(math.pi / 180))
+
+
+def rad2deg(x: Any, /) -> Any:
+    """Radians in degrees."""
+    return multiply(x, literal(180 / math.pi))
+
+
+radians, degrees = deg2rad, rad2deg
+
+
+def angle(z: Any, deg: bool = False) -> Any:
+    """The argument of a complex number, in radians, or degrees with `deg`."""
+    phase = arctan2(imag(z), real(z))
+    return rad2deg(phase) if deg else phase
+
+
+def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    """`x` with NaN and infinities replaced: by 0 and the largest and smallest finite numbers by default."""
+    if not is_inexact(type_of(x, "nan_to_num").dtype):
+        return array_like(x, "nan_to_num")
+    return ops.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
