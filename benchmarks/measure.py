@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +118,15 @@ def summary(samples: list[float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Effort:
-    """How many pairs of samples are taken of each figure, and the seconds after which four are enough."""
+    """How many pairs of samples a figure gets, the seconds after which four are enough, and the clock."""
 
     repeat: int
     seconds: float = 30.0
+    clock: Callable[[], float] = time.perf_counter
 
     def more(self) -> Effort:
         """For figures whose samples are short and scatter."""
-        return Effort(3 * self.repeat, self.seconds)
+        return replace(self, repeat=3 * self.repeat)
 
 
 Sampler = Callable[[], float]
@@ -144,25 +145,18 @@ def in_turns(ours: Sampler, theirs: Sampler, effort: Effort) -> tuple[list[float
     return pairs
 
 
-def seconds(fun: Callable[[], Any]) -> float:
-    """How long a call takes until all that it computes is there."""
-    start = time.perf_counter()
-    wait(fun())
-    return time.perf_counter() - start
+def seconds(fun: Callable[[], Any], clock: Callable[[], float], count: int = 1) -> float:
+    """How long a call takes until all that it computes is there: the mean of `count` calls."""
+    start = clock()
+    for _ in range(count):
+        wait(fun())
+    return (clock() - start) / count
 
 
 def batch_size(fun: Callable[[], Any]) -> int:
     """How many calls fill a batch, from one call that is warm."""
     wait(fun())
-    return max(1, min(10_000, int(BATCH_SECONDS / max(seconds(fun), 1e-6))))
-
-
-def batch_seconds(fun: Callable[[], Any], count: int) -> float:
-    """Seconds a call, each call waited for."""
-    start = time.perf_counter()
-    for _ in range(count):
-        wait(fun())
-    return (time.perf_counter() - start) / count
+    return max(1, min(10_000, int(BATCH_SECONDS / max(seconds(fun, time.perf_counter), 1e-6))))
 
 
 class Bench:
@@ -171,6 +165,7 @@ class Bench:
     def __init__(self, workload: Workload, effort: Effort) -> None:
         self.workload = workload
         self.effort = effort
+        self.clock = effort.clock
         self.sides: tuple[Side, Side] = SIDES["tracegrad"](), SIDES["jax"]()
         self.args = workload.arguments()
 
@@ -225,10 +220,10 @@ class Bench:
 
         def sample() -> float:
             gc.collect()
-            start = time.perf_counter()
+            start = self.clock()
             for _ in range(count):
                 trace(*self.args)
-            return (time.perf_counter() - start) / count / nodes * 1e6
+            return (self.clock() - start) / count / nodes * 1e6
 
         return self.result(figure, [sample() for _ in range(self.effort.repeat)], [], nodes=nodes)
 
@@ -238,9 +233,9 @@ class Bench:
         def sample(side: Side) -> float:
             fun = self.jitted(side)
             gc.collect()
-            start = time.perf_counter()
+            start = self.clock()
             fun.lower(*self.args)
-            return time.perf_counter() - start
+            return self.clock() - start
 
         for side in self.sides:
             sample(side)
@@ -250,9 +245,9 @@ class Bench:
         def sample(side: Side) -> float:
             lowered = self.jitted(side).lower(*self.args)
             gc.collect()
-            start = time.perf_counter()
+            start = self.clock()
             lowered.compile()
-            return time.perf_counter() - start
+            return self.clock() - start
 
         return self.paired("compile", sample)
 
@@ -274,7 +269,11 @@ class Bench:
     def steady(self, figure: str, make: Callable[[Side], Function]) -> Result:
         steps = {side.name: functools.partial(make(side), *self.args) for side in self.sides}
         counts = {name: batch_size(step) for name, step in steps.items()}
-        return self.paired(figure, lambda side: batch_seconds(steps[side.name], counts[side.name]), self.effort.more())
+
+        def sample(side: Side) -> float:
+            return seconds(steps[side.name], self.clock, counts[side.name])
+
+        return self.paired(figure, sample, self.effort.more())
 
     def call(self) -> Result:
         """Calls of a compiled function that does nearly nothing; only the last is waited for."""
@@ -285,11 +284,11 @@ class Bench:
 
         def sample(side: Side) -> float:
             fun = functions[side.name]
-            start = time.perf_counter()
+            start = self.clock()
             for _ in range(CALLS):
                 out = fun(x, y, z)
             wait(out)
-            return (time.perf_counter() - start) / CALLS
+            return (self.clock() - start) / CALLS
 
         return self.paired("call", sample, self.effort.more())
 
@@ -303,14 +302,14 @@ class Bench:
             rounds[side.name] += 1
             calls = self.workload.rounds(rounds[side.name])
             gc.collect()
-            return seconds(lambda: [fun(*args) for args in calls])
+            return seconds(lambda: [fun(*args) for args in calls], self.clock)
 
         for side in self.sides:
             sample(side)
         return self.paired("new_structure", sample)
 
     def first(self) -> Result:
-        """The first round of undecorated calls in a fresh process."""
+        """The first round of undecorated calls in a fresh process, always by the wall clock."""
         effort = Effort(min(self.effort.repeat, FIRST_ROUNDS), math.inf)
         name = self.workload.name
         ours, theirs = (functools.partial(in_fresh_process, side.name, name) for side in self.sides)
@@ -348,4 +347,4 @@ def first_call(side_name: str, workload_name: str) -> float:
     calls = workload.rounds(0)
     fun = side.value_and_grad(workload.build(side))
     wait(calls)
-    return seconds(lambda: [fun(*args) for args in calls])
+    return seconds(lambda: [fun(*args) for args in calls], time.perf_counter)

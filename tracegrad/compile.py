@@ -108,10 +108,12 @@ class Jitted:
                 raise
 
         def lower(*args: Any, **kwargs: Any) -> Any:
-            """JAX's `Lowered` for arguments of these types: `.as_text()`, `.compile()`, `.cost_analysis()`."""
-            arrays = self.closed_over()
+            """JAX's `Lowered` for arguments of these types: `.as_text()`, `.compile()`, `.cost_analysis()`.
+
+            Arrays that the function closes over are constants of it, as they are now.
+            """
             try:
-                return plain.lower(*args, **kwargs) if arrays is None else self.closing.lower(arrays, *args, **kwargs)
+                return plain.lower(*args, **kwargs)
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
                 raise

@@ -102,23 +102,19 @@ def asarray(a: Any, dtype: Any = None, order: None = None, *, copy: bool | None 
             x = np.asarray(a)
             if x.dtype == object or x.dtype.kind not in "biufcV":
                 raise TypeError(f"array: {describe(a)} is no nested list of numbers {here()}. Give numbers or arrays.")
-            x = x.astype(dtype_of(dtype if dtype is not None else _default(x.dtype)))
+            x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype) if dtype is None else dtype_of(dtype))
     else:
         type_of(a, "array")
         x = a
     if tape is None:
         if isinstance(x, Var):
-            x = x.value
+            # A number of a formula; any other traced value has outlived its recording, and the op says so.
+            x = x.value if x.tape is None else ops.alias(x)
         return jnp.asarray(x, None if dtype is None else dtype_of(dtype))
     if type(x) in _NUMBERS and dtype is not None:
         x = number_of(x, dtype_of(dtype))
     v = operand(tape, x)
     return v if dtype is None or v.aval.dtype == dtype_of(dtype) else ops.astype(v, dtype=dtype_of(dtype))
-
-
-def _default(dtype: Any) -> Any:
-    """The dtype of a list of Python numbers: the default one of its kind."""
-    return {"b": bool, "i": int, "u": int, "f": float, "c": complex}.get(dtype.kind, dtype)
 
 
 def array(object: Any, dtype: Any = None, copy: bool = True, order: None = None, ndmin: int = 0) -> Any:
@@ -186,10 +182,18 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
     if by == 0:
         raise ValueError(f"arange: step is 0 {here()}")
     size = max(0, math.ceil((last - first) / by))
-    out = ops.iota(dtype=dtype, shape=(size,), axis=0)
+    work = _wide(dtype)
+    out = ops.iota(dtype=work, shape=(size,), axis=0)
     if by != 1:
-        out = ops.mul(out, number_of(by, dtype))
-    return out if first == 0 else ops.add(out, number_of(first, dtype))
+        out = ops.mul(out, number_of(by, work))
+    if first != 0:
+        out = ops.add(out, number_of(first, work))
+    return out if work == dtype else ops.astype(out, dtype=dtype)
+
+
+def _wide(dtype: Any) -> Any:
+    """The dtype in which a range is computed: half precision has no room for its indices."""
+    return np.dtype(np.float32) if dtype.itemsize < 4 and is_inexact(dtype) else dtype
 
 
 def linspace(
@@ -207,7 +211,7 @@ def linspace(
         raise ValueError(f"linspace: num={num} is negative {here()}")
     a, b = type_of(start, "linspace"), type_of(stop, "linspace")
     common, _ = common_type([a, b])
-    kind = common if is_inexact(common) else dtype_of(float)
+    kind = _wide(common if is_inexact(common) else dtype_of(float))
     ndim = max(a.ndim, b.ndim)
     parts = max(num - 1 if endpoint else num, 1)
     t = ops.iota(dtype=kind if kind.kind != "c" else np.finfo(kind).dtype, shape=(num, *[1] * ndim), axis=0)
@@ -218,10 +222,10 @@ def linspace(
         from .manipulation import moveaxis
 
         out = moveaxis(out, 0, axis)
-    wanted = kind if dtype is None else dtype_of(dtype)
+    wanted = (common if is_inexact(common) else kind) if dtype is None else dtype_of(dtype)
     if not is_inexact(wanted):
         out = ops.floor(out)
-    if out.dtype != wanted or out.aval.weak_type if isinstance(out, Var) else True:
+    if out.dtype != wanted:
         out = ops.astype(out, dtype=wanted)
     return (out, ops.div(ops.sub(stop, start), literal(parts))) if retstep else out
 

@@ -6,3 +6,4 @@ from .shape import *
 from .linear import *
 from .reduce import *
 from .indexing import *
+from .conv import *

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..errors import describe, here
+from ..errors import here
 from ..op import Op
 from ..tape import Aval, aval_of, make_aval
 from .shape import reshape, rev, transpose
@@ -31,7 +31,8 @@ def _conv(x: Any, kernel: Any, **params: Any) -> Any:
     return lax.conv_general_dilated(x, kernel, preferred_element_type=dtype, **params)
 
 
-def _dilated(size: int, dilation: int) -> int:
+def dilated(size: int, dilation: int) -> int:
+    """The extent of `size` elements this far apart."""
     return (size - 1) * dilation + 1 if size else 0
 
 
@@ -74,7 +75,7 @@ def _conv_shape(
     for n, k, axis, stride, (lo, hi), a, b in zip(
         _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), out[2:], window_strides, padding, lhs_dilation, rhs_dilation, strict=True
     ):  # fmt: skip
-        shape[axis] = max(0, (_dilated(n, a) + lo + hi - _dilated(k, b)) // stride + 1)
+        shape[axis] = max(0, (dilated(n, a) + lo + hi - dilated(k, b)) // stride + 1)
     if dtype is None:
         dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return make_aval(tuple(shape), np.dtype(dtype), x.weak_type and kernel.weak_type)
@@ -92,8 +93,8 @@ def _conv_x(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
     for n, k, m, s, (lo, _), da, db in zip(
         _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), _spatial(ct.shape, result), strides, params["padding"], a, b, strict=True
     ):  # fmt: skip
-        before = _dilated(k, db) - lo - 1
-        padding.append((before, _dilated(n, da) + _dilated(k, db) - 1 - _dilated(m, s) - before))
+        before = dilated(k, db) - lo - 1
+        padding.append((before, dilated(n, da) + dilated(k, db) - 1 - dilated(m, s) - before))
     count = max(groups, batch_groups)
     if count > 1:
         kernel = _move_groups(kernel, rhs[0], rhs[1], count)
@@ -118,7 +119,7 @@ def _conv_kernel(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
     lhs, rhs, result = params["dimension_numbers"]
     strides, a, b = params["window_strides"], params["lhs_dilation"], params["rhs_dilation"]
     padding = tuple(
-        (lo, _dilated(m, s) - _dilated(n, da) + _dilated(k, db) - lo - 1)
+        (lo, dilated(m, s) - dilated(n, da) + dilated(k, db) - lo - 1)
         for n, k, m, s, (lo, _), da, db in zip(
             _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), _spatial(ct.shape, result), strides, params["padding"], a, b, strict=True
         )  # fmt: skip
@@ -209,7 +210,7 @@ def conv_general_dilated(
             f"conv_general_dilated: padding={padding!r} with lhs_dilation={a} {here()}. Give the padding in numbers, "
             "(low, high) for each spatial axis."
         )
-    window = [_dilated(k, d) for k, d in zip(_spatial(kernel.shape, numbers.rhs_spec), b, strict=True)]
+    window = [dilated(k, d) for k, d in zip(_spatial(kernel.shape, numbers.rhs_spec), b, strict=True)]
     return conv(
         lhs,
         rhs,
@@ -446,147 +447,7 @@ window_max_pick: Op = Op(
 """The transpose of `window_max_spread`: the mean of `t` over the largest elements of each window of `x`."""
 
 
-def _full_window(name: str, x: Any, window: Any, stride: Any, padding: Padding) -> dict[str, Any]:
-    """Window, strides and padding for every axis of an input with batch first and features last."""
-    try:
-        aval = aval_of(x)
-    except TypeError:
-        raise TypeError(f"{name}: the input is {describe(x)}, which is not an array {here()}") from None
-    rank = aval.ndim - 2
-    if rank < 1:
-        raise ValueError(
-            f"{name}: the input {aval} must have a batch axis, spatial axes and a feature axis, (N, ..., C) {here()}. "
-            "Add the missing axis with x[None] or x[..., None]."
-        )
-    sizes = per_axis(window, rank, "window")
-    strides = sizes if stride is None else per_axis(stride, rank, "stride")
-    pads = explicit_padding(padding, aval.shape[1:-1], sizes, strides)
-    return {"window": (1, *sizes, 1), "strides": (1, *strides, 1), "padding": ((0, 0), *pads, (0, 0))}
-
-
-def max_pool(
-    x: Any, window: int | Sequence[int] = 2, stride: int | Sequence[int] | None = None, padding: Padding = "VALID"
-) -> Any:
-    """The maximum over windows of the spatial axes.
-
-    Elements that tie for the maximum of a window share its gradient equally (frameworks that scatter give
-    it all to the first); padding counts as minus infinity.
-
-    Args:
-      x: shape `(N, ..., C)` with 1 to 3 spatial axes.
-      window: its size, or one for each spatial axis.
-      stride: from window to window, or one for each spatial axis; by default the window, so that none overlap.
-      padding: "VALID", "SAME", "SAME_LOWER", a number, or a number or `(low, high)` for each spatial axis.
-
-    Returns:
-      Shape `(N, ..., C)` and the dtype of `x`.
-
-    Raises:
-      ValueError: if `x` has no spatial axes, or window, stride or padding do not fit it.
-
-    Example:
-      >>> import numpy as np
-      >>> from tracegrad import nn
-      >>> x = np.arange(16.0, dtype=np.float32).reshape(1, 4, 4, 1)
-      >>> nn.max_pool(x, 2)[0, :, :, 0].tolist()
-      [[5.0, 7.0], [13.0, 15.0]]
-    """
-    return window_max(x, **_full_window("max_pool", x, window, stride, padding))
-
-
-def avg_pool(
-    x: Any,
-    window: int | Sequence[int] = 2,
-    stride: int | Sequence[int] | None = None,
-    padding: Padding = "VALID",
-    count_include_pad: bool = True,
-) -> Any:
-    """The mean over windows of the spatial axes.
-
-    Args:
-      x: shape `(N, ..., C)`, of float dtype, with 1 to 3 spatial axes.
-      window, stride, padding: as in `max_pool`.
-      count_include_pad: whether padding counts, as zeros, in the mean.
-
-    Returns:
-      Shape `(N, ..., C)` and the dtype of `x`.
-
-    Raises:
-      ValueError: if `x` has no spatial axes, or window, stride or padding do not fit it.
-
-    Example:
-      >>> import numpy as np
-      >>> from tracegrad import nn
-      >>> x = np.arange(16.0, dtype=np.float32).reshape(1, 4, 4, 1)
-      >>> nn.avg_pool(x, 2)[0, :, :, 0].tolist()
-      [[2.5, 4.5], [10.5, 12.5]]
-    """
-    params = _full_window("avg_pool", x, window, stride, padding)
-    total = window_sum(x, **params)
-    if count_include_pad or not any(lo or hi for lo, hi in params["padding"]):
-        return total / math.prod(params["window"])
-    shape = (1, *aval_of(x).shape[1:-1], 1)
-    return total / window_sum(np.ones(shape, total.dtype), **params)
-
-
-def conv_nhwc(
-    x: Any,
-    kernel: Any,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> Any:
-    """Convolution with features last, in 1, 2 or 3 spatial dimensions.
-
-    Args:
-      x: shape `(N, ..., C)`.
-      kernel: shape `(..., C // groups, O)`, with as many spatial axes.
-      stride: the step of the window, or one for each spatial axis.
-      padding: "SAME", "SAME_LOWER", "VALID", a number, or a number or `(low, high)` for each spatial axis.
-      dilation: the spacing of the kernel's elements, or one for each spatial axis.
-      groups: in how many groups the features are convolved on their own; `C` for a depthwise convolution.
-
-    Returns:
-      Shape `(N, ..., O)`.
-
-    Raises:
-      ValueError: if the shapes, groups, stride and padding do not fit together.
-
-    Example:
-      >>> import numpy as np
-      >>> from tracegrad import nn
-      >>> nn.conv(np.ones((8, 28, 28, 3), np.float32), np.ones((3, 3, 3, 16), np.float32), stride=2).shape
-      (8, 14, 14, 16)
-    """
-    a, k = aval_of(x), aval_of(kernel)
-    rank = a.ndim - 2
-    if rank < 1 or k.ndim != a.ndim:
-        raise ValueError(
-            f"conv: the input {a} must have shape (N, ..., C) and the kernel {k} shape (..., C // groups, O), with the same "
-            f"number of spatial axes {here()}"
-        )
-    space = tuple(range(1, rank + 1))
-    layout = (0, rank + 1, *space)
-    numbers = lax.ConvDimensionNumbers(layout, (rank + 1, rank, *range(rank)), layout)
-    strides, dilations = per_axis(stride, rank, "stride"), per_axis(dilation, rank, "dilation")
-    window = [_dilated(n, d) for n, d in zip(k.shape[:rank], dilations, strict=True)]
-    return conv(
-        x,
-        kernel,
-        window_strides=strides,
-        padding=explicit_padding(padding, a.shape[1:-1], window, strides),
-        lhs_dilation=(1,) * rank,
-        rhs_dilation=dilations,
-        dimension_numbers=numbers,
-        feature_group_count=int(groups),
-        batch_group_count=1,
-        precision=None,
-        dtype=None,
-    )
-
-
 __all__ = [
-    "avg_pool", "conv", "conv_general_dilated", "conv_nhwc", "max_pool", "window_max", "window_max_pick",
-    "window_max_spread", "window_spread", "window_sum",
+    "Padding", "conv", "conv_general_dilated", "dilated", "explicit_padding", "per_axis", "window_max",
+    "window_max_pick", "window_max_spread", "window_spread", "window_sum",
 ]  # fmt: skip

@@ -239,7 +239,9 @@ integer_pow: Op = Op(
 )
 
 square: Op = elementwise(
-    "square", lambda x: lax.mul(x, x) if not _bool(x) else x, lambda ct, out, x: mul(ct, mul(x, 2.0))
+    "square",
+    lambda x: lax.mul(x, x) if not _bool(x) else lax.convert_element_type(x, int),
+    lambda ct, out, x: mul(ct, mul(x, 2.0)),
 )
 sqrt: Op = elementwise("sqrt", lax.sqrt, lambda ct, out, x: mul_no_nan(ct, div(0.5, out)), inexact=True)
 rsqrt: Op = elementwise("rsqrt", lax.rsqrt, lambda ct, out, x: mul_no_nan(ct, mul(div(out, x), -0.5)), inexact=True)
@@ -266,7 +268,7 @@ logaddexp: Op = elementwise(
 )
 logaddexp2: Op = elementwise(
     "logaddexp2",
-    jnp.logaddexp2,
+    lambda x, y: lax.convert_element_type(jnp.logaddexp2(x, y), jnp.result_type(x, y)),
     lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(x, out))),
     lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(y, out))),
     inexact=True,
@@ -356,7 +358,7 @@ polygamma: Op = elementwise(
 lgamma: Op = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul(ct, digamma(x)), inexact=True)
 relu: Op = elementwise(
     "relu",
-    lambda x: lax.max(x, lax.full((), 0, x.dtype)),
+    lambda x: lax.max(x, lax.full_like(x, 0, shape=())),
     lambda ct, out, x: _where_zero(greater(x, 0), ct),
 )
 
@@ -393,7 +395,7 @@ nan_to_num: Op = Op(
     "nan_to_num",
     lambda x, *, nan, posinf, neginf: jnp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf),
     (lambda ct, out, x, **params: _where_zero(isfinite(x), ct),),
-    shape=lambda x, **params: x,
+    shape=lambda x, **params: make_aval(x.shape, x.dtype, x.weak_type and x.dtype.kind not in "fc"),
 )
 
 

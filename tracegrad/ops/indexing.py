@@ -1,5 +1,930 @@
-"""Indexing (placeholder while the core is brought up)."""
-def getitem(x, index):
-    raise NotImplementedError
+"""Indexing as NumPy does it: slices where the index is static, a gather or a scatter where it is an array."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..errors import LeakedTracerError, TracerError, describe, here
+from ..op import Op
+from ..tape import Aval, Node, aval_of, make_aval
+from ..tracer import Tracer, literal, state
+from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, where
+from .shape import (
+    broadcast_to,
+    concatenate,
+    dynamic_update_slice_op,
+    full,
+    pad,
+    reshape,
+    rev,
+    slice_,
+    zeros_of,
+)
+
+# -- the two ops: read the elements at arrays of indices, and write them
+
+
+class Spec(NamedTuple):
+    """What arrays of indices mean: the static part of a gather, and of the scatter that undoes it.
+
+    Attributes:
+      axes: the indexed axes of the array, one for each array of indices; these broadcast together.
+      at: where the axes of the indices stand in the result, among the axes of the array that are left.
+      batch: pairs (axis of the array, axis of the indices) that are walked together, in order.
+      mode: what an index out of bounds does: "clip", "fill" (a scatter drops it), "wrap", or
+        "promise_in_bounds" (there is none).
+      fill: what "fill" reads; None for NaN, or an extreme integer, as `jax.lax.gather` has it.
+      unique, sorted: what is known of the indices.
+    """
+
+    axes: tuple[int, ...]
+    at: int = 0
+    batch: tuple[tuple[int, int], ...] = ()
+    mode: str = "clip"
+    fill: int | float | None = None
+    unique: bool = False
+    sorted: bool = False
+
+    def layout(self, shape: Sequence[int], indices: Sequence[Any]) -> tuple[tuple[int, ...], list[int], list[int]]:
+        """The shape the indices broadcast to, the axes of the array that are not indexed, and the sizes read."""
+        wide = np.broadcast_shapes(*[i.shape for i in indices])
+        batch = [a for a, _ in self.batch]
+        rest = [a for a in range(len(shape)) if a not in self.axes and a not in batch]
+        return wide, rest, [n if a in rest else 1 for a, n in enumerate(shape)]
+
+    def result(self, shape: Sequence[int], indices: Sequence[Any]) -> tuple[int, ...]:
+        wide, rest, _ = self.layout(shape, indices)
+        left = [shape[a] for a in rest]
+        return (*left[: self.at], *wide, *left[self.at :])
+
+    def never_twice(self, ndim: int) -> bool:
+        """Whether no element can be met twice: known, or one index for each position along `batch`."""
+        return self.unique or len(self.batch) == ndim
+
+
+def _counted(x: Any, indices: Sequence[Any], spec: Spec, clamp: bool) -> list[Any]:
+    """The indices in one integer type, counted from the start."""
+    wide = any(i.dtype.itemsize == 8 or i.dtype == np.uint32 for i in indices)
+    dtype = jax.dtypes.canonicalize_dtype(np.int64 if wide else np.int32)
+    result = []
+    for axis, i in zip(spec.axes, indices, strict=True):
+        i = lax.convert_element_type(i, dtype)
+        if spec.mode == "wrap":
+            i = lax.rem(i, lax.full_like(i, x.shape[axis]))
+        if spec.mode != "promise_in_bounds":
+            size, zero = lax.full_like(i, x.shape[axis]), lax.full_like(i, 0)
+            i = lax.select(lax.lt(i, zero), lax.add(i, size), i)
+            if clamp and spec.mode == "clip":
+                i = lax.clamp(zero, i, lax.full_like(i, x.shape[axis] - 1))
+        result.append(i)
+    return result
+
+
+def _numbers(x: Any, indices: list[Any], spec: Spec) -> tuple[Any, lax.GatherDimensionNumbers]:
+    """The coordinates of what is read, along a last axis, and how XLA is to read them."""
+    wide, rest, _ = spec.layout(x.shape, indices)
+    columns = [lax.broadcast_in_dim(i, (*wide, 1), range(len(wide) - i.ndim, len(wide))) for i in indices]
+    return lax.concatenate(columns, len(wide)) if len(columns) > 1 else columns[0], lax.GatherDimensionNumbers(
+        offset_dims=(*range(spec.at), *range(spec.at + len(wide), len(rest) + len(wide))),
+        collapsed_slice_dims=tuple(sorted(spec.axes)),
+        start_index_map=spec.axes,
+        operand_batching_dims=tuple(a for a, _ in spec.batch),
+        start_indices_batching_dims=tuple(i for _, i in spec.batch),
+    )
+
+
+def _starts(x: Any, indices: list[Any], spec: Spec) -> list[Any]:
+    zero = np.zeros((), indices[0].dtype)
+    return [indices[spec.axes.index(a)] if a in spec.axes else zero for a in range(x.ndim)]
+
+
+def _gather(x: Any, *indices: Any, spec: Spec) -> Any:
+    wide, _, sizes = spec.layout(x.shape, indices)
+    shape = spec.result(x.shape, indices)
+    if 0 in shape:
+        return lax.full(shape, 0, x.dtype)
+    found = _counted(x, indices, spec, clamp=False)
+    if not wide and spec.mode != "fill":
+        window = lax.dynamic_slice(x, _starts(x, found, spec), sizes, allow_negative_indices=False)
+        return lax.reshape(window, shape)
+    coordinates, numbers = _numbers(x, found, spec)
+    # XLA clamps what a gather reads, so "clip" costs nothing here.
+    mode = "fill" if spec.mode == "fill" else "promise_in_bounds"
+    return lax.gather(
+        x, coordinates, numbers, tuple(sizes), unique_indices=spec.unique, indices_are_sorted=spec.sorted,
+        mode=mode, fill_value=spec.fill,
+    )  # fmt: skip
+
+
+def _gather_shape(x: Aval, *indices: Aval, spec: Spec) -> Aval:
+    _check_indices(x, indices, spec)
+    return make_aval(spec.result(x.shape, indices), x.dtype, x.weak_type)
+
+
+def _check_indices(x: Aval, indices: Sequence[Aval], spec: Spec) -> None:
+    for axis, i in zip(spec.axes, indices, strict=True):
+        if i.dtype.kind not in "iu":
+            raise TypeError(f"indices have dtype {i.dtype}: convert them with .astype(int)")
+        if x.shape[axis] == 0 and 0 not in i.shape:
+            raise IndexError(f"axis {axis} of shape {x.shape} has no element to index")
+
+
+def _gather_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    x, *indices = node.inputs
+    return [scatter(zeros_of(x), cts[0], *indices, kind="add", spec=node.params["spec"])] + [None] * len(indices)
+
+
+gather = Op("gather", _gather, _gather_vjp, shape=_gather_shape)
+"""The elements of an array at arrays of indices: `gather(x, *indices, spec=...)`."""
+
+_COMBINE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "set": (lambda x, u: u, lax.scatter),
+    "add": (lax.add, lax.scatter_add),
+    "multiply": (lax.mul, lax.scatter_mul),
+    "min": (lax.min, lax.scatter_min),
+    "max": (lax.max, lax.scatter_max),
+}
+
+
+def _scatter(x: Any, updates: Any, *indices: Any, kind: str, spec: Spec) -> Any:
+    if math.prod(updates.shape) == 0:
+        return x
+    combine, lax_scatter = _COMBINE[kind]
+    wide, rest, sizes = spec.layout(x.shape, indices)
+    found = _counted(x, indices, spec, clamp=True)
+    if not wide and spec.mode != "fill" and kind in ("set", "add"):
+        starts, new = _starts(x, found, spec), lax.reshape(updates, sizes)
+        if kind == "add":
+            new = lax.add(lax.dynamic_slice(x, starts, sizes, allow_negative_indices=False), new)
+        return lax.dynamic_update_slice(x, new, starts, allow_negative_indices=False)
+    order = [*rest[: spec.at], *[a for a, _ in spec.batch], *rest[spec.at :]]
+    if wide and len(spec.batch) == len(wide) and order == sorted(order):
+        # One element in each row: a comparison, which fuses with its neighbours, where a scatter would not.
+        hot = lax.eq(
+            lax.broadcasted_iota(found[0].dtype, x.shape, spec.axes[0]),
+            lax.broadcast_in_dim(found[0], x.shape, [a for a, _ in spec.batch]),
+        )
+        return lax.select(hot, combine(x, lax.broadcast_in_dim(updates, x.shape, order)), x)
+    coordinates, numbers = _numbers(x, found, spec)
+    return lax_scatter(
+        x,
+        coordinates,
+        updates,
+        lax.ScatterDimensionNumbers(
+            update_window_dims=numbers.offset_dims,
+            inserted_window_dims=numbers.collapsed_slice_dims,
+            scatter_dims_to_operand_dims=numbers.start_index_map,
+            operand_batching_dims=numbers.operand_batching_dims,
+            scatter_indices_batching_dims=numbers.start_indices_batching_dims,
+        ),
+        indices_are_sorted=spec.sorted,
+        unique_indices=spec.unique,
+        mode="drop" if spec.mode == "fill" else "promise_in_bounds",
+    )
+
+
+def _scatter_shape(x: Aval, updates: Aval, *indices: Aval, kind: str, spec: Spec) -> Aval:
+    _check_indices(x, indices, spec)
+    expected = spec.result(x.shape, indices)
+    if updates.shape != expected or updates.dtype != x.dtype:
+        raise ValueError(f"updates are {updates}: they must have shape {expected} and dtype {x.dtype}")
+    return x
+
+
+def _scatter_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    (ct,), (y,) = cts, node.outputs
+    x, u, *indices = node.inputs
+    kind, spec = node.params["kind"], node.params["spec"]
+    back = spec._replace(fill=0)  # what was dropped has no cotangent
+    unique = spec.never_twice(max(i.aval.ndim for i in indices))
+
+    def read(a: Any) -> Any:
+        return gather(a, *indices, spec=back)
+
+    def write(a: Any, b: Any, kind: str) -> Any:
+        return scatter(a, b, *indices, kind=kind, spec=spec)
+
+    ct_x = ct_u = None
+    if kind == "add":
+        ct_x, ct_u = ct, read(ct) if needs[1] else None
+    elif kind == "set":
+        ct_x = write(ct, zeros_of(u), "set") if needs[0] else None
+        ct_u = read(ct) if needs[1] else None
+        if needs[1] and not unique:
+            # Of several updates of one element only the one that stayed has a cotangent: each leaves its number.
+            numbers = add(iota_of(u), 1)
+            won = equal(read(write(full(x.aval.shape, 0, numbers.dtype), numbers, "set")), numbers)
+            ct_u = where(won, ct_u, 0.0)
+    elif kind == "multiply":
+        ct_x = write(ct, u, "multiply") if needs[0] else None
+        if needs[1]:
+            ct_u = read(mul(ct, x))
+            ct_u = ct_u if unique else mul(ct_u, _product_of_others(x, u, read, write))
+    else:
+        # Ties share the cotangent equally.
+        kept, hit = equal(x, y), equal(u, read(y))
+        one, none = full((), 1, ct.dtype), full((), 0, ct.dtype)
+        share = div(ct, write(where(kept, one, none), where(hit, one, none), "add"))
+        ct_x = where(kept, share, 0.0)
+        ct_u = where(hit, read(share), 0.0)
+    return [ct_x, ct_u] + [None] * len(indices)
+
+
+def _product_of_others(x: Any, u: Any, read: Callable[..., Any], write: Callable[..., Any]) -> Any:
+    """For each update, the product of the others of the same element.
+
+    Exact with zeros among them. Differentiated again, it is exact unless two updates of one element are both 0.
+    """
+    zero = equal(u, 0)
+    safe = where(zero, 1.0, u)
+    ones = full(x.aval.shape, 1, x.aval.dtype)
+    zeros = read(write(zeros_of(x), astype(zero, dtype=x.aval.dtype), "add"))
+    nonzero = where(equal(zeros, 1), read(write(ones, safe, "multiply")), 0.0)
+    return where(zero, nonzero, div(read(write(ones, u, "multiply")), safe))
+
+
+scatter = Op("scatter", _scatter, _scatter_vjp, shape=_scatter_shape)
+"""A copy of an array with updates at arrays of indices: `scatter(x, updates, *indices, kind=..., spec=...)`."""
+
+iota_of = Op(
+    "iota_of",
+    lambda x: lax.reshape(lax.iota(np.int32, math.prod(x.shape)), x.shape),
+    (None,),
+    shape=lambda x: make_aval(x.shape, np.dtype(np.int32)),
+)
+
+# -- from an index expression to a static window, then arrays of indices
+
+
+class _Plan(NamedTuple):
+    """An index expression for arrays of one shape.
+
+    Attributes:
+      window: for each axis, (first, step, size) of what is read of it.
+      kept: the shape of the window without the axes that an integer took.
+      indices: arrays of indices into that; none if the index is basic.
+      spec: what they mean.
+      gathered: the shape of the result without the axes that `None` adds.
+      shape: the shape of the result.
+      index: the expression, with lists made arrays.
+    """
+
+    window: tuple[tuple[int, int, int], ...]
+    kept: tuple[int, ...]
+    indices: list[Any]
+    spec: Spec | None
+    gathered: tuple[int, ...]
+    shape: tuple[int, ...]
+    index: tuple[Any, ...]
+
+
+_REMEDY = "Indices are integers, slices, `...`, None, and arrays of integers or booleans"
+
+
+def _entry(value: Any) -> Any:
+    """One part of an index expression: None, `...`, a slice, an int, a bool, or an array of integers or booleans."""
+    if value is None or value is Ellipsis or isinstance(value, slice | int):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, list | tuple):
+        value = _from_list(value)
+    if isinstance(value, np.ndarray | np.generic | jax.Array | Tracer):
+        kind = value.dtype.kind if isinstance(value.dtype, np.dtype) else "V"
+        if kind == "b" or kind in "iu":
+            return int(value) if kind != "b" and isinstance(value, np.ndarray) and not value.ndim else value
+        raise TypeError(f"an index has type {describe(value)} {here()}. {_REMEDY}: convert it with .astype(int).")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"an index is {describe(value)} {here()}. {_REMEDY}.") from None
+
+
+def _from_list(value: Any) -> Any:
+    if any(isinstance(e, Tracer) for e in value):
+        return concatenate(*[reshape(astype(e, dtype=np.int32), shape=(1,)) for e in value], axis=0)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise IndexError(f"an index is {value}, whose rows differ in length {here()}") from None
+    return array if array.size else array.astype(np.int32)
+
+
+def _concrete_mask(mask: Any) -> Any:
+    """The value of a boolean index: the shape of the result depends on it."""
+    try:
+        return np.asarray(mask)
+    except LeakedTracerError:
+        raise
+    except (TracerError, jax.errors.TracerArrayConversionError):
+        raise TracerError(
+            f"an array was indexed with a boolean one ({describe(mask)}) {here()}, so that the shape of the result "
+            "depends on data, which under @jit and vmap has no value yet. Use tracegrad.numpy.where(mask, x, 0) or "
+            "x.at[mask].set(number), whose shapes do not, or take @jit away."
+        ) from None
+
+
+def _bounds(s: slice, size: int) -> tuple[int, int, int]:
+    """The first index, the step and the number of what a slice takes."""
+    try:
+        start, stop, step = s.indices(size)
+    except TracerError as error:
+        raise TracerError(
+            f"a slice has a traced bound: {error}\nFor a slice of fixed length at a traced place, use "
+            "dynamic_slice(x, starts, sizes), or index with i + arange(n)."
+        ) from None
+    except TypeError:
+        raise TypeError(f"the bounds of a slice are {s.start}, {s.stop}, {s.step} {here()}: they must be integers") from None
+    except ValueError:
+        raise ValueError(f"a slice has step 0 {here()}") from None
+    return start, step, len(range(start, stop, step))
+
+
+def _out_of_bounds(index: Any, axis: int, shape: tuple[int, ...]) -> IndexError:
+    return IndexError(
+        f"index {index} is out of bounds for axis {axis} of size {shape[axis]}, in an array of shape {shape}, {here()}. "
+        f"Indices go from {-shape[axis]} to {shape[axis] - 1}."
+    )
+
+
+def checked(index: np.ndarray[Any, Any], axis: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Indices of known value, counted from the start.
+
+    Raises:
+      IndexError: if one is out of bounds.
+    """
+    n = shape[axis]
+    if not index.size:
+        return index
+    low, high = int(index.min()), int(index.max())
+    if low < -n or high >= n:
+        raise _out_of_bounds(low if low < -n else high, axis, shape)
+    return np.where(index < 0, index + n, index) if low < 0 else index
+
+
+def _plan(shape: tuple[int, ...], index: Any, check: bool = True) -> _Plan:
+    """Reads an index expression. Without `check`, indices out of bounds are left to the mode of the op."""
+    entries = [_entry(e) for e in index] if type(index) is tuple else [_entry(index)]
+    taken = [_axes_of(e) for e in entries]
+    count = sum(taken)
+    if sum(e is Ellipsis for e in entries) > 1:
+        raise IndexError(f"an index has more than one `...` {here()}: leave one")
+    if count > len(shape):
+        raise IndexError(f"{count} indices for an array of shape {shape}, which has {len(shape)} axes, {here()}")
+    if not any(e is Ellipsis for e in entries):
+        entries.append(Ellipsis)
+    advanced = any(_is_advanced(e) for e in entries)
+    # As `lazy` recordings lift Python numbers: an index from data, a NumPy integer, does not recompile.
+    lazy = state.tape is not None and state.tape.lazy
+
+    window: list[tuple[int, int, int]] = []
+    kept: list[int] = []
+    dims: list[int] = []  # the result, without the axes of the indices
+    axes: list[int] = []
+    arrays: list[Any] = []
+    known = True  # whether every index is, and is in bounds
+    first, slices_before, last, apart = -1, 0, -1, False
+    slices = 0
+    for position, e in enumerate(entries):
+        axis = len(window)
+        if e is None:
+            dims.append(1)
+            continue
+        if e is Ellipsis:
+            for n in shape[axis : axis + len(shape) - count]:
+                window.append((0, 1, n))
+                kept.append(n)
+                dims.append(n)
+                slices += 1
+            continue
+        if isinstance(e, slice):
+            window.append(_bounds(e, shape[axis]))
+            kept.append(window[-1][2])
+            dims.append(kept[-1])
+            slices += 1
+            continue
+        if first < 0:
+            first, slices_before = len(dims), slices
+        elif last != position - 1:
+            apart = True
+        last = position
+        if isinstance(e, bool):
+            arrays.append(np.zeros(int(e), np.int32))
+            axes.append(len(kept))
+            kept.append(1)
+            continue
+        n = shape[axis]
+        if isinstance(e, int | np.integer):
+            if not -n <= e < n:
+                if check:
+                    raise _out_of_bounds(e, axis, shape)
+            elif not (lazy and isinstance(e, np.integer)):
+                window.append((int(e) % n, 1, 1))
+                continue
+            else:
+                e = type(e)(e % n) if e >= 0 else np.int32(e + n)
+            known = known and check
+            arrays.append(np.asarray(e))
+            axes.append(len(kept))
+            kept.append(n)
+            window.append((0, 1, n))
+            continue
+        parts = [e]
+        if e.dtype == np.bool_:
+            mask = _concrete_mask(e)
+            for i, (m, n) in enumerate(zip(mask.shape, shape[axis:], strict=False)):
+                if m != n:
+                    raise IndexError(
+                        f"a boolean index of shape {mask.shape} does not fit an array of shape {shape}: axis {axis + i} "
+                        f"has size {n}, the index {m} {here()}"
+                    )
+            parts = list(np.nonzero(mask)) if mask.ndim else [np.zeros(int(mask), np.int32)]
+            if not mask.ndim:
+                arrays.append(parts[0])
+                axes.append(len(kept))
+                kept.append(1)
+                continue
+        for part in parts:
+            axis = len(window)
+            if isinstance(part, np.ndarray) and check:
+                part = checked(part, axis, shape)
+            elif e is part:
+                known = False
+            arrays.append(part)
+            axes.append(len(kept))
+            kept.append(shape[axis])
+            window.append((0, 1, shape[axis]))
+
+    whole = tuple(entries)
+    if not arrays:
+        return _Plan(tuple(window), tuple(kept), [], None, tuple(kept), tuple(dims), whole)
+    at, place = (0, 0) if apart and advanced else (slices_before, first)
+    mask_only = sum(_is_advanced(e) for e in entries) == 1 and known and any(_is_mask(e) for e in entries)
+    spec = Spec(
+        tuple(axes), at, mode="promise_in_bounds" if known else "clip",
+        unique=mask_only or not advanced, sorted=mask_only,
+    )  # fmt: skip
+    try:
+        gathered = spec.result(kept, arrays)
+    except ValueError:
+        shapes = ", ".join(str(a.shape) for a in arrays)
+        raise IndexError(f"indices of shapes {shapes} do not broadcast together {here()}") from None
+    wide = gathered[at : at + len(gathered) - len(kept) + len(axes)]
+    return _Plan(
+        tuple(window), tuple(kept), arrays, spec, gathered, (*dims[:place], *wide, *dims[place:]), whole
+    )  # fmt: skip
+
+
+def _axes_of(entry: Any) -> int:
+    """How many axes of the array a part of an index takes."""
+    if entry is None or entry is Ellipsis or isinstance(entry, bool):
+        return 0
+    return entry.ndim if _is_mask(entry) else 1
+
+
+def _is_mask(entry: Any) -> bool:
+    return hasattr(entry, "dtype") and entry.dtype == np.bool_
+
+
+def _is_advanced(entry: Any) -> bool:
+    return isinstance(entry, bool) or (hasattr(entry, "dtype") and (entry.ndim > 0 or _is_mask(entry)))
+
+
+def _read_window(x: Any, window: tuple[tuple[int, int, int], ...]) -> Any:
+    shape = x.shape
+    if any((lo, step, n) != (0, 1, size) for (lo, step, n), size in zip(window, shape, strict=True)):
+        spans = [_span(*w) for w in window]
+        if any(lo or hi != size or abs(w[1]) != 1 for (lo, hi), size, w in zip(spans, shape, window, strict=True)):
+            start, limit = zip(*spans, strict=True)
+            x = slice_(x, start=start, limit=limit, strides=tuple(abs(step) for _, step, _ in window))
+        backwards = _backwards(window)
+        if backwards:
+            x = rev(x, axes=backwards)
+    return x
+
+
+def _span(first: int, step: int, size: int) -> tuple[int, int]:
+    """The range of indices, from the smallest to behind the largest, that a slice reads."""
+    if not size:
+        return 0, 0
+    end = first + (size - 1) * step
+    return min(first, end), max(first, end) + 1
+
+
+def _backwards(window: tuple[tuple[int, int, int], ...]) -> tuple[int, ...]:
+    return tuple(i for i, (_, step, n) in enumerate(window) if step < 0 and n > 1)
+
+
+def _write_window(x: Any, new: Any, window: tuple[tuple[int, int, int], ...], adds: bool = False) -> Any:
+    """`x` with `new` in the place of a window, or added to it."""
+    backwards = _backwards(window)
+    if backwards:
+        new = rev(new, axes=backwards)
+    if 0 in new.shape:
+        return x
+    if new.shape == x.shape:
+        return add(x, new) if adds else new
+    spans = [_span(*w) for w in window]
+    if all(abs(step) == 1 or n == 1 for _, step, n in window):
+        return dynamic_update_slice_op(x, new, *[literal(lo) for lo, _ in spans], adds=adds)
+    config = tuple(
+        (lo, size - hi, abs(step) - 1 if n > 1 else 0)
+        for (lo, hi), size, (_, step, n) in zip(spans, x.shape, window, strict=True)
+    )
+    padded = pad(new, literal(0), config=config)
+    if adds:
+        return add(x, padded)
+    inside = pad(full(new.shape, True, np.dtype(np.bool_)), literal(False), config=config)
+    return where(inside, padded, x)
+
+
+def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
+    return x if x.shape == shape else reshape(x, shape=shape)
+
+
+def _read(x: Any, plan: _Plan, spec: Spec | None) -> Any:
+    x = _reshaped(_read_window(x, plan.window), plan.kept)
+    if spec is not None:
+        x = gather(x, *plan.indices, spec=spec)
+    return _reshaped(x, plan.shape)
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """`x[index]`, by NumPy's rules.
+
+    Integers, slices, `...` and None become slices; arrays of integers a gather; a boolean array stands for the
+    indices of its true elements, so its value must be known (it is, except under `@jit` and in bodies). A Python
+    integer is part of the program, which is compiled anew for another one; an undecorated function does not
+    compile anew for another NumPy integer or another array. An index whose value is not known is clamped to
+    the bounds, as in `jax.numpy`.
+
+    Raises:
+      IndexError: if an index of known value is out of bounds, or there are more indices than axes.
+      TypeError: if an index is no integer, or if it is a boolean array without value.
+
+    Example:
+      >>> import numpy as np, tracegrad as tg
+      >>> tg.grad(lambda x: x[1:, 0].sum())(np.ones((3, 2))).tolist()
+      [[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+    """
+    if state.tape is None and not isinstance(x, Tracer):
+        x = jnp.asarray(x)
+        if any(isinstance(e, jax.core.Tracer) for e in (index if type(index) is tuple else (index,))):
+            return x[index]
+        return x[_plan(x.shape, index).index]
+    if not hasattr(x, "shape"):
+        x = np.asarray(x)
+    plan = _plan(x.shape, index)
+    return _read(x, plan, plan.spec)
+
+
+# -- updated copies
+
+
 class At:
-    pass
+    """`x.at[index].set(value)` and friends: copies of `x` with elements replaced, as in `jax.numpy`.
+
+    The index is anything that `x[index]` takes. An index of unknown value that is out of bounds is dropped by the
+    updates, and clamped by `get`; `mode` ("drop" or "fill", "clip", "promise_in_bounds") says otherwise, also
+    for known ones, which raise `IndexError` without it.
+
+    Example:
+      >>> import numpy as np, tracegrad as tg
+      >>> tg.jit(lambda x: x.at[1].set(7.0))(np.zeros(3)).tolist()
+      [0.0, 7.0, 0.0]
+      >>> tg.grad(lambda x: x.at[1].multiply(7.0).sum())(np.ones(3)).tolist()
+      [1.0, 7.0, 1.0]
+    """
+
+    __slots__ = ("x",)
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+    def __getitem__(self, index: Any) -> _Place:
+        return _Place(self.x, index)
+
+    def __repr__(self) -> str:
+        return f"At({describe(self.x)})"
+
+
+def at(x: Any) -> Any:
+    """`x.at`, also for NumPy arrays and numbers; what JAX has for its arrays, unless a tape is recording."""
+    return At(x) if state.tape is not None or isinstance(x, Tracer) else jnp.asarray(x).at
+
+
+class _Place:
+    """A place in an array, whose methods return a copy of the array that differs there.
+
+    Every method takes `mode`, `indices_are_sorted` and `unique_indices` as `jax.numpy.ndarray.at` does. Of several
+    updates of one element by `set`, one stays, and only that one has a derivative.
+    """
+
+    __slots__ = ("index", "x")
+
+    def __init__(self, x: Any, index: Any) -> None:
+        self.x = x if hasattr(x, "shape") else np.asarray(x)
+        self.index = index
+
+    def set(self, values: Any, **options: Any) -> Any:
+        """`x[index] = values`."""
+        return self._update("set", values, options)
+
+    def add(self, values: Any, **options: Any) -> Any:
+        """`x[index] += values`; indices that occur twice add twice."""
+        return self._update("max" if self.x.dtype == np.bool_ else "add", values, options)
+
+    def subtract(self, values: Any, **options: Any) -> Any:
+        """`x[index] -= values`."""
+        return self._update("add", neg(values), options)
+
+    def multiply(self, values: Any, **options: Any) -> Any:
+        """`x[index] *= values`."""
+        return self._update("min" if self.x.dtype == np.bool_ else "multiply", values, options)
+
+    mul = multiply
+
+    def divide(self, values: Any, **options: Any) -> Any:
+        """`x[index] /= values`."""
+        return div(self.x, self._ones().multiply(values, **options))
+
+    def power(self, values: Any, **options: Any) -> Any:
+        """`x[index] **= values`."""
+        from .elementwise import pow_
+
+        return pow_(self.x, self._ones().multiply(values, **options))
+
+    def min(self, values: Any, **options: Any) -> Any:
+        """`x[index] = minimum(x[index], values)`; at a tie the two share the derivative equally."""
+        return self._update("min", values, options)
+
+    def max(self, values: Any, **options: Any) -> Any:
+        """`x[index] = maximum(x[index], values)`; at a tie the two share the derivative equally."""
+        return self._update("max", values, options)
+
+    def apply(self, func: Callable[[Any], Any], **options: Any) -> Any:
+        """`x[index] = func(x[index])`, once for each element even if its index occurs twice."""
+        return self.set(func(self.get(**options)), **options)
+
+    def get(self, *, fill_value: Any = None, **options: Any) -> Any:
+        """`x[index]`; with `mode="fill"`, `fill_value` (NaN by default) where the index is out of bounds."""
+        plan, spec = self._plan(options, "clip")
+        if spec is not None and spec.mode == "fill":
+            spec = spec._replace(fill=fill_of(fill_value))
+        return _read(self.x, plan, spec)
+
+    def _ones(self) -> _Place:
+        return _Place(full(self.x.shape, 1, aval_of(self.x).dtype), self.index)
+
+    def _plan(self, options: dict[str, Any], default: str) -> tuple[_Plan, Spec | None]:
+        mode = mode_of(options.pop("mode", None))
+        is_sorted, unique = options.pop("indices_are_sorted", False), options.pop("unique_indices", False)
+        if options:
+            raise TypeError(
+                f"unknown option {next(iter(options))!r} of x.at[...] {here()}: "
+                "there are mode, indices_are_sorted, unique_indices and, for get, fill_value"
+            )
+        plan = _plan(self.x.shape, self.index, check=mode is None)
+        spec = plan.spec
+        if spec is None:
+            return plan, None
+        return plan, spec._replace(
+            mode=mode or (spec.mode if spec.mode != "clip" else default),
+            sorted=spec.sorted or is_sorted,
+            unique=spec.unique or unique,
+        )
+
+    def _update(self, kind: str, values: Any, options: dict[str, Any]) -> Any:
+        x = self.x
+        values = self._cast(values)
+        mask = self.index[0] if type(self.index) is tuple and len(self.index) == 1 else self.index
+        if isinstance(mask, np.ndarray | jax.Array | Tracer) and mask.dtype == np.bool_:
+            rest = x.ndim - mask.ndim
+            if mask.shape == x.shape[: mask.ndim] and values.ndim <= rest:
+                # The same values everywhere: no indices, so nothing depends on how many there are.
+                values = broadcast_to(values, x.shape[mask.ndim :])
+                chosen = reshape(mask, shape=(*mask.shape, *(1,) * rest)) if rest else mask
+                return where(chosen, _BINARY[kind](x, values), x)
+        plan, spec = self._plan(dict(options), "fill")
+        try:
+            np.broadcast_shapes(values.shape, plan.shape)
+            values = broadcast_to(values, plan.shape) if values.shape != plan.shape else values
+        except ValueError:
+            raise ValueError(
+                f"values of shape {values.shape} do not broadcast to {plan.shape}, the shape of what is indexed in an "
+                f"array of shape {x.shape}, {here()}"
+            ) from None
+        values = _reshaped(values, plan.gathered)
+        if 0 in plan.shape:
+            return x
+        shape = tuple(n for _, _, n in plan.window)
+        if spec is None and kind in ("set", "add"):
+            return _write_window(x, _reshaped(values, shape), plan.window, kind == "add")
+        old = _reshaped(_read_window(x, plan.window), plan.kept)
+        new = _BINARY[kind](old, values) if spec is None else scatter(old, values, *plan.indices, kind=kind, spec=spec)
+        return _write_window(x, _reshaped(new, shape), plan.window)
+
+    def _cast(self, values: Any) -> Any:
+        """The values in the dtype of the array, which may not change kind on the way."""
+        if isinstance(values, list | tuple):
+            values = np.asarray(values)
+        to, aval = aval_of(self.x), aval_of(values)
+        if _KINDS.index(_kind(aval.dtype)) > _KINDS.index(_kind(to.dtype)):
+            raise TypeError(
+                f"values of dtype {aval.dtype} were put into an array of dtype {to.dtype} {here()}: "
+                f"convert one of them with .astype"
+            )
+        return astype(values, dtype=to.dtype) if aval.dtype != to.dtype or not hasattr(values, "ndim") else values
+
+
+_BINARY: dict[str, Callable[..., Any]] = {
+    "set": lambda x, u: u,
+    "add": add,
+    "multiply": mul,
+    "min": minimum,
+    "max": maximum,
+}
+_KINDS = (np.bool_, np.integer, np.floating, np.complexfloating)
+
+
+def _kind(dtype: Any) -> Any:
+    return next(kind for kind in _KINDS if jnp.issubdtype(dtype, kind))
+
+
+_MODES = {"clip": "clip", "fill": "fill", "drop": "fill", "fill_or_drop": "fill", "promise_in_bounds": "promise_in_bounds"}  # fmt: skip
+
+
+def mode_of(mode: Any) -> str | None:
+    """The name of a mode, given as a string or as `jax.lax.GatherScatterMode`; None for the default."""
+    if mode is None:
+        return None
+    name = mode.name.lower() if isinstance(mode, lax.GatherScatterMode) else mode
+    if name not in _MODES:
+        raise ValueError(f"unknown mode {mode!r} {here()}: the modes are {', '.join(_MODES)}")
+    return _MODES[name]
+
+
+def fill_of(value: Any) -> int | float | None:
+    """A fill value as a static parameter: None for NaN, which does not equal itself."""
+    if value is None or value != value:
+        return None
+    return operator.index(value) if isinstance(value, int | np.integer) else float(value)
+
+
+# -- reading along an axis
+
+
+def _axis(axis: int, ndim: int, name: str) -> int:
+    axis = operator.index(axis)
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{name}: axis {axis} of an array of {ndim} axes {here()}")
+    return axis % ndim
+
+
+def _indices(x: Any, indices: Any, axis: int, name: str, mode: Any) -> tuple[Any, str]:
+    """Indices as an array, with the mode; those of known value are checked where no mode is given."""
+    if isinstance(indices, list | tuple):
+        indices = _from_list(indices)
+    aval = aval_of(indices)
+    if aval.dtype.kind not in "iu":
+        raise TypeError(f"{name}: the indices are {aval} {here()}: convert them with .astype(int)")
+    host = isinstance(indices, np.ndarray | np.generic | int)
+    if mode is None and host:
+        array = checked(np.asarray(indices), axis, x.shape)
+        # A number of Python's stays one: it is lifted to an input, so that another one is no other program.
+        return int(array) if isinstance(indices, int) else array, "promise_in_bounds"
+    return indices, "wrap" if mode == "wrap" else mode_of(mode) or "fill"
+
+
+def take(
+    x: Any,
+    indices: Any,
+    axis: int | None = None,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    fill_value: Any = None,
+) -> Any:
+    """The slices of `x` at `indices` along an axis, in the shape of the indices: a lookup in a table.
+
+    Its gradient adds into the slices that were read.
+
+    Args:
+      x: an array.
+      indices: integers of any shape; negative ones count from the end.
+      axis: which axis; None for the flattened array.
+      mode: what an index out of bounds does. "fill", the default: `fill_value`, NaN (for integers the
+        smallest), as in `jax.numpy`; "clip"; "wrap".
+      unique_indices, indices_are_sorted: promises that may make it faster.
+
+    Raises:
+      IndexError: if no mode is given and an index of known value is out of bounds.
+
+    Example:
+      >>> import numpy as np, tracegrad as tg
+      >>> table = np.arange(6.0).reshape(3, 2)
+      >>> tg.ops.take(table, [2, 0, 2], axis=0).tolist()
+      [[4.0, 5.0], [0.0, 1.0], [4.0, 5.0]]
+      >>> tg.grad(lambda t: tg.ops.take(t, [2, 0, 2], axis=0).sum())(table).tolist()
+      [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
+    """
+    x = x if hasattr(x, "shape") else np.asarray(x)
+    if axis is None:
+        x, axis = _reshaped(x, (math.prod(x.shape),)), 0
+    axis = _axis(axis, x.ndim, "take")
+    indices, mode = _indices(x, indices, axis, "take", mode)
+    spec = Spec((axis,), axis, mode=mode, fill=fill_of(fill_value), unique=unique_indices, sorted=indices_are_sorted)
+    return gather(x, indices, spec=spec)
+
+
+def take_along_axis(
+    x: Any, indices: Any, axis: int | None = -1, mode: str | None = None, fill_value: Any = None
+) -> Any:
+    """The elements of `x` at `indices` along an axis, the other axes of the two walked together.
+
+    Args:
+      x: an array.
+      indices: integers, with as many axes as `x`; the axes other than `axis` broadcast with those of `x`.
+      axis: which axis; None for the flattened array and a vector of indices.
+      mode, fill_value: as for `take`.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+      IndexError: if no mode is given and an index of known value is out of bounds.
+    """
+    x = x if hasattr(x, "shape") else np.asarray(x)
+    if axis is None:
+        x, axis = _reshaped(x, (math.prod(x.shape),)), 0
+    axis = _axis(axis, x.ndim, "take_along_axis")
+    indices, mode = _indices(x, indices, axis, "take_along_axis", mode)
+    shape = np.shape(indices)
+    if len(shape) != x.ndim:
+        raise ValueError(
+            f"take_along_axis: indices of shape {shape} for an array of shape {x.shape} {here()}: "
+            "they must have as many axes. Add one with indices[..., None], or use pick."
+        )
+    others = [a for a in range(x.ndim) if a != axis]
+    try:
+        common = list(np.broadcast_shapes([x.shape[a] for a in others], [shape[a] for a in others]))
+    except ValueError:
+        raise ValueError(
+            f"take_along_axis: indices of shape {shape} and an array of shape {x.shape} do not broadcast along the "
+            f"axes other than {axis} {here()}"
+        ) from None
+    wide = list(common)
+    wide.insert(axis, x.shape[axis])
+    x = broadcast_to(x, tuple(wide)) if tuple(wide) != x.shape else x
+    wide[axis] = shape[axis]
+    indices = broadcast_to(indices, tuple(wide)) if tuple(wide) != shape else indices
+    spec = Spec((axis,), batch=tuple((a, a) for a in others), mode=mode, fill=fill_of(fill_value))
+    return gather(x, indices, spec=spec)
+
+
+def pick(x: Any, index: Any, axis: int = -1) -> Any:
+    """The element of `x` at `index` along an axis: one for each position along the other axes.
+
+    Its gradient is the cotangent at the element that was picked and zero elsewhere (Goldberg, *Neural Network
+    Methods for NLP*, 2017, 5.1). An index of unknown value that is out of bounds gives NaN.
+
+    Args:
+      x: an array.
+      index: integers, of the shape of `x` without `axis`, or one that broadcasts to it.
+      axis: which axis.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+      IndexError: if an index of known value is out of bounds.
+
+    Example:
+      >>> import numpy as np, tracegrad as tg
+      >>> scores = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+      >>> tg.ops.pick(scores, [2, 0]).tolist()
+      [3.0, 4.0]
+      >>> tg.grad(lambda s: tg.ops.pick(s, [2, 0]).sum())(scores).tolist()
+      [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    x = x if hasattr(x, "shape") else np.asarray(x)
+    axis = _axis(axis, x.ndim, "pick")
+    index, mode = _indices(x, index, axis, "pick", None)
+    others = [a for a in range(x.ndim) if a != axis]
+    wide = tuple(x.shape[a] for a in others)
+    if np.shape(index) != wide:
+        try:
+            index = broadcast_to(index, wide)
+        except ValueError:
+            raise ValueError(
+                f"pick: an index of shape {np.shape(index)} does not fit an array of shape {x.shape} without axis "
+                f"{axis}, {wide}, {here()}"
+            ) from None
+    return gather(x, index, spec=Spec((axis,), batch=tuple((a, i) for i, a in enumerate(others)), mode=mode))
+
+
+__all__ = ["At", "Spec", "at", "gather", "getitem", "pick", "scatter", "take", "take_along_axis"]

@@ -45,29 +45,36 @@ def _dot_shape(x: Aval, y: Aval, *, dims: Dims, precision: Any = None, dtype: An
     return make_aval(tuple(shape), jnp.promote_types(x.dtype, y.dtype))
 
 
-def _permuted(x: Any, axes: list[int]) -> Any:
-    """`x` whose axes are now `axes` of the operand it is the cotangent of."""
+def _cotangent(ct: Any, y: Any, ct_dims: Any, y_dims: Any, axes: list[int], axes_swapped: list[int], extra: Any) -> Any:
+    """The product of `ct` and the other operand, in whichever order needs no transposition of the result.
+
+    `axes` says which axis of the wanted operand each axis of `dot_general(ct, y)` is, and `axes_swapped`
+    the same for `dot_general(y, ct)`.
+    """
+    (ct_contract, ct_batch), (y_contract, y_batch) = ct_dims, y_dims
+    if axes_swapped == sorted(axes_swapped):
+        return dot_general(y, ct, dims=((y_contract, ct_contract), (y_batch, ct_batch)), **extra)
+    product = dot_general(ct, y, dims=((ct_contract, y_contract), (ct_batch, y_batch)), **extra)
     order = tuple(int(i) for i in np.argsort(axes))
-    return x if order == tuple(range(len(axes))) else transpose(x, axes=order)
+    return product if axes == sorted(axes) else transpose(product, axes=order)
 
 
 def _dot_x(ct: Any, out: Any, x: Any, y: Any, *, dims: Dims, precision: Any = None, dtype: Any = None) -> Any:
     (xc, yc), (xb, yb) = dims
     nb, xf, yf = len(xb), _free(x.ndim, xc, xb), _free(y.ndim, yc, yb)
-    ct_free = tuple(range(nb + len(xf), ct.ndim))
-    grad = dot_general(ct, y, dims=((ct_free, tuple(yf)), (tuple(range(nb)), yb)), precision=precision)
+    ct_dims = (tuple(range(nb + len(xf), ct.ndim)), tuple(range(nb)))
     rest = [xc[yc.index(j)] for j in sorted(yc)]
-    return _permuted(grad, [*xb, *xf, *rest])
+    extra = {} if precision is None else {"precision": precision}
+    return _cotangent(ct, y, ct_dims, (tuple(yf), yb), [*xb, *xf, *rest], [*xb, *rest, *xf], extra)
 
 
 def _dot_y(ct: Any, out: Any, x: Any, y: Any, *, dims: Dims, precision: Any = None, dtype: Any = None) -> Any:
-    # x comes first, so that for a product of matrices the result needs no transposition.
     (xc, yc), (xb, yb) = dims
     nb, xf, yf = len(xb), _free(x.ndim, xc, xb), _free(y.ndim, yc, yb)
-    ct_free = tuple(range(nb, nb + len(xf)))
-    grad = dot_general(x, ct, dims=((tuple(xf), ct_free), (xb, tuple(range(nb)))), precision=precision)
+    ct_dims = (tuple(range(nb, nb + len(xf))), tuple(range(nb)))
     rest = [yc[xc.index(i)] for i in sorted(xc)]
-    return _permuted(grad, [*yb, *rest, *yf])
+    extra = {} if precision is None else {"precision": precision}
+    return _cotangent(ct, x, ct_dims, (tuple(xf), xb), [*yb, *yf, *rest], [*yb, *rest, *yf], extra)
 
 
 dot_general: Op = Op("dot_general", _dot_general, (_dot_x, _dot_y), shape=_dot_shape)

@@ -54,7 +54,9 @@ def _broadcast_shape(x: Aval, *, shape: tuple[int, ...], dims: tuple[int, ...]) 
 def _broadcast_vjp(ct: Any, out: Any, x: Any, *, shape: tuple[int, ...], dims: tuple[int, ...]) -> Any:
     # The axes of size 1 are summed by `backward`, as for every op that broadcasts.
     new = tuple(d for d in range(len(shape)) if d not in dims)
-    return reduce_sum(ct, axes=new) if new else ct
+    if all(shape[d] == 1 for d in new):
+        return reshape(ct, shape=tuple(shape[d] for d in dims)) if new else ct
+    return reduce_sum(ct, axes=new)
 
 
 broadcast_in_dim: Op = Op(

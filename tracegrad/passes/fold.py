@@ -13,15 +13,19 @@ from ..tracer import Literal
 
 
 def fold(tape: Tape) -> Tape:
-    """`tape` without aliases, steps that change nothing (`x * 1`, `x / 1`, a cast to the same dtype), and
-    with arithmetic on literals done. Broadcast literals stay scalars where ops broadcast by themselves.
+    """`tape` without aliases and steps that change nothing (`x * 1`, `x / 1`, a cast to the same dtype), and
+    with moves joined and arithmetic on literals done. Broadcast literals stay scalars where ops broadcast by themselves.
     """
     same: dict[Var, Var] = {}
     splat: dict[Var, Var] = {}
+    moved: dict[Var, Node] = {}
     nodes: list[Node] = []
     for node in tape.nodes:
         op = node.op
         inputs: Any = [same.get(v, v) for v in node.inputs]
+        if op is ops.reshape or op is ops.transpose:
+            node = _join(node, inputs, moved)
+            inputs = node.inputs
         out = node.outputs[0] if len(node.outputs) == 1 else None
         if out is not None:
             rule = _RULES.get(op)
@@ -38,6 +42,19 @@ def fold(tape: Tape) -> Tape:
                 inputs = shorter
         nodes.append(node.with_inputs(inputs))
     return Tape.of(tape.inputs, nodes, [same.get(v, v) for v in tape.outputs], tape)
+
+
+def _join(node: Node, inputs: list[Any], moved: dict[Var, Node]) -> Node:
+    """A reshape of a reshape, or a transposition of a transposition, as one of what went into the first."""
+    first = moved.get(inputs[0])
+    params = node.params
+    if first is not None and first.op is node.op:
+        inputs = list(first.inputs)
+        if node.op is ops.transpose:
+            params = {"axes": tuple(first.params["axes"][a] for a in params["axes"])}
+    node = Node(node.op, inputs, params, node.outputs, node.code, node.offset, node.grad)
+    moved[node.outputs[0]] = node
+    return node
 
 
 Rule = Callable[[Node, list[Any], Aval, dict[Var, Var]], Var | None]
@@ -99,6 +116,11 @@ def _reshape(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var]) -
     return inputs[0] if inputs[0].aval is aval else splat.get(inputs[0])
 
 
+def _transpose(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var]) -> Var | None:
+    axes = node.params["axes"]
+    return inputs[0] if axes == tuple(range(len(axes))) else splat.get(inputs[0])
+
+
 _RULES: dict[Any, Rule] = {
     ops.alias: _alias,
     ops.stop_gradient: _alias,
@@ -108,6 +130,7 @@ _RULES: dict[Any, Rule] = {
     ops.div: _div,
     ops.neg: _neg,
     ops.reshape: _reshape,
+    ops.transpose: _transpose,
 }
 _BROADCASTING = frozenset(
     [ops.add, ops.sub, ops.mul, ops.div, ops.maximum, ops.minimum, ops.where, ops.mul_no_nan_op, ops.div_no_nan_op]

@@ -1,0 +1,592 @@
+"""Shapes: what moves, joins and repeats elements."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..errors import describe, here
+from ..tracer import Tracer
+from .arguments import (
+    array_like,
+    axes_of,
+    axis_of,
+    dtype_of,
+    integer,
+    order_of,
+    promoted,
+    refuse,
+    shape_of,
+    type_of,
+    types_of,
+)
+from .creation import number_of
+
+
+def shape(a: Any) -> tuple[int, ...]:
+    """The shape of an array."""
+    return type_of(a, "shape").shape
+
+
+def ndim(a: Any) -> int:
+    """How many axes an array has."""
+    return len(type_of(a, "ndim").shape)
+
+
+def size(a: Any, axis: int | None = None) -> int:
+    """How many elements an array has, in all or along an axis."""
+    s = type_of(a, "size").shape
+    return math.prod(s) if axis is None else s[axis_of(axis, len(s), "size")]
+
+
+def reshape(a: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -> Any:
+    """The elements of `a` in another shape; one size may be -1, and is worked out.
+
+    Raises:
+      ValueError: if the number of elements differs.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.reshape(np.arange(6), (2, -1)).shape
+      (2, 3)
+    """
+    old = a.aval.shape if type(a) is Tracer else type_of(a, "reshape").shape
+    new = shape_of(shape, "reshape")
+    if -1 in new:
+        known = -math.prod(new)
+        if new.count(-1) > 1 or (known == 0 or math.prod(old) % known):
+            if not (new.count(-1) == 1 and known == 0 and math.prod(old) == 0):
+                raise ValueError(
+                    f"reshape: an array of shape {old} ({math.prod(old)} elements) does not fit {new} {here()}. "
+                    "At most one size may be -1, and the others must divide the number of elements."
+                )
+            known = 1
+        i = new.index(-1)
+        new = (*new[:i], math.prod(old) // known, *new[i + 1 :])
+    if order == "F":
+        return transpose(ops.reshape(transpose(a), shape=new[::-1]))
+    if order not in ("C", "A", "K"):
+        raise ValueError(f"reshape: order={order!r} {here()}. Use 'C' (the last axis varies fastest) or 'F'.")
+    return ops.reshape(a, shape=new)
+
+
+def ravel(a: Any, order: str = "C") -> Any:
+    """The elements in one axis."""
+    return reshape(a, (type_of(a, "ravel").size,), order)
+
+
+def transpose(a: Any, axes: Any = None) -> Any:
+    """`a` with its axes in another order, reversed by default."""
+    n = a.aval.ndim if type(a) is Tracer else type_of(a, "transpose").ndim
+    if axes is None:
+        return ops.transpose(a, axes=tuple(range(n - 1, -1, -1)))
+    return ops.transpose(a, axes=order_of(axes, n, "transpose"))
+
+
+permute_dims = transpose
+
+
+def matrix_transpose(x: Any, /) -> Any:
+    """`x` with its last two axes exchanged."""
+    n = type_of(x, "matrix_transpose").ndim
+    if n < 2:
+        raise ValueError(f"matrix_transpose: {describe(x)} has no two axes {here()}. Use x[:, None] or x[None, :].")
+    return ops.transpose(x, axes=(*range(n - 2), n - 1, n - 2))
+
+
+def moveaxis(a: Any, source: Any, destination: Any) -> Any:
+    """`a` with the axes `source` moved to `destination`; the others keep their order."""
+    n = type_of(a, "moveaxis").ndim
+    src = order_of(source if isinstance(source, tuple | list) else (source,), n, "moveaxis")
+    dst = order_of(destination if isinstance(destination, tuple | list) else (destination,), n, "moveaxis")
+    if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
+        raise ValueError(f"moveaxis: source {source} and destination {destination} {here()}: give as many of each, no two alike")
+    order = [i for i in range(n) if i not in src]
+    for d, s in sorted(zip(dst, src, strict=True)):
+        order.insert(d, s)
+    return ops.transpose(a, axes=tuple(order))
+
+
+def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
+    """`a` with two axes exchanged."""
+    n = type_of(a, "swapaxes").ndim
+    i, j = axis_of(axis1, n, "swapaxes"), axis_of(axis2, n, "swapaxes")
+    order = list(range(n))
+    order[i], order[j] = j, i
+    return ops.transpose(a, axes=tuple(order))
+
+
+def rollaxis(a: Any, axis: int, start: int = 0) -> Any:
+    """`a` with an axis moved to before position `start`."""
+    n = type_of(a, "rollaxis").ndim
+    i = axis_of(axis, n, "rollaxis")
+    to = n if start == n else axis_of(start, n, "rollaxis")
+    return moveaxis(a, i, to - 1 if i < to else to)
+
+
+def squeeze(a: Any, axis: Any = None) -> Any:
+    """`a` without its axes of size 1, or without those named."""
+    s = type_of(a, "squeeze").shape
+    if axis is None:
+        return ops.reshape(a, shape=tuple(n for n in s if n != 1))
+    gone = axes_of(axis, len(s), "squeeze")
+    if any(s[i] != 1 for i in gone):
+        raise ValueError(f"squeeze: axis {axis} of shape {s} is not of size 1 {here()}. Only axes of size 1 can go.")
+    return ops.reshape(a, shape=tuple(n for i, n in enumerate(s) if i not in gone))
+
+
+def expand_dims(a: Any, axis: Any) -> Any:
+    """`a` with new axes of size 1, which stand at the positions `axis` of the result."""
+    s = type_of(a, "expand_dims").shape
+    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    new = axes_of(tuple(axes), len(s) + len(axes), "expand_dims")
+    rest = iter(s)
+    return ops.reshape(a, shape=tuple(1 if i in new else next(rest) for i in range(len(s) + len(new))))
+
+
+def broadcast_to(array: Any, shape: Any) -> Any:
+    """`array` in this shape: axes are matched from the right, and those of size 1 repeat."""
+    old, new = type_of(array, "broadcast_to").shape, shape_of(shape, "broadcast_to")
+    if old == new:
+        return array_like(array, "broadcast_to")
+    if len(old) > len(new):
+        raise ValueError(f"broadcast_to: an array of shape {old} has more axes than {new} {here()}")
+    return ops.broadcast_in_dim(array, shape=new, dims=tuple(range(len(new) - len(old), len(new))))
+
+
+def broadcast_shapes(*shapes: Any) -> tuple[int, ...]:
+    """The shape that arrays of these shapes have together."""
+    return np.broadcast_shapes(*shapes)
+
+
+def broadcast_arrays(*args: Any) -> list[Any]:
+    """The arrays in the shape that they have together."""
+    together = ops.broadcast_shapes(*[type_of(x, "broadcast_arrays") for x in args]) if args else ()
+    return [broadcast_to(x, together) for x in args]
+
+
+def _at_least(name: str, grow: Any) -> Any:
+    def at_least(*arys: Any) -> Any:
+        out = [ops.reshape(x, shape=grow(type_of(x, name).shape)) for x in arys]
+        return out[0] if len(out) == 1 else out
+
+    at_least.__name__ = at_least.__qualname__ = name
+    at_least.__doc__ = f"The arrays with axes of size 1 added, so that they have {name[8]} axes or more."
+    return at_least
+
+
+atleast_1d = _at_least("atleast_1d", lambda s: s or (1,))
+atleast_2d = _at_least("atleast_2d", lambda s: s if len(s) > 1 else (1, *(s or (1,))))
+atleast_3d = _at_least("atleast_3d", lambda s: s if len(s) > 2 else (s + (1,) if len(s) == 2 else (1, *(s or (1,)), 1)))
+
+
+# -- joining
+
+
+def concatenate(arrays: Any, axis: int | None = 0, out: None = None, *, dtype: Any = None) -> Any:
+    """The arrays joined along an axis (flattened first, if it is `None`), in their common dtype.
+
+    Raises:
+      ValueError: if their shapes differ along another axis, or there is none.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.concatenate([np.zeros(2), np.ones(1)]).tolist()
+      [0.0, 0.0, 1.0]
+    """
+    refuse("concatenate", out=out)
+    avals = types_of(arrays, "concatenate")
+    if not avals:
+        raise ValueError(f"concatenate: there is no array to join {here()}. Give at least one.")
+    if axis is None:
+        arrays, axis = [ravel(x) for x in arrays], 0
+    else:
+        if any(a.ndim == 0 for a in avals):
+            raise ValueError(f"concatenate: scalars have no axis to join along {here()}. Use stack, or asarray([...]).")
+        axis = axis_of(axis, avals[0].ndim, "concatenate")
+    if dtype is not None:
+        arrays = [ops.astype(x, dtype=dtype_of(dtype)) for x in arrays]
+    else:
+        arrays = promoted(list(arrays), avals)
+    return ops.concatenate(*arrays, axis=axis)
+
+
+concat = concatenate
+
+
+def stack(arrays: Any, axis: int = 0, out: None = None, *, dtype: Any = None) -> Any:
+    """Arrays of one shape joined along a new axis."""
+    refuse("stack", out=out)
+    avals = types_of(arrays, "stack")
+    if not avals:
+        raise ValueError(f"stack: there is no array to join {here()}. Give at least one.")
+    first = avals[0].shape
+    for aval in avals:
+        if aval.shape != first:
+            raise ValueError(f"stack: arrays of shapes {first} and {aval.shape} {here()}. Give them one shape.")
+    i = axis_of(axis, len(first) + 1, "stack")
+    new = (*first[:i], 1, *first[i:])
+    return concatenate([ops.reshape(x, shape=new) for x in arrays], i, dtype=dtype)
+
+
+def hstack(tup: Any, *, dtype: Any = None) -> Any:
+    """The arrays joined along their second axis, or the first of one-dimensional ones."""
+    types_of(tup, "hstack")
+    arrays = [atleast_1d(x) for x in tup]
+    return concatenate(arrays, 0 if arrays and arrays[0].ndim == 1 else 1, dtype=dtype)
+
+
+def vstack(tup: Any, *, dtype: Any = None) -> Any:
+    """The arrays as rows, joined along the first axis."""
+    types_of(tup, "vstack")
+    return concatenate([atleast_2d(x) for x in tup], 0, dtype=dtype)
+
+
+def dstack(tup: Any, *, dtype: Any = None) -> Any:
+    """The arrays joined along the third axis."""
+    types_of(tup, "dstack")
+    return concatenate([atleast_3d(x) for x in tup], 2, dtype=dtype)
+
+
+def column_stack(tup: Any) -> Any:
+    """One-dimensional arrays as columns, and matrices as they are, joined along the second axis."""
+    avals = types_of(tup, "column_stack")
+    return concatenate([ops.reshape(x, shape=(a.size, 1)) if a.ndim < 2 else x for x, a in zip(tup, avals, strict=True)], 1)
+
+
+def append(arr: Any, values: Any, axis: int | None = None) -> Any:
+    """`values` joined to the end of `arr`."""
+    return concatenate([arr, values], axis)
+
+
+def block(arrays: Any) -> Any:
+    """An array put together from nested lists of blocks."""
+    depth = 0
+    inner = arrays
+    while isinstance(inner, list):
+        inner, depth = inner[0], depth + 1
+
+    def join(part: Any, level: int) -> Any:
+        if isinstance(part, list):
+            return concatenate([join(p, level - 1) for p in part], -level)
+        x = array_like(part, "block")
+        return ops.reshape(x, shape=(1,) * (depth - x.ndim) + x.shape) if x.ndim < depth else x
+
+    return join(arrays, depth)
+
+
+# -- splitting
+
+
+def _part(a: Any, shape: tuple[int, ...], axis: int, start: int, stop: int, step: int = 1) -> Any:
+    """The elements of `a` from `start` to `stop` along an axis."""
+    lo = tuple(start if i == axis else 0 for i in range(len(shape)))
+    hi = tuple(stop if i == axis else n for i, n in enumerate(shape))
+    return ops.slice_(a, start=lo, limit=hi, strides=tuple(step if i == axis else 1 for i in range(len(shape))))
+
+
+def _split(name: str, ary: Any, indices_or_sections: Any, axis: int, even: bool) -> list[Any]:
+    s = type_of(ary, name).shape
+    i = axis_of(axis, len(s), name)
+    n = s[i]
+    if isinstance(indices_or_sections, tuple | list) or np.ndim(indices_or_sections):
+        inner = [integer(k, name, "each index") for k in indices_or_sections]
+        cuts = [0, *[builtins.min(builtins.max(k + n if k < 0 else k, 0), n) for k in inner], n]
+    else:
+        sections = integer(indices_or_sections, name, "the number of sections")
+        if sections < 1 or (even and n % sections):
+            raise ValueError(
+                f"{name}: {n} elements along axis {i} do not divide in {sections} equal parts {here()}. Use array_split."
+            )
+        each, more = builtins.divmod(n, sections)
+        cuts = [k * each + builtins.min(k, more) for k in range(sections + 1)]
+    return [_part(ary, s, i, lo, builtins.max(lo, hi)) for lo, hi in itertools.pairwise(cuts)]
+
+
+def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    """The array in equal parts along an axis, or cut at these indices."""
+    return _split("split", ary, indices_or_sections, axis, True)
+
+
+def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    """As `split`, but the parts may differ in size by one."""
+    return _split("array_split", ary, indices_or_sections, axis, False)
+
+
+def hsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
+    """The array split along its second axis, or the first of a one-dimensional one."""
+    return _split("hsplit", ary, indices_or_sections, 0 if ndim(ary) == 1 else 1, True)
+
+
+def vsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
+    """The array split along its first axis."""
+    return _split("vsplit", ary, indices_or_sections, 0, True)
+
+
+def dsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
+    """The array split along its third axis."""
+    return _split("dsplit", ary, indices_or_sections, 2, True)
+
+
+def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
+    """The arrays along an axis, which is taken away."""
+    s = type_of(x, "unstack").shape
+    i = axis_of(axis, len(s), "unstack")
+    rest = (*s[:i], *s[i + 1 :])
+    return tuple(ops.reshape(_part(x, s, i, k, k + 1), shape=rest) for k in range(s[i]))
+
+
+# -- reversing, shifting, repeating
+
+
+def flip(m: Any, axis: Any = None) -> Any:
+    """The array with the order of elements reversed along axes, all by default."""
+    return ops.rev(m, axes=axes_of(axis, type_of(m, "flip").ndim, "flip"))
+
+
+def fliplr(m: Any) -> Any:
+    """The array reversed along its second axis."""
+    return flip(m, 1)
+
+
+def flipud(m: Any) -> Any:
+    """The array reversed along its first axis."""
+    return flip(m, 0)
+
+
+def roll(a: Any, shift: Any, axis: Any = None) -> Any:
+    """The elements moved `shift` places along an axis; those that leave come in at the other end.
+
+    The shifts are integers, or tuples of them with as many axes; without an axis the array is rolled flat.
+    """
+    s = type_of(a, "roll").shape
+    if axis is None:
+        return ops.reshape(roll(ravel(a), shift, 0), shape=s)
+    axes = order_of(axis, len(s), "roll") if isinstance(axis, tuple | list) else (axis_of(axis, len(s), "roll"),)
+    shifts = tuple(shift) if isinstance(shift, tuple | list) else (shift,) * len(axes)
+    if len(axes) == 1 and len(shifts) > 1:
+        axes = axes * len(shifts)
+    if len(shifts) != len(axes):
+        raise ValueError(f"roll: {len(shifts)} shifts for {len(axes)} axes {here()}. Give as many of each.")
+    a = array_like(a, "roll")
+    for by, i in zip(shifts, axes, strict=True):
+        k = integer(by, "roll", "shift") % s[i] if s[i] else 0
+        if k:
+            a = ops.concatenate(_part(a, s, i, s[i] - k, s[i]), _part(a, s, i, 0, s[i] - k), axis=i)
+    return a
+
+
+def rot90(m: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
+    """The array turned by 90 degrees `k` times, from the first of two axes towards the second."""
+    i, j = order_of(axes, ndim(m), "rot90")
+    if i == j:
+        raise ValueError(f"rot90: axes {tuple(axes)} are one {here()}. Name two.")
+    k = integer(k, "rot90", "k") % 4
+    if k == 2:
+        return flip(m, (i, j))
+    if k == 1:
+        return swapaxes(flip(m, j), i, j)
+    return flip(swapaxes(m, i, j), j) if k == 3 else array_like(m, "rot90")
+
+
+def tile(A: Any, reps: Any) -> Any:
+    """The array repeated whole, `reps` times along each axis."""
+    s, times = type_of(A, "tile").shape, shape_of(reps, "tile")
+    n = builtins.max(len(s), len(times))
+    s, times = (1,) * (n - len(s)) + s, (1,) * (n - len(times)) + times
+    apart = tuple(x for size in s for x in (1, size))
+    together = tuple(x for pair in zip(times, s, strict=True) for x in pair)
+    x = ops.broadcast_in_dim(ops.reshape(A, shape=apart), shape=together, dims=tuple(range(2 * n)))
+    return ops.reshape(x, shape=tuple(t * size for t, size in zip(times, s, strict=True)))
+
+
+def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length: int | None = None) -> Any:
+    """Each element repeated along an axis, of the flattened array by default.
+
+    `repeats` is an integer, or integers with concrete values, one an element along the axis.
+    """
+    refuse("repeat", total_repeat_length=total_repeat_length)
+    if axis is None:
+        a, axis = ravel(a), 0
+    s = type_of(a, "repeat").shape
+    i = axis_of(axis, len(s), "repeat")
+    if not isinstance(repeats, tuple | list) and not np.ndim(repeats):
+        n = integer(repeats, "repeat", "repeats")
+        x = ops.broadcast_in_dim(
+            a, shape=(*s[: i + 1], n, *s[i + 1 :]), dims=(*range(i + 1), *range(i + 2, len(s) + 1))
+        )
+        return ops.reshape(x, shape=(*s[:i], s[i] * n, *s[i + 1 :]))
+    counts = np.asarray(repeats)
+    if counts.shape not in ((1,), (s[i],)) or counts.dtype.kind not in "iu":
+        raise ValueError(f"repeat: {s[i]} elements along axis {i}, {describe(repeats)} repeats {here()}. Give one an element.")
+    return ops.take(a, np.repeat(np.arange(s[i]), counts), axis=i)
+
+
+# -- diagonals
+
+
+def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The diagonals along two axes, as a new last axis."""
+    s = type_of(a, "diagonal").shape
+    if len(s) < 2:
+        raise ValueError(f"diagonal: an array of shape {s} has no two axes {here()}. Use diag to make a matrix.")
+    i, j = axis_of(axis1, len(s), "diagonal"), axis_of(axis2, len(s), "diagonal")
+    k = integer(offset, "diagonal", "offset")
+    if i == j:
+        raise ValueError(f"diagonal: axis1 and axis2 are both {i} {here()}. Name two axes.")
+    order = (*[x for x in range(len(s)) if x not in (i, j)], i, j)
+    if order != tuple(range(len(s))):
+        a = ops.transpose(a, axes=order)
+    outer, n, m = tuple(s[x] for x in order[:-2]), s[i], s[j]
+    count = builtins.max(builtins.min(n + builtins.min(k, 0), m - builtins.max(k, 0)), 0)
+    # In memory, neighbours on a diagonal are one row and one column apart.
+    first = k if k >= 0 else -k * m
+    flat = ops.reshape(a, shape=(*outer, n * m))
+    if not count:
+        return _part(flat, (*outer, n * m), len(outer), 0, 0)
+    return _part(flat, (*outer, n * m), len(outer), first, first + (count - 1) * (m + 1) + 1, m + 1)
+
+
+def diag(v: Any, k: int = 0) -> Any:
+    """The `k`-th diagonal of a matrix; of a one-dimensional array, the matrix that has it as its `k`-th diagonal."""
+    s = type_of(v, "diag").shape
+    if len(s) == 2:
+        return diagonal(v, k)
+    if len(s) != 1:
+        raise ValueError(f"diag: an array of shape {s} {here()}. Give one of one or two axes.")
+    k = integer(k, "diag", "k")
+    n, size = s[0], s[0] + builtins.abs(k)
+    if n == 0:
+        return ops.broadcast_in_dim(number_of(0, type_of(v, "diag").dtype), shape=(size, size), dims=())
+    # Each element followed by as many zeros as lie between neighbours of a diagonal in memory.
+    first = k if k >= 0 else -k * size
+    flat = ops.pad(v, 0.0, config=((first, size * size - first - (n - 1) * (size + 1) - 1, size),))
+    return ops.reshape(flat, shape=(size, size))
+
+
+def diagflat(v: Any, k: int = 0) -> Any:
+    """The matrix that has the flattened array as its `k`-th diagonal."""
+    return diag(ravel(v), k)
+
+
+# -- padding
+
+
+def _pairs(value: Any, n: int, name: str, what: str) -> list[tuple[Any, Any]]:
+    """A number, a pair, or a pair an axis, as a pair an axis."""
+    if not isinstance(value, tuple | list | np.ndarray):
+        return [(value, value)] * n
+    rows = [tuple(v) if isinstance(v, tuple | list | np.ndarray) else v for v in value]
+    if len(rows) == 1:
+        rows = [rows[0] if isinstance(rows[0], tuple) else (rows[0], rows[0])] * n
+    elif len(rows) == 2 and not isinstance(rows[0], tuple):
+        rows = [(rows[0], rows[1])] * n
+    rows = [row * 2 if isinstance(row, tuple) and len(row) == 1 else row for row in rows]
+    if len(rows) != n or any(not isinstance(row, tuple) or len(row) != 2 for row in rows):
+        raise ValueError(f"{name}: {what}={value} for {n} axes {here()}. Give a number, a pair, or a pair an axis.")
+    return rows
+
+
+_PAD_ARGUMENTS = {"constant": {"constant_values"}, "reflect": {"reflect_type"}, "symmetric": {"reflect_type"}}
+_PAD_MODES = ("constant", "empty", "edge", "reflect", "symmetric", "wrap")
+
+
+def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> Any:
+    """The array with elements added before and after, along each axis.
+
+    Args:
+      pad_width: how many: a number, a pair `(before, after)`, or a pair an axis.
+      mode: "constant" (`constant_values`, 0 by default), "empty" (zeros), "edge" (the last value), "reflect" (mirrored at
+        the last value), "symmetric" (mirrored after it), or "wrap" (from the other end).
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.pad(np.array([1, 2, 3]), (1, 2), "reflect").tolist()
+      [2, 1, 2, 3, 2, 1]
+    """
+    s = type_of(array, "pad").shape
+    if mode not in _PAD_MODES:
+        raise ValueError(f"pad: mode={mode!r} {here()}. Use one of {', '.join(_PAD_MODES)}.")
+    unknown = set(kwargs) - _PAD_ARGUMENTS.get(mode, set())
+    if unknown or kwargs.get("reflect_type", "even") != "even":
+        raise TypeError(f"pad: {', '.join(f'{k}={v!r}' for k, v in kwargs.items())} is not supported with mode={mode!r} {here()}")
+    widths = [
+        (integer(lo, "pad", "each width"), integer(hi, "pad", "each width"))
+        for lo, hi in _pairs(pad_width, len(s), "pad", "pad_width")
+    ]
+    if any(w < 0 for pair in widths for w in pair):
+        raise ValueError(f"pad: a width of {pad_width} is negative {here()}. Take a slice instead.")
+    if mode in ("constant", "empty"):
+        values = _pairs(kwargs.get("constant_values", 0), len(s), "pad", "constant_values")
+        first = values[0][0] if values else 0
+        if all(v is first or (type(v) is type(first) is int and v == first) for pair in values for v in pair):
+            return ops.pad(array, first, config=tuple((lo, hi, 0) for lo, hi in widths))
+        for i, (pair, ends) in enumerate(zip(widths, values, strict=True)):
+            for config, value in (((pair[0], 0, 0), ends[0]), ((0, pair[1], 0), ends[1])):
+                array = ops.pad(array, value, config=tuple(config if j == i else (0, 0, 0) for j in range(len(s))))
+        return array
+    array = array_like(array, "pad")
+    for i, (lo, hi) in enumerate(widths):
+        if lo or hi:
+            if not s[i]:
+                raise ValueError(f"pad: axis {i} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}")
+            array = _pad_axis(array, i, lo, hi, mode)
+    return array
+
+
+def _pad_axis(x: Any, axis: int, lo: int, hi: int, mode: str) -> Any:
+    s = x.shape
+    n = s[axis]
+    if mode == "edge" or (mode == "reflect" and n == 1):
+        ends = []
+        for at, width in ((0, lo), (n - 1, hi)):
+            wide = tuple(width if i == axis else m for i, m in enumerate(s))
+            ends.append(ops.broadcast_in_dim(_part(x, s, axis, at, at + 1), shape=wide, dims=tuple(range(len(s)))))
+        return ops.concatenate(ends[0], x, ends[1], axis=axis)
+    # The array and its continuations are periodic: whole periods side by side, then a slice of them.
+    mirrored = x if mode == "wrap" else ops.rev(x, axes=(axis,))
+    if mode == "reflect":
+        mirrored, n = _part(mirrored, s, axis, 1, n), n - 1
+    before, after = -(-lo // n), -(-hi // n)
+    # Every second copy is mirrored; that of "reflect" has the last value in common with the next one.
+    whole = x if mode != "reflect" else _part(x, s, axis, 0, n)
+    parts = []
+    for k in range(-before, after + 1):
+        if k == 0:
+            parts.append(x)
+        elif k % 2:
+            parts.append(mirrored if k > 0 or mode != "reflect" else _part(ops.rev(x, axes=(axis,)), s, axis, 0, n))
+        else:
+            parts.append(whole if k < 0 else _part(x, s, axis, 1, n + 1) if mode == "reflect" else x)
+    joined = ops.concatenate(*parts, axis=axis)
+    start = before * n - lo
+    return _part(joined, joined.shape, axis, start, start + lo + s[axis] + hi)
+
+
+# -- differences
+
+
+def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """The differences of neighbours along an axis, taken `n` times."""
+    s = type_of(a, "diff").shape
+    i = axis_of(axis, len(s), "diff")
+    ends = []
+    for end in (prepend, append):
+        if end is not None and not ndim(end):
+            end = broadcast_to(end, tuple(1 if j == i else m for j, m in enumerate(s)))
+        ends.append([] if end is None else [end])
+    if ends[0] or ends[1]:
+        a = concatenate([*ends[0], a, *ends[1]], i)
+    for _ in range(integer(n, "diff", "n")):
+        s = type_of(a, "diff").shape
+        step = ops.not_equal if type_of(a, "diff").dtype == np.bool_ else ops.sub
+        a = step(_part(a, s, i, builtins.min(1, s[i]), s[i]), _part(a, s, i, 0, builtins.max(s[i] - 1, 0)))
+    return array_like(a, "diff")
+
+
