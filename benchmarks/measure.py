@@ -26,6 +26,9 @@ BATCH_SECONDS = 0.05
 CALLS = 2_000
 """How many calls of a trivial function one sample of the call overhead consists of."""
 
+RECORDED = 100_000
+"""How many nodes a sample of recording has at least, so that each bears its share of garbage collection."""
+
 FIRST_ROUNDS = 5
 """At most how many fresh processes a side are started for a first call."""
 
@@ -216,7 +219,7 @@ class Bench:
 
         trace = tg.trace(fun)
         nodes = len(trace(*self.args))
-        count = max(1, 20_000 // nodes)
+        count = max(1, RECORDED // nodes)
 
         def sample() -> float:
             gc.collect()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from .lower import replay
 from .ops import add, broadcast_in_dim, unbroadcast
@@ -18,7 +19,7 @@ from .varying import sum_over_missing_axes
 
 def differentiable(dtype: Any) -> bool:
     """Whether values of this dtype have cotangents: floats and complex numbers do."""
-    return bool(dtype.kind in "fc" or jnp.issubdtype(dtype, jnp.inexact))
+    return isinstance(dtype, np.dtype) and bool(dtype.kind in "fc" or jnp.issubdtype(dtype, jnp.inexact))
 
 
 def backward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +19,13 @@ from .tracer import Tracer, leaked_message, state
 LONG = 3_000
 """Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
 
+ONE_OP = 20
+"""What compiling one op by itself costs, in nodes of a program compiled whole (about 1 ms each)."""
+
 CACHE_SIZE = 1_024
 """How many compiled programs are kept."""
 
+_compiled_alone: set[Any] = set()
 _programs: OrderedDict[Any, Callable[..., Any] | None] = OrderedDict()
 
 
@@ -37,18 +41,13 @@ class Step(NamedTuple):
 class History:
     """What one function's recordings have compiled so far; `explain` prints it."""
 
-    __slots__ = ("calls", "events", "hits", "last", "misses")
+    __slots__ = ("calls", "compiled", "events", "last")
 
     def __init__(self) -> None:
         self.calls = 0
-        self.hits = 0
-        self.misses = 0
-        self.events: list[str] = []
+        self.compiled = 0
+        self.events: deque[str] = deque(maxlen=50)
         self.last: tuple[Any, list[Step]] | None = None
-
-    def restless(self) -> bool:
-        """Whether the structure is new at nearly every call, so that compiling it whole is a waste."""
-        return self.misses >= 3 and self.hits < self.misses
 
 
 def run_pending(tape: Tape, outputs: Sequence[Var] | None, history: History) -> None:
@@ -82,24 +81,34 @@ def find_program(
     """The compiled call for a program of this structure, or `None` when it should run op by op."""
     known = _programs.get(key)
     if known is not None:
-        history.hits += 1
         _programs.move_to_end(key)
         return known
-    if len(nodes) > LONG:
-        return None
     seen = key in _programs
-    history.misses += 1
     if not seen:
-        history.events.append(explain_miss(key, nodes, history))
+        _programs[key] = None
+        _shrink()
+        # Ops that were compiled alone before cost nothing more: a structure that is new at every call soon
+        # runs on them. It is compiled whole when it comes a second time.
+        alone = {_alone(node) for node in nodes} - _compiled_alone
+        by_op = len(nodes) > LONG or ONE_OP * len(alone) < len(nodes)
+        history.events.append(explain_miss(key, nodes, history) + (" (run op by op)" if by_op else ""))
         history.last = (key, _steps(nodes))
-        if history.restless():
-            _programs[key] = None
-            _shrink()
+        if by_op:
             return None
+    elif len(nodes) > LONG:
+        return None
+    else:
+        history.events.append(f"{len(nodes)} nodes: seen a second time, compiled whole")
     program = fresh(optimize(Tape.of(leaves, nodes, outputs, Tape(name or "tracegrad"))))
+    history.compiled += 1
     compiled = _programs[key] = jax.jit(lower(program))
     _shrink()
     return compiled
+
+
+def _alone(node: Node) -> Any:
+    """What an op is compiled for when it runs by itself."""
+    return (node.op, tuple(node.params.items()), tuple([v.aval for v in node.inputs]))
 
 
 def _shrink() -> None:
@@ -122,6 +131,7 @@ def run_by_op(nodes: list[Node], outputs: Sequence[Var]) -> list[Any]:
                 value = v.value if v.tape is not None or v.aval.weak_type else np.asarray(v.value, v.aval.dtype)
             values.append(value)
         out = op.compiled(node.params)(*values)
+        _compiled_alone.add(_alone(node))
         if op.multiple:
             env.update(zip(node.outputs, out, strict=True))
         else:

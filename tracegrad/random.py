@@ -19,7 +19,7 @@ from . import numpy as tnp
 from .errors import describe, here
 from .op import Op
 from .ops import exp, mul, sub
-from .tape import aval_of, make_aval
+from .tape import Aval, aval_of, make_aval
 
 Shape = int | Sequence[int]
 
@@ -27,12 +27,30 @@ Shape = int | Sequence[int]
 def _shape(shape: Shape, function: str) -> tuple[int, ...]:
     try:
         return (int(shape),) if isinstance(shape, int | np.integer) else tuple(int(n) for n in shape)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(f"random.{function}: shape is {describe(shape)}, not a tuple of integers {here()}") from None
 
 
-def _dtype(dtype: Any, default: type = float) -> Any:
-    return jax.dtypes.canonicalize_dtype(default if dtype is None else dtype)
+def _dtype(dtype: Any, function: str, kind: Any = np.floating) -> Any:
+    default = int if kind is np.integer else float
+    dtype = jax.dtypes.canonicalize_dtype(default if dtype is None else dtype)
+    if not jnp.issubdtype(dtype, kind):
+        raise TypeError(f"random.{function}: dtype={dtype} {here()} is not a dtype of kind {kind.__name__}")
+    return dtype
+
+
+def _drawn(key: Aval, *others: Aval, shape: tuple[int, ...], dtype: Any, **params: Any) -> Aval:
+    """The shape rule of an op that draws numbers of a given shape and dtype."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key.ndim != (0 if typed else 1) or not (typed or key.dtype == np.uint32):
+        raise TypeError(
+            f"the first argument is {key}, not a random key. Make one with tracegrad.random.key(seed), or one of several "
+            "with tracegrad.random.split(key)."
+        )
+    for other in others:
+        if np.broadcast_shapes(other.shape, shape) != shape:
+            raise ValueError(f"an argument of shape {other.shape} does not broadcast to the shape {shape} of the result")
+    return make_aval(shape, dtype)
 
 
 # -- keys
@@ -46,9 +64,9 @@ _fold_in = Op("random_fold_in", lambda key, data: jax.random.fold_in(key, data))
 
 def _seed(seed: Any) -> Any:
     """A Python integer of any size as JAX takes it: 64 bits of it, or its lowest 32 without the x64 flag."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
+    if not isinstance(seed, int):
         return seed
-    wide = int(seed) & 0xFFFF_FFFF_FFFF_FFFF
+    wide = seed & 0xFFFF_FFFF_FFFF_FFFF
     if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         return np.uint32(wide & 0xFFFF_FFFF)
     return np.uint64(wide).astype(np.int64)
@@ -126,6 +144,7 @@ _uniform = Op(
         lambda ct, out, key, lo, hi, *, shape, dtype: mul(ct, sub(1.0, _share(key, shape, dtype))),
         lambda ct, out, key, lo, hi, *, shape, dtype: mul(ct, _share(key, shape, dtype)),
     ),
+    shape=_drawn,
 )
 # With F the normal distribution function, x solves F(x) = (1 - u) F(lower) + u F(upper): differentiate that.
 _truncated_normal = Op(
@@ -142,10 +161,18 @@ _truncated_normal = Op(
 _normal = Op(
     "random_normal",
     lambda key, *, shape, dtype: jax.random.normal(key, shape, dtype),
-    shape=lambda key, *, shape, dtype: make_aval(shape, dtype),
+    shape=_drawn,
 )
-_exponential = Op("random_exponential", lambda key, *, shape, dtype: jax.random.exponential(key, shape, dtype))
-_gumbel = Op("random_gumbel", lambda key, *, shape, dtype, mode: jax.random.gumbel(key, shape, dtype, mode))
+_exponential = Op(
+    "random_exponential",
+    lambda key, *, shape, dtype: jax.random.exponential(key, shape, dtype),
+    shape=_drawn,
+)
+_gumbel = Op(
+    "random_gumbel",
+    lambda key, *, shape, dtype, mode: jax.random.gumbel(key, shape, dtype, mode),
+    shape=_drawn,
+)
 
 
 def uniform(key: Any, shape: Shape = (), dtype: Any = None, minval: Any = 0.0, maxval: Any = 1.0) -> Any:
@@ -166,7 +193,7 @@ def uniform(key: Any, shape: Shape = (), dtype: Any = None, minval: Any = 0.0, m
       >>> bool((x >= 2).all() and (x < 4).all())
       True
     """
-    return _uniform(key, minval, maxval, shape=_shape(shape, "uniform"), dtype=_dtype(dtype))
+    return _uniform(key, minval, maxval, shape=_shape(shape, "uniform"), dtype=_dtype(dtype, "uniform"))
 
 
 def normal(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
@@ -182,7 +209,7 @@ def normal(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
       >>> random.normal(random.key(0), (2, 3)).shape
       (2, 3)
     """
-    return _normal(key, shape=_shape(shape, "normal"), dtype=_dtype(dtype))
+    return _normal(key, shape=_shape(shape, "normal"), dtype=_dtype(dtype, "normal", np.inexact))
 
 
 def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None = None, dtype: Any = None) -> Any:
@@ -201,7 +228,7 @@ def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None = Non
       True
     """
     shape = None if shape is None else _shape(shape, "truncated_normal")
-    return _truncated_normal(key, lower, upper, shape=shape, dtype=_dtype(dtype))
+    return _truncated_normal(key, lower, upper, shape=shape, dtype=_dtype(dtype, "truncated_normal"))
 
 
 def exponential(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
@@ -212,7 +239,7 @@ def exponential(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
       >>> bool(random.exponential(random.key(0)) >= 0)
       True
     """
-    return _exponential(key, shape=_shape(shape, "exponential"), dtype=_dtype(dtype))
+    return _exponential(key, shape=_shape(shape, "exponential"), dtype=_dtype(dtype, "exponential"))
 
 
 def gumbel(key: Any, shape: Shape = (), dtype: Any = None, mode: str | None = None) -> Any:
@@ -229,7 +256,7 @@ def gumbel(key: Any, shape: Shape = (), dtype: Any = None, mode: str | None = No
       >>> random.gumbel(random.key(0), (2, 3)).shape
       (2, 3)
     """
-    return _gumbel(key, shape=_shape(shape, "gumbel"), dtype=_dtype(dtype), mode=mode)
+    return _gumbel(key, shape=_shape(shape, "gumbel"), dtype=_dtype(dtype, "gumbel"), mode=mode)
 
 
 # -- booleans and integers
@@ -243,6 +270,7 @@ _categorical = Op(
 _randint = Op(
     "random_randint",
     lambda key, minval, maxval, *, shape, dtype: jax.random.randint(key, shape, minval, maxval, dtype),
+    shape=_drawn,
 )
 _choice = Op(
     "random_choice",
@@ -310,7 +338,7 @@ def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Any = None)
       >>> sorted(set(random.randint(random.key(0), (100,), 0, 3).tolist()))
       [0, 1, 2]
     """
-    return _randint(key, minval, maxval, shape=_shape(shape, "randint"), dtype=_dtype(dtype, int))
+    return _randint(key, minval, maxval, shape=_shape(shape, "randint"), dtype=_dtype(dtype, "randint", np.integer))
 
 
 def choice(

@@ -45,14 +45,12 @@ def explain(fun: Callable[..., Any]) -> str:
       >>> def f(x): return x * x
       >>> _ = tg.grad(f)(2.0), tg.grad(f)(3.0)
       >>> print(tg.explain(f))
-      f: 2 calls, 1 compiled
-        1. 4 nodes: first recording
+      f: calls: 2, compiled: 1
+        - 4 nodes: first recording
     """
     history = history_of(fun)
-    lines = [f"{name_of(fun)}: {history.calls} calls, {len(history.events)} compiled"]
-    if history.restless():
-        lines[0] += "; its structure changes from call to call, so it runs op by op"
-    return "\n".join(lines + [f"  {i}. {event}" for i, event in enumerate(history.events, 1)])
+    lines = [f"{name_of(fun)}: calls: {history.calls}, compiled: {history.compiled}"]
+    return "\n".join(lines + [f"  - {event}" for event in history.events])
 
 
 def _is_array(x: Any) -> bool:

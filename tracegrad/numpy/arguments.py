@@ -136,9 +136,7 @@ def refuse(name: str, **arguments: Any) -> None:
     """Raises for arguments of NumPy's that are taken only with their default, such as `out`."""
     for key, value in arguments.items():
         if value is not None:
-            remedy = (
-                f"Arrays are never changed in place: write `x = {name}(...)`." if key == "out" else "Leave it out."
-            )
+            remedy = f"Arrays are never changed in place: write `x = {name}(...)`." if key == "out" else "Leave it out."
             raise TypeError(f"{name}: the argument {key}={describe(value)} is not supported {here()}. {remedy}")
 
 
@@ -146,7 +144,7 @@ def array_like(x: Any, name: str) -> Any:
     """`x` as something with a shape that is recorded if a tape is recording: numbers become arrays."""
     from .creation import asarray
 
-    return x if type(x) is Tracer or isinstance(x, jax.Array) and state.tape is None else asarray(x)
+    return x if type(x) is Tracer or (isinstance(x, jax.Array) and state.tape is None) else asarray(x)
 
 
 __all__ = [

@@ -342,3 +342,10 @@ def indices(dimensions: Sequence[int], dtype: Any = int, sparse: bool = False) -
         return tuple(ops.iota(dtype=dtype, shape=s, axis=i) for i, s in enumerate(shapes))
     grids = [ops.iota(dtype=dtype, shape=(1, *dimensions), axis=i + 1) for i in range(n)]
     return ops.concatenate(*grids, axis=0) if grids else zeros((0,), dtype)
+
+
+__all__ = [
+    "arange", "array", "asarray", "astype", "copy", "empty", "empty_like", "eye", "full", "full_like", "geomspace",
+    "identity", "indices", "linspace", "logspace", "meshgrid", "ones", "ones_like", "tri", "tril", "tril_indices",
+    "triu", "triu_indices", "zeros", "zeros_like",
+]  # fmt: skip

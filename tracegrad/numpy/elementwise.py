@@ -12,6 +12,8 @@ from .. import ops
 from ..errors import describe, here
 from ..ops import (
     abs_ as abs,
+)
+from ..ops import (
     add,
     arccos,
     arccosh,
@@ -30,7 +32,6 @@ from ..ops import (
     copysign,
     cos,
     cosh,
-    div as divide,
     equal,
     exp,
     exp2,
@@ -58,11 +59,8 @@ from ..ops import (
     logaddexp2,
     maximum,
     minimum,
-    mul as multiply,
-    neg as negative,
     nextafter,
     not_equal,
-    population_count as bitwise_count,
     real,
     reciprocal,
     remainder,
@@ -74,10 +72,24 @@ from ..ops import (
     sinh,
     sqrt,
     square,
-    sub as subtract,
     tan,
     tanh,
     trunc,
+)
+from ..ops import (
+    div as divide,
+)
+from ..ops import (
+    mul as multiply,
+)
+from ..ops import (
+    neg as negative,
+)
+from ..ops import (
+    population_count as bitwise_count,
+)
+from ..ops import (
+    sub as subtract,
 )
 from .arguments import array_like, common_type, dtype_of, inexact, integer, is_inexact, literal, refuse, type_of
 
@@ -119,7 +131,9 @@ def power(x1: Any, x2: Any, /) -> Any:
         if aval.dtype.kind == "b":
             x1 = ops.astype(x1, dtype=dtype_of(int))
         elif x2 < 0 and not is_inexact(aval.dtype):
-            raise TypeError(f"power: integers ({aval}) to the power {x2} {here()}. Write {float(x2)}, or convert to float.")
+            raise TypeError(
+                f"power: integers ({aval}) to the power {x2} {here()}. Write {float(x2)}, or convert to float."
+            )
         return ops.integer_pow(x1, n=x2)
     if kind is float:
         aval = type_of(x1, "power")
@@ -377,3 +391,20 @@ def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, 
     if not is_inexact(type_of(x, "nan_to_num").dtype):
         return array_like(x, "nan_to_num")
     return ops.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+__all__ = [
+    "abs", "absolute", "acos", "acosh", "add", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh",
+    "arctan", "arctan2", "arctanh", "argwhere", "around", "array_equal", "asin", "asinh", "atan", "atan2", "atanh",
+    "bitwise_and", "bitwise_count", "bitwise_invert", "bitwise_left_shift", "bitwise_not", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "cbrt", "ceil", "clip", "conj", "conjugate", "copysign", "cos", "cosh",
+    "deg2rad", "degrees", "divide", "divmod", "equal", "exp", "exp2", "expm1", "fabs", "fix", "flatnonzero",
+    "float_power", "floor", "floor_divide", "fmax", "fmin", "fmod", "greater", "greater_equal", "heaviside",
+    "hypot", "imag", "invert", "isclose", "iscomplex", "iscomplexobj", "isfinite", "isinf", "isnan", "isneginf",
+    "isposinf", "isreal", "isrealobj", "ldexp", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2",
+    "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum",
+    "mod", "modf", "multiply", "nan_to_num", "negative", "nextafter", "nonzero", "not_equal", "positive", "pow",
+    "power", "rad2deg", "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "select",
+    "sign", "signbit", "sin", "sinc", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "true_divide", "trunc",
+    "where",
+]  # fmt: skip

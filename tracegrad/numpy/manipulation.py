@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,7 +77,7 @@ def reshape(a: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -
 
 def ravel(a: Any, order: str = "C") -> Any:
     """The elements in one axis."""
-    return reshape(a, (type_of(a, "ravel").size,), order)
+    return reshape(a, (math.prod(type_of(a, "ravel").shape),), order)
 
 
 def transpose(a: Any, axes: Any = None) -> Any:
@@ -106,7 +105,9 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Any:
     src = order_of(source if isinstance(source, tuple | list) else (source,), n, "moveaxis")
     dst = order_of(destination if isinstance(destination, tuple | list) else (destination,), n, "moveaxis")
     if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
-        raise ValueError(f"moveaxis: source {source} and destination {destination} {here()}: give as many of each, no two alike")
+        raise ValueError(
+            f"moveaxis: source {source} and destination {destination} {here()}: give as many of each, no two alike"
+        )
     order = [i for i in range(n) if i not in src]
     for d, s in sorted(zip(dst, src, strict=True)):
         order.insert(d, s)
@@ -257,7 +258,10 @@ def dstack(tup: Any, *, dtype: Any = None) -> Any:
 def column_stack(tup: Any) -> Any:
     """One-dimensional arrays as columns, and matrices as they are, joined along the second axis."""
     avals = types_of(tup, "column_stack")
-    return concatenate([ops.reshape(x, shape=(a.size, 1)) if a.ndim < 2 else x for x, a in zip(tup, avals, strict=True)], 1)
+    columns = [
+        ops.reshape(x, shape=(math.prod(a.shape), 1)) if a.ndim < 2 else x for x, a in zip(tup, avals, strict=True)
+    ]
+    return concatenate(columns, 1)
 
 
 def append(arr: Any, values: Any, axis: int | None = None) -> Any:
@@ -424,7 +428,9 @@ def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length
         return ops.reshape(x, shape=(*s[:i], s[i] * n, *s[i + 1 :]))
     counts = np.asarray(repeats)
     if counts.shape not in ((1,), (s[i],)) or counts.dtype.kind not in "iu":
-        raise ValueError(f"repeat: {s[i]} elements along axis {i}, {describe(repeats)} repeats {here()}. Give one an element.")
+        raise ValueError(
+            f"repeat: {s[i]} elements along axis {i}, {describe(repeats)} repeats {here()}. Give one an element."
+        )
     return ops.take(a, np.repeat(np.arange(s[i]), counts), axis=i)
 
 
@@ -515,7 +521,9 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
         raise ValueError(f"pad: mode={mode!r} {here()}. Use one of {', '.join(_PAD_MODES)}.")
     unknown = set(kwargs) - _PAD_ARGUMENTS.get(mode, set())
     if unknown or kwargs.get("reflect_type", "even") != "even":
-        raise TypeError(f"pad: {', '.join(f'{k}={v!r}' for k, v in kwargs.items())} is not supported with mode={mode!r} {here()}")
+        raise TypeError(
+            f"pad: {', '.join(f'{k}={v!r}' for k, v in kwargs.items())} is not supported with mode={mode!r} {here()}"
+        )
     widths = [
         (integer(lo, "pad", "each width"), integer(hi, "pad", "each width"))
         for lo, hi in _pairs(pad_width, len(s), "pad", "pad_width")
@@ -549,22 +557,17 @@ def _pad_axis(x: Any, axis: int, lo: int, hi: int, mode: str) -> Any:
             wide = tuple(width if i == axis else m for i, m in enumerate(s))
             ends.append(ops.broadcast_in_dim(_part(x, s, axis, at, at + 1), shape=wide, dims=tuple(range(len(s)))))
         return ops.concatenate(ends[0], x, ends[1], axis=axis)
-    # The array and its continuations are periodic: whole periods side by side, then a slice of them.
+    # Copies side by side, every second one mirrored, then a slice of them. The copies of "reflect" share an end.
     mirrored = x if mode == "wrap" else ops.rev(x, axes=(axis,))
-    if mode == "reflect":
-        mirrored, n = _part(mirrored, s, axis, 1, n), n - 1
+    shared = 1 if mode == "reflect" else 0
+    n -= shared
+
+    def copy(k: int) -> Any:
+        one = mirrored if k % 2 else x
+        return one if k == 0 or not shared else _part(one, s, axis, int(k > 0), n + int(k > 0))
+
     before, after = -(-lo // n), -(-hi // n)
-    # Every second copy is mirrored; that of "reflect" has the last value in common with the next one.
-    whole = x if mode != "reflect" else _part(x, s, axis, 0, n)
-    parts = []
-    for k in range(-before, after + 1):
-        if k == 0:
-            parts.append(x)
-        elif k % 2:
-            parts.append(mirrored if k > 0 or mode != "reflect" else _part(ops.rev(x, axes=(axis,)), s, axis, 0, n))
-        else:
-            parts.append(whole if k < 0 else _part(x, s, axis, 1, n + 1) if mode == "reflect" else x)
-    joined = ops.concatenate(*parts, axis=axis)
+    joined = ops.concatenate(*[copy(k) for k in range(-before, after + 1)], axis=axis)
     start = before * n - lo
     return _part(joined, joined.shape, axis, start, start + lo + s[axis] + hi)
 
@@ -590,3 +593,10 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     return array_like(a, "diff")
 
 
+__all__ = [
+    "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "block", "broadcast_arrays",
+    "broadcast_shapes", "broadcast_to", "column_stack", "concat", "concatenate", "diag", "diagflat", "diagonal",
+    "diff", "dsplit", "dstack", "expand_dims", "flip", "fliplr", "flipud", "hsplit", "hstack", "matrix_transpose",
+    "moveaxis", "ndim", "pad", "permute_dims", "ravel", "repeat", "reshape", "roll", "rollaxis", "rot90", "shape",
+    "size", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack", "vsplit", "vstack",
+]  # fmt: skip

@@ -6,4 +6,5 @@ from .shape import *
 from .linear import *
 from .reduce import *
 from .indexing import *
+from .sort import *
 from .conv import *

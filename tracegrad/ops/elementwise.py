@@ -67,6 +67,11 @@ def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
     return lax.broadcast_in_dim(x, shape, range(len(shape) - x.ndim, len(shape)))
 
 
+def _strong(x: Any) -> Any:
+    """Not weakly typed: for functions of `jax.numpy` whose weak types depend on shapes."""
+    return lax.convert_element_type(x, x.dtype)
+
+
 def broadcast_shapes(*avals: Aval) -> tuple[int, ...]:
     """The shape that operands of these types broadcast to.
 
@@ -268,7 +273,7 @@ logaddexp: Op = elementwise(
 )
 logaddexp2: Op = elementwise(
     "logaddexp2",
-    lambda x, y: lax.convert_element_type(jnp.logaddexp2(x, y), jnp.result_type(x, y)),
+    lambda x, y: _strong(jnp.logaddexp2(x, y)),
     lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(x, out))),
     lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(y, out))),
     inexact=True,
@@ -313,7 +318,7 @@ arccosh: Op = elementwise(
 arctanh: Op = elementwise("arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True)
 hypot: Op = elementwise(
     "hypot",
-    jnp.hypot,
+    lambda x, y: _strong(jnp.hypot(x, y)),
     lambda ct, out, x, y: mul(ct, div(x, where(equal(out, 0), 1.0, out))),
     lambda ct, out, x, y: mul(ct, div(y, where(equal(out, 0), 1.0, out))),
     inexact=True,

@@ -16,16 +16,17 @@ from ..errors import LeakedTracerError, TracerError, describe, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
 from ..tracer import Tracer, literal, state
-from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, where
+from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, pow_, where
 from .shape import (
     broadcast_to,
     concatenate,
     dynamic_update_slice_op,
-    full,
+    iota,
     pad,
     reshape,
     rev,
     slice_,
+    splat,
     zeros_of,
 )
 
@@ -220,8 +221,9 @@ def _scatter_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[
         ct_u = read(ct) if needs[1] else None
         if needs[1] and not unique:
             # Of several updates of one element only the one that stayed has a cotangent: each leaves its number.
-            numbers = add(iota_of(u), 1)
-            won = equal(read(write(full(x.aval.shape, 0, numbers.dtype), numbers, "set")), numbers)
+            count = math.prod(u.aval.shape)
+            numbers = add(reshape(iota(dtype=np.int32, shape=(count,), axis=0), shape=u.aval.shape), 1)
+            won = equal(read(write(splat(x.aval.shape, 0, numbers.aval.dtype), numbers, "set")), numbers)
             ct_u = where(won, ct_u, 0.0)
     elif kind == "multiply":
         ct_x = write(ct, u, "multiply") if needs[0] else None
@@ -231,7 +233,7 @@ def _scatter_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[
     else:
         # Ties share the cotangent equally.
         kept, hit = equal(x, y), equal(u, read(y))
-        one, none = full((), 1, ct.dtype), full((), 0, ct.dtype)
+        one, none = splat((), 1, ct.dtype), splat((), 0, ct.dtype)
         share = div(ct, write(where(kept, one, none), where(hit, one, none), "add"))
         ct_x = where(kept, share, 0.0)
         ct_u = where(hit, read(share), 0.0)
@@ -245,7 +247,7 @@ def _product_of_others(x: Any, u: Any, read: Callable[..., Any], write: Callable
     """
     zero = equal(u, 0)
     safe = where(zero, 1.0, u)
-    ones = full(x.aval.shape, 1, x.aval.dtype)
+    ones = splat(x.aval.shape, 1, x.aval.dtype)
     zeros = read(write(zeros_of(x), astype(zero, dtype=x.aval.dtype), "add"))
     nonzero = where(equal(zeros, 1), read(write(ones, safe, "multiply")), 0.0)
     return where(zero, nonzero, div(read(write(ones, u, "multiply")), safe))
@@ -253,13 +255,6 @@ def _product_of_others(x: Any, u: Any, read: Callable[..., Any], write: Callable
 
 scatter = Op("scatter", _scatter, _scatter_vjp, shape=_scatter_shape)
 """A copy of an array with updates at arrays of indices: `scatter(x, updates, *indices, kind=..., spec=...)`."""
-
-iota_of = Op(
-    "iota_of",
-    lambda x: lax.reshape(lax.iota(np.int32, math.prod(x.shape)), x.shape),
-    (None,),
-    shape=lambda x: make_aval(x.shape, np.dtype(np.int32)),
-)
 
 # -- from an index expression to a static window, then arrays of indices
 
@@ -274,7 +269,7 @@ class _Plan(NamedTuple):
       spec: what they mean.
       gathered: the shape of the result without the axes that `None` adds.
       shape: the shape of the result.
-      index: the expression, with lists made arrays.
+      expression: the index, with lists made arrays.
     """
 
     window: tuple[tuple[int, int, int], ...]
@@ -283,7 +278,7 @@ class _Plan(NamedTuple):
     spec: Spec | None
     gathered: tuple[int, ...]
     shape: tuple[int, ...]
-    index: tuple[Any, ...]
+    expression: tuple[Any, ...]
 
 
 _REMEDY = "Indices are integers, slices, `...`, None, and arrays of integers or booleans"
@@ -300,7 +295,7 @@ def _entry(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic | jax.Array | Tracer):
         kind = value.dtype.kind if isinstance(value.dtype, np.dtype) else "V"
         if kind == "b" or kind in "iu":
-            return int(value) if kind != "b" and isinstance(value, np.ndarray) and not value.ndim else value
+            return value[()] if isinstance(value, np.ndarray) and not value.ndim else value
         raise TypeError(f"an index has type {describe(value)} {here()}. {_REMEDY}: convert it with .astype(int).")
     try:
         return operator.index(value)
@@ -310,6 +305,8 @@ def _entry(value: Any) -> Any:
 
 def _from_list(value: Any) -> Any:
     if any(isinstance(e, Tracer) for e in value):
+        if any(isinstance(e, Tracer) and e.dtype == np.bool_ for e in value):
+            return np.asarray([bool(_concrete_mask(e)) for e in value])
         return concatenate(*[reshape(astype(e, dtype=np.int32), shape=(1,)) for e in value], axis=0)
     try:
         array = np.asarray(value)
@@ -342,7 +339,9 @@ def _bounds(s: slice, size: int) -> tuple[int, int, int]:
             "dynamic_slice(x, starts, sizes), or index with i + arange(n)."
         ) from None
     except TypeError:
-        raise TypeError(f"the bounds of a slice are {s.start}, {s.stop}, {s.step} {here()}: they must be integers") from None
+        raise TypeError(
+            f"the bounds of a slice are {s.start}, {s.stop}, {s.step} {here()}: they must be integers"
+        ) from None
     except ValueError:
         raise ValueError(f"a slice has step 0 {here()}") from None
     return start, step, len(range(start, stop, step))
@@ -350,8 +349,8 @@ def _bounds(s: slice, size: int) -> tuple[int, int, int]:
 
 def _out_of_bounds(index: Any, axis: int, shape: tuple[int, ...]) -> IndexError:
     return IndexError(
-        f"index {index} is out of bounds for axis {axis} of size {shape[axis]}, in an array of shape {shape}, {here()}. "
-        f"Indices go from {-shape[axis]} to {shape[axis] - 1}."
+        f"index {index} is out of bounds for axis {axis} of size {shape[axis]}, in an array of shape {shape}, "
+        f"{here()}. Indices go from {-shape[axis]} to {shape[axis] - 1}."
     )
 
 
@@ -373,114 +372,99 @@ def checked(index: np.ndarray[Any, Any], axis: int, shape: tuple[int, ...]) -> n
 def _plan(shape: tuple[int, ...], index: Any, check: bool = True) -> _Plan:
     """Reads an index expression. Without `check`, indices out of bounds are left to the mode of the op."""
     entries = [_entry(e) for e in index] if type(index) is tuple else [_entry(index)]
-    taken = [_axes_of(e) for e in entries]
-    count = sum(taken)
+    count = sum(map(_axes_of, entries))
     if sum(e is Ellipsis for e in entries) > 1:
         raise IndexError(f"an index has more than one `...` {here()}: leave one")
     if count > len(shape):
         raise IndexError(f"{count} indices for an array of shape {shape}, which has {len(shape)} axes, {here()}")
     if not any(e is Ellipsis for e in entries):
         entries.append(Ellipsis)
-    advanced = any(_is_advanced(e) for e in entries)
-    # As `lazy` recordings lift Python numbers: an index from data, a NumPy integer, does not recompile.
-    lazy = state.tape is not None and state.tape.lazy
+    advanced = [e for e in entries if _is_advanced(e)]
+    # The true elements of one mask are found in order, each once.
+    ordered = len(advanced) == 1 and _is_mask(advanced[0])
+    entries = _without_masks(entries, shape, len(shape) - count) if any(map(_is_mask, advanced)) else entries
+    # A NumPy integer comes from data: where Python numbers are lifted to inputs, so is it.
+    lifts = state.tape is not None and state.tape.lazy
 
     window: list[tuple[int, int, int]] = []
     kept: list[int] = []
-    dims: list[int] = []  # the result, without the axes of the indices
+    sliced: list[int] = []  # the axes of the result that slices and None give
     axes: list[int] = []
     arrays: list[Any] = []
-    known = True  # whether every index is, and is in bounds
-    first, slices_before, last, apart = -1, 0, -1, False
-    slices = 0
+    place = at = last = -1  # where the arrays of indices stand among `sliced`, and among what slices give
+    apart, known = False, True
     for position, e in enumerate(entries):
         axis = len(window)
         if e is None:
-            dims.append(1)
-            continue
-        if e is Ellipsis:
-            for n in shape[axis : axis + len(shape) - count]:
-                window.append((0, 1, n))
-                kept.append(n)
-                dims.append(n)
-                slices += 1
-            continue
-        if isinstance(e, slice):
-            window.append(_bounds(e, shape[axis]))
-            kept.append(window[-1][2])
-            dims.append(kept[-1])
-            slices += 1
-            continue
-        if first < 0:
-            first, slices_before = len(dims), slices
-        elif last != position - 1:
-            apart = True
-        last = position
-        if isinstance(e, bool):
-            arrays.append(np.zeros(int(e), np.int32))
-            axes.append(len(kept))
-            kept.append(1)
-            continue
-        n = shape[axis]
-        if isinstance(e, int | np.integer):
-            if not -n <= e < n:
-                if check:
-                    raise _out_of_bounds(e, axis, shape)
-            elif not (lazy and isinstance(e, np.integer)):
-                window.append((int(e) % n, 1, 1))
-                continue
-            else:
-                e = type(e)(e % n) if e >= 0 else np.int32(e + n)
-            known = known and check
-            arrays.append(np.asarray(e))
-            axes.append(len(kept))
-            kept.append(n)
-            window.append((0, 1, n))
-            continue
-        parts = [e]
-        if e.dtype == np.bool_:
-            mask = _concrete_mask(e)
-            for i, (m, n) in enumerate(zip(mask.shape, shape[axis:], strict=False)):
-                if m != n:
-                    raise IndexError(
-                        f"a boolean index of shape {mask.shape} does not fit an array of shape {shape}: axis {axis + i} "
-                        f"has size {n}, the index {m} {here()}"
-                    )
-            parts = list(np.nonzero(mask)) if mask.ndim else [np.zeros(int(mask), np.int32)]
-            if not mask.ndim:
-                arrays.append(parts[0])
+            sliced.append(1)
+        elif e is Ellipsis or isinstance(e, slice):
+            unnamed = shape[axis : axis + len(shape) - count]
+            new = [(0, 1, n) for n in unnamed] if e is Ellipsis else [_bounds(e, shape[axis])]
+            window += new
+            kept += [n for _, _, n in new]
+            sliced += [n for _, _, n in new]
+        else:
+            # Integers among arrays of indices count as such, for where the result has their axes.
+            if place < 0:
+                place, at = len(sliced), len(kept) - len(axes)
+            elif last != position - 1:
+                apart = True
+            last = position
+            if isinstance(e, bool):
                 axes.append(len(kept))
+                arrays.append(np.zeros(int(e), np.int32))
                 kept.append(1)
                 continue
-        for part in parts:
-            axis = len(window)
-            if isinstance(part, np.ndarray) and check:
-                part = checked(part, axis, shape)
-            elif e is part:
+            n = shape[axis]
+            if isinstance(e, int | np.integer) and -n <= e < n:
+                if not (lifts and isinstance(e, np.integer)):
+                    window.append((int(e) % n, 1, 1))
+                    continue
+                e = np.int64(int(e) % n) if n > 2**31 else np.int32(int(e) % n)
+            elif isinstance(e, int | np.integer | np.ndarray) and check:
+                e = checked(np.asarray(e), axis, shape)
+            elif isinstance(e, int):
+                e, known = np.asarray(e), False
+            else:
                 known = False
-            arrays.append(part)
+            window.append((0, 1, n))
             axes.append(len(kept))
-            kept.append(shape[axis])
-            window.append((0, 1, shape[axis]))
-
-    whole = tuple(entries)
+            arrays.append(e)
+            kept.append(n)
     if not arrays:
-        return _Plan(tuple(window), tuple(kept), [], None, tuple(kept), tuple(dims), whole)
-    at, place = (0, 0) if apart and advanced else (slices_before, first)
-    mask_only = sum(_is_advanced(e) for e in entries) == 1 and known and any(_is_mask(e) for e in entries)
-    spec = Spec(
-        tuple(axes), at, mode="promise_in_bounds" if known else "clip",
-        unique=mask_only or not advanced, sorted=mask_only,
-    )  # fmt: skip
+        return _Plan(tuple(window), tuple(kept), [], None, tuple(kept), tuple(sliced), tuple(entries))
+    if apart and advanced:
+        place = at = 0
+    mode = "promise_in_bounds" if known else "clip"
+    spec = Spec(tuple(axes), at, mode=mode, unique=ordered or not advanced, sorted=ordered)
     try:
         gathered = spec.result(kept, arrays)
     except ValueError:
         shapes = ", ".join(str(a.shape) for a in arrays)
         raise IndexError(f"indices of shapes {shapes} do not broadcast together {here()}") from None
     wide = gathered[at : at + len(gathered) - len(kept) + len(axes)]
-    return _Plan(
-        tuple(window), tuple(kept), arrays, spec, gathered, (*dims[:place], *wide, *dims[place:]), whole
-    )  # fmt: skip
+    result = (*sliced[:place], *wide, *sliced[place:])
+    return _Plan(tuple(window), tuple(kept), arrays, spec, gathered, result, tuple(entries))
+
+
+def _without_masks(entries: list[Any], shape: tuple[int, ...], unnamed: int) -> list[Any]:
+    """The entries with the indices of its true elements for each boolean array; `...` is for `unnamed` axes."""
+    result: list[Any] = []
+    axis = 0
+    for e in entries:
+        if _is_mask(e):
+            mask = _concrete_mask(e)
+            for i, (m, n) in enumerate(zip(mask.shape, shape[axis:], strict=False)):
+                if m != n:
+                    raise IndexError(
+                        f"a boolean index of shape {mask.shape} does not fit an array of shape {shape}: axis "
+                        f"{axis + i} has size {n}, the index {m} {here()}"
+                    )
+            result += np.nonzero(mask) if mask.ndim else [bool(mask)]
+        else:
+            result.append(e)
+        axis += unnamed if e is Ellipsis else _axes_of(e)
+    return result
 
 
 def _axes_of(entry: Any) -> int:
@@ -542,7 +526,7 @@ def _write_window(x: Any, new: Any, window: tuple[tuple[int, int, int], ...], ad
     padded = pad(new, literal(0), config=config)
     if adds:
         return add(x, padded)
-    inside = pad(full(new.shape, True, np.dtype(np.bool_)), literal(False), config=config)
+    inside = pad(splat(new.shape, True, np.dtype(np.bool_)), literal(False), config=config)
     return where(inside, padded, x)
 
 
@@ -551,9 +535,9 @@ def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _read(x: Any, plan: _Plan, spec: Spec | None) -> Any:
-    x = _reshaped(_read_window(x, plan.window), plan.kept)
+    x = _read_window(x, plan.window)
     if spec is not None:
-        x = gather(x, *plan.indices, spec=spec)
+        x = gather(_reshaped(x, plan.kept), *plan.indices, spec=spec)
     return _reshaped(x, plan.shape)
 
 
@@ -579,7 +563,7 @@ def getitem(x: Any, index: Any) -> Any:
         x = jnp.asarray(x)
         if any(isinstance(e, jax.core.Tracer) for e in (index if type(index) is tuple else (index,))):
             return x[index]
-        return x[_plan(x.shape, index).index]
+        return x[_plan(x.shape, index).expression]
     if not hasattr(x, "shape"):
         x = np.asarray(x)
     plan = _plan(x.shape, index)
@@ -644,7 +628,7 @@ class _Place:
 
     def subtract(self, values: Any, **options: Any) -> Any:
         """`x[index] -= values`."""
-        return self._update("add", neg(values), options)
+        return self._update("add", neg(self._cast(values)), options)
 
     def multiply(self, values: Any, **options: Any) -> Any:
         """`x[index] *= values`."""
@@ -658,8 +642,6 @@ class _Place:
 
     def power(self, values: Any, **options: Any) -> Any:
         """`x[index] **= values`."""
-        from .elementwise import pow_
-
         return pow_(self.x, self._ones().multiply(values, **options))
 
     def min(self, values: Any, **options: Any) -> Any:
@@ -676,22 +658,16 @@ class _Place:
 
     def get(self, *, fill_value: Any = None, **options: Any) -> Any:
         """`x[index]`; with `mode="fill"`, `fill_value` (NaN by default) where the index is out of bounds."""
-        plan, spec = self._plan(options, "clip")
+        plan, spec = self._plan(_options(options), "clip")
         if spec is not None and spec.mode == "fill":
             spec = spec._replace(fill=fill_of(fill_value))
         return _read(self.x, plan, spec)
 
     def _ones(self) -> _Place:
-        return _Place(full(self.x.shape, 1, aval_of(self.x).dtype), self.index)
+        return _Place(splat(self.x.shape, 1, aval_of(self.x).dtype), self.index)
 
-    def _plan(self, options: dict[str, Any], default: str) -> tuple[_Plan, Spec | None]:
-        mode = mode_of(options.pop("mode", None))
-        is_sorted, unique = options.pop("indices_are_sorted", False), options.pop("unique_indices", False)
-        if options:
-            raise TypeError(
-                f"unknown option {next(iter(options))!r} of x.at[...] {here()}: "
-                "there are mode, indices_are_sorted, unique_indices and, for get, fill_value"
-            )
+    def _plan(self, options: tuple[str | None, bool, bool], default: str) -> tuple[_Plan, Spec | None]:
+        mode, is_sorted, unique = options
         plan = _plan(self.x.shape, self.index, check=mode is None)
         spec = plan.spec
         if spec is None:
@@ -702,8 +678,8 @@ class _Place:
             unique=spec.unique or unique,
         )
 
-    def _update(self, kind: str, values: Any, options: dict[str, Any]) -> Any:
-        x = self.x
+    def _update(self, kind: str, values: Any, given: dict[str, Any]) -> Any:
+        x, options = self.x, _options(given)
         values = self._cast(values)
         mask = self.index[0] if type(self.index) is tuple and len(self.index) == 1 else self.index
         if isinstance(mask, np.ndarray | jax.Array | Tracer) and mask.dtype == np.bool_:
@@ -713,7 +689,7 @@ class _Place:
                 values = broadcast_to(values, x.shape[mask.ndim :])
                 chosen = reshape(mask, shape=(*mask.shape, *(1,) * rest)) if rest else mask
                 return where(chosen, _BINARY[kind](x, values), x)
-        plan, spec = self._plan(dict(options), "fill")
+        plan, spec = self._plan(options, "fill")
         try:
             np.broadcast_shapes(values.shape, plan.shape)
             values = broadcast_to(values, plan.shape) if values.shape != plan.shape else values
@@ -737,12 +713,22 @@ class _Place:
         if isinstance(values, list | tuple):
             values = np.asarray(values)
         to, aval = aval_of(self.x), aval_of(values)
+        if aval.dtype == to.dtype and hasattr(values, "ndim"):
+            return values
         if _KINDS.index(_kind(aval.dtype)) > _KINDS.index(_kind(to.dtype)):
             raise TypeError(
                 f"values of dtype {aval.dtype} were put into an array of dtype {to.dtype} {here()}: "
-                f"convert one of them with .astype"
+                "convert one of them with .astype"
             )
-        return astype(values, dtype=to.dtype) if aval.dtype != to.dtype or not hasattr(values, "ndim") else values
+        return astype(values, dtype=to.dtype)
+
+
+def _options(given: dict[str, Any]) -> tuple[str | None, bool, bool]:
+    names = ("mode", "indices_are_sorted", "unique_indices")
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r} of x.at[...] {here()}: there are {', '.join(names)}")
+    return mode_of(given.get(names[0])), bool(given.get(names[1])), bool(given.get(names[2]))
 
 
 _BINARY: dict[str, Callable[..., Any]] = {
@@ -759,7 +745,13 @@ def _kind(dtype: Any) -> Any:
     return next(kind for kind in _KINDS if jnp.issubdtype(dtype, kind))
 
 
-_MODES = {"clip": "clip", "fill": "fill", "drop": "fill", "fill_or_drop": "fill", "promise_in_bounds": "promise_in_bounds"}  # fmt: skip
+_MODES = {
+    "clip": "clip",
+    "fill": "fill",
+    "drop": "fill",
+    "fill_or_drop": "fill",
+    "promise_in_bounds": "promise_in_bounds",
+}
 
 
 def mode_of(mode: Any) -> str | None:
@@ -782,11 +774,15 @@ def fill_of(value: Any) -> int | float | None:
 # -- reading along an axis
 
 
-def _axis(axis: int, ndim: int, name: str) -> int:
+def normalize_axis(axis: int, ndim: int, name: str) -> int:
     axis = operator.index(axis)
     if not -ndim <= axis < ndim:
         raise ValueError(f"{name}: axis {axis} of an array of {ndim} axes {here()}")
     return axis % ndim
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return aval_of(x).shape
 
 
 def _indices(x: Any, indices: Any, axis: int, name: str, mode: Any) -> tuple[Any, str]:
@@ -839,7 +835,7 @@ def take(
     x = x if hasattr(x, "shape") else np.asarray(x)
     if axis is None:
         x, axis = _reshaped(x, (math.prod(x.shape),)), 0
-    axis = _axis(axis, x.ndim, "take")
+    axis = normalize_axis(axis, x.ndim, "take")
     indices, mode = _indices(x, indices, axis, "take", mode)
     spec = Spec((axis,), axis, mode=mode, fill=fill_of(fill_value), unique=unique_indices, sorted=indices_are_sorted)
     return gather(x, indices, spec=spec)
@@ -863,9 +859,9 @@ def take_along_axis(
     x = x if hasattr(x, "shape") else np.asarray(x)
     if axis is None:
         x, axis = _reshaped(x, (math.prod(x.shape),)), 0
-    axis = _axis(axis, x.ndim, "take_along_axis")
+    axis = normalize_axis(axis, x.ndim, "take_along_axis")
     indices, mode = _indices(x, indices, axis, "take_along_axis", mode)
-    shape = np.shape(indices)
+    shape = _shape(indices)
     if len(shape) != x.ndim:
         raise ValueError(
             f"take_along_axis: indices of shape {shape} for an array of shape {x.shape} {here()}: "
@@ -912,16 +908,16 @@ def pick(x: Any, index: Any, axis: int = -1) -> Any:
       [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
     x = x if hasattr(x, "shape") else np.asarray(x)
-    axis = _axis(axis, x.ndim, "pick")
+    axis = normalize_axis(axis, x.ndim, "pick")
     index, mode = _indices(x, index, axis, "pick", None)
     others = [a for a in range(x.ndim) if a != axis]
     wide = tuple(x.shape[a] for a in others)
-    if np.shape(index) != wide:
+    if _shape(index) != wide:
         try:
             index = broadcast_to(index, wide)
         except ValueError:
             raise ValueError(
-                f"pick: an index of shape {np.shape(index)} does not fit an array of shape {x.shape} without axis "
+                f"pick: an index of shape {_shape(index)} does not fit an array of shape {x.shape} without axis "
                 f"{axis}, {wide}, {here()}"
             ) from None
     return gather(x, index, spec=Spec((axis,), batch=tuple((a, i) for i, a in enumerate(others)), mode=mode))

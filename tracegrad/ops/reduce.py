@@ -281,10 +281,6 @@ def _log_softmax(x: Any, *, axis: int) -> Any:
 log_softmax = Op(
     "log_softmax",
     _log_softmax,
-    (
-        lambda ct, out, x, *, axis: sub(
-            ct, mul(exp(out), restore_axes(reduce_sum(ct, axes=(axis,)), x.shape, (axis,)))
-        ),
-    ),
+    (lambda ct, out, x, *, axis: sub(ct, mul(exp(out), restore_axes(reduce_sum(ct, axes=(axis,)), x.shape, (axis,)))),),
     shape=lambda x, *, axis: x,
 )

@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from ..op import Op
-from ..tape import Aval, Node, make_aval
+from ..tape import Aval, Node, aval_of, make_aval
+from ..tracer import Literal
 from .elementwise import astype, sub
 
 
@@ -69,9 +70,9 @@ broadcast_in_dim: Op = Op(
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
     """`x` in this shape, as NumPy broadcasts: axes are matched from the right."""
-    ndim = np.ndim(x)
+    ndim = aval_of(x).ndim
     if ndim > len(shape):
-        raise ValueError(f"cannot broadcast an array of shape {np.shape(x)} to {shape}: it has more axes")
+        raise ValueError(f"cannot broadcast an array of shape {aval_of(x).shape} to {shape}: it has more axes")
     return broadcast_in_dim(x, shape=shape, dims=tuple(range(len(shape) - ndim, len(shape))))
 
 
@@ -142,9 +143,7 @@ def _unpad(ct: Any, config: tuple[tuple[int, int, int], ...], shape: tuple[int, 
         ct = pad(ct, 0.0, config=tuple((max(-lo, 0), max(-hi, 0), 0) for lo, hi, _ in config))
         config = tuple((max(lo, 0), max(hi, 0), inner) for lo, hi, inner in config)
     start = tuple(lo for lo, _, _ in config)
-    limit = tuple(
-        lo + ((n - 1) * (inner + 1) + 1 if n else 0) for n, (lo, _, inner) in zip(shape, config, strict=True)
-    )
+    limit = tuple(lo + ((n - 1) * (inner + 1) + 1 if n else 0) for n, (lo, _, inner) in zip(shape, config, strict=True))
     return slice_(ct, start=start, limit=limit, strides=tuple(inner + 1 for _, _, inner in config))
 
 
@@ -174,6 +173,109 @@ rev: Op = Op(
     (lambda ct, out, x, *, axes: rev(ct, axes=axes),),
     shape=lambda x, *, axes: x,
 )
+
+
+def splat(shape: tuple[int, ...], value: bool | int | float, dtype: Any) -> Any:
+    """An array of one number that is part of the program, while a tape records."""
+    number = Literal(make_aval((), dtype), None, value)
+    return broadcast_in_dim(number, shape=shape, dims=()) if shape else number
+
+
+def zeros_of(v: Any) -> Any:
+    """Zeros of the type of a value, while a tape records."""
+    return splat(v.aval.shape, 0.0, v.aval.dtype)
+
+
+def _dynamic_slice_shape(x: Aval, *starts: Aval, sizes: tuple[int, ...]) -> Aval:
+    _check_window(x, starts, sizes)
+    return make_aval(sizes, x.dtype, x.weak_type)
+
+
+def _check_window(x: Aval, starts: Sequence[Aval], sizes: tuple[int, ...]) -> None:
+    if len(starts) != x.ndim or len(sizes) != x.ndim:
+        raise ValueError(f"{len(starts)} starts and a window of {len(sizes)} axes for an array of shape {x.shape}")
+    if any(size > n for size, n in zip(sizes, x.shape, strict=True)):
+        raise ValueError(f"a window of shape {sizes} is larger than the array, of shape {x.shape}")
+    if any(s.ndim or s.dtype.kind not in "iu" for s in starts):
+        raise TypeError(f"starts are {', '.join(map(repr, starts))}: they must be integer scalars")
+
+
+def _dynamic_slice_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    x, *starts = node.inputs
+    return [dynamic_update_slice_op(zeros_of(x), cts[0], *starts)] + [None] * len(starts)
+
+
+dynamic_slice_op: Op = Op(
+    "dynamic_slice",
+    lambda x, *starts, sizes: lax.dynamic_slice(x, starts, sizes),
+    _dynamic_slice_vjp,
+    shape=_dynamic_slice_shape,
+)
+
+
+def _dynamic_update_slice(x: Any, update: Any, *starts: Any, adds: bool = False) -> Any:
+    if adds:
+        update = lax.add(lax.dynamic_slice(x, starts, update.shape), update)
+    return lax.dynamic_update_slice(x, update, starts)
+
+
+def _dynamic_update_slice_shape(x: Aval, update: Aval, *starts: Aval, adds: bool = False) -> Aval:
+    _check_window(x, starts, update.shape)
+    if update.dtype != x.dtype:
+        raise TypeError(f"the update has dtype {update.dtype}, the array {x.dtype}: convert one with .astype")
+    return x
+
+
+def _dynamic_update_slice_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    (ct,) = cts
+    update, *starts = node.inputs[1:]
+    ct_x = ct if node.params.get("adds") or not needs[0] else dynamic_update_slice_op(ct, zeros_of(update), *starts)
+    ct_update = dynamic_slice_op(ct, *starts, sizes=update.aval.shape) if needs[1] else None
+    return [ct_x, ct_update] + [None] * len(starts)
+
+
+dynamic_update_slice_op: Op = Op(
+    "dynamic_update_slice", _dynamic_update_slice, _dynamic_update_slice_vjp, shape=_dynamic_update_slice_shape
+)
+
+
+def dynamic_slice(x: Any, starts: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """The window of shape `sizes` that begins at `starts`, which may be traced.
+
+    A negative start counts from the end; a window that would stick out is moved inside, as in `jax.lax`.
+
+    Args:
+      x: an array.
+      starts: an integer scalar for each axis.
+      sizes: an int for each axis.
+
+    Raises:
+      ValueError: if the numbers of axes differ, or the window is larger than the array.
+
+    Example:
+      >>> import numpy as np, tracegrad as tg
+      >>> tg.ops.dynamic_slice(np.arange(5.0), [3], [2]).tolist()
+      [3.0, 4.0]
+    """
+    return dynamic_slice_op(x, *starts, sizes=tuple(map(int, sizes)))
+
+
+def dynamic_update_slice(x: Any, update: Any, starts: Sequence[Any]) -> Any:
+    """A copy of `x` with `update` in the place of the window that begins at `starts`, which may be traced.
+
+    A negative start counts from the end; a window that would stick out is moved inside, as in `jax.lax`.
+
+    Args:
+      x: an array.
+      update: an array of the dtype of `x`, with as many axes.
+      starts: an integer scalar for each axis.
+
+    Raises:
+      ValueError: if the numbers of axes differ, or the window is larger than the array.
+      TypeError: if the dtypes differ.
+    """
+    return dynamic_update_slice_op(x, update, *starts)
+
 
 # -- joining
 

@@ -1,0 +1,195 @@
+"""The tape: what it prints, what it is equal to, and what its verifier catches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+import tracegrad.numpy as tnp
+from tracegrad.ops import add, exp, mul
+from tracegrad.tape import Node, Tape, Var, make_aval
+from tracegrad.tracer import Tracer
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def loss(x: Any, w: Any) -> Any:
+    h = x @ w  # the product
+    return tnp.sum(h * h)
+
+
+def test_a_line_a_node_with_shapes_dtypes_and_source() -> None:
+    tape = tg.trace(loss)(X, X.T)
+    lines = str(tape).splitlines()
+    assert lines[0] == "loss(a:f32[2,3], b:f32[3,2])"
+    assert len(lines) == len(tape) + 2
+    assert re.fullmatch(
+        r"  c:f32\[2,2\] = dot_general\[.*\] a b +#   test_tape.py:\d+  h = x @ w  # the product", lines[1]
+    )
+    assert re.match(r"  d:f32\[2,2\] = mul c c +#   test_tape.py:\d+  return tnp.sum", lines[2])
+    assert lines[-1] == "  return e:f32[]"
+
+
+def test_gradient_nodes_are_marked_and_carry_the_line_they_are_the_gradient_of() -> None:
+    lines = str(tg.trace(tg.grad(loss))(X, X.T)).splitlines()
+    marked = [line for line in lines if "∇" in line]
+    assert marked
+    assert all("test_tape.py" in line for line in marked)
+    assert any("∇ test_tape.py" in line and "h = x @ w" in line for line in marked)
+
+
+def test_literals_bodies_and_weak_types_are_shown() -> None:
+    @tg.jit
+    def block(x: Any) -> Any:
+        return x * 2.5
+
+    tape = tg.trace(lambda x: block(x) + 1)(2.0)
+    text = str(tape)
+    assert "<block: 1 nodes>" in text
+    assert "f32[]~" in text
+    assert re.search(r"add b 1 ", text)
+
+
+def test_many_values_have_names_of_several_letters() -> None:
+    def long(x: Any) -> Any:
+        for _ in range(30):
+            x = x + x
+        return x
+
+    assert re.search(r"  ad:f32\[\]~? = add ac ac", str(tg.trace(long)(1.0)))
+
+
+# -- the verifier
+
+
+def chain() -> Tape:
+    return tg.trace(lambda x: tnp.exp(x) * x + x)(X)
+
+
+def drop_first(tape: Tape) -> None:
+    del tape.nodes[0]
+
+
+def swap(tape: Tape) -> None:
+    tape.nodes[0], tape.nodes[1] = tape.nodes[1], tape.nodes[0]
+
+
+def bind_twice(tape: Tape) -> None:
+    tape.nodes.append(tape.nodes[0])
+
+
+def bind_an_input(tape: Tape) -> None:
+    node = tape.nodes[0]
+    node.outputs = (tape.inputs[0],)
+
+
+def same_input_twice(tape: Tape) -> None:
+    tape.inputs.append(tape.inputs[0])
+
+
+def wrong_shape(tape: Tape) -> None:
+    tape.nodes[1].outputs[0].aval = make_aval((3, 2), np.dtype("f"))
+
+
+def wrong_dtype(tape: Tape) -> None:
+    tape.nodes[-1].outputs[0].aval = make_aval((2, 3), np.dtype("i"))
+
+
+def foreign_operand(tape: Tape) -> None:
+    other = chain()
+    tape.nodes[1].inputs = (other.inputs[0], tape.inputs[0])
+
+
+def unknown_output(tape: Tape) -> None:
+    tape.outputs = [Tracer(make_aval((), np.dtype("f")), tape)]
+
+
+@pytest.mark.parametrize(
+    "corrupt, message",
+    [
+        (drop_first, "mul at .*test_tape.py.* belongs to no node and no input"),
+        (swap, "mul at .*used before it is bound"),
+        (bind_twice, "exp at .*bound twice"),
+        (bind_an_input, "exp at .*bound twice|belongs to no node"),
+        (same_input_twice, "an input of .* is bound twice"),
+        (wrong_shape, r"mul at .*outputs are .*f32\[3,2\].*the op's rule says .*f32\[2,3\]"),
+        (wrong_dtype, r"add at .*outputs are .*i32\[2,3\]"),
+        (foreign_operand, "mul at .*belongs to no node and no input"),
+        (unknown_output, "an output of type f32.* is never computed"),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_the_verifier_catches(corrupt: Callable[[Tape], None], message: str) -> None:
+    tape = chain()
+    tape.check()
+    corrupt(tape)
+    with pytest.raises(AssertionError, match=message):
+        tape.check()
+
+
+def test_the_verifier_passes_what_the_transforms_make() -> None:
+    for transform in (tg.grad, lambda f: tg.grad(tg.grad(f)), tg.hessian, lambda f: tg.grad(tg.jit(f))):
+        tg.trace(transform(lambda x: tnp.sin(x) * x))(0.5).check()
+    tg.trace(tg.vmap(tg.grad(lambda x: tnp.sum(x * x))))(X).check()
+
+
+# -- equality
+
+
+def test_finished_tapes_are_equal_when_their_programs_are() -> None:
+    def program(c: float) -> Callable[[Any], Any]:
+        return lambda x: tnp.exp(x) * c
+
+    a, b, other = (tg.trace(program(c))(X) for c in (2.0, 2.0, 3.0))
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a != other
+    assert a != tg.trace(program(2.0))(X[0])
+    assert a != "a tape"
+
+
+# -- nodes and values
+
+
+def test_a_tape_can_be_built_by_hand() -> None:
+    aval = make_aval((2,), np.dtype("f"))
+    tape = Tape("by_hand")
+    x, y, z = (Tracer(aval, tape) for _ in range(3))
+    tape.inputs = [x]
+    tape.nodes = [
+        Node(exp, (x,), {}, (y,), None, 0, False),
+        Node(mul, (x, y), {}, (z,), None, 0, False),
+    ]
+    tape.outputs = [z]
+    tape.check()
+    assert len(tape) == 2
+    assert str(tape).startswith("by_hand(a:f32[2])\n  b:f32[2] = exp a")
+
+
+def test_avals_are_interned() -> None:
+    assert make_aval((2, 3), np.dtype("f")) is make_aval((2, 3), np.dtype("f"))
+    assert make_aval((2, 3), np.dtype("f")) is not make_aval((2, 3), np.dtype("f"), True)
+    assert repr(make_aval((2, 3), np.dtype("f"), True)) == "f32[2,3]~"
+    assert repr(make_aval((), np.dtype(bool))) == "bool[]"
+
+
+def test_recording_keeps_the_line_of_the_caller_through_operators_and_numpy() -> None:
+    def f(x: Any) -> Any:
+        a = -x
+        b = np.exp(a)
+        c = b.sum()
+        return c
+
+    tape = tg.trace(f)(X)
+    texts = [line.split("#")[1].split("  ")[-1] for line in str(tape).splitlines()[1:-1]]
+    assert texts == ["a = -x", "b = np.exp(a)", "c = b.sum()"]
+
+
+def test_vars_hold_nothing_but_their_type_tape_and_value() -> None:
+    assert set(Var.__slots__) == {"aval", "tape", "value"}
+    assert not hasattr(tg.trace(lambda x: add(x, x))(1.0).outputs[0], "__dict__")

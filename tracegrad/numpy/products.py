@@ -1,0 +1,482 @@
+"""Products: `matmul`, `einsum` and their relatives, each made of as few `dot_general` nodes as there are pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import ops
+from ..errors import describe, here
+from ..tracer import Tracer
+from .arguments import (
+    Aval,
+    array_like,
+    axis_of,
+    dtype_of,
+    integer,
+    order_of,
+    promoted,
+    refuse,
+    type_of,
+)
+from .manipulation import diagonal, moveaxis, ravel, roll
+from .reductions import sum as sum_
+
+Labels = tuple[Any, ...]
+
+# -- one contraction, planned once for its labels and shapes
+
+
+class Prepare(NamedTuple):
+    """What is done to one operand first: axes of size 1 dropped, pairs of axes made diagonals, axes summed."""
+
+    operand: int
+    shape: tuple[int, ...] | None
+    diagonals: tuple[tuple[int, int], ...]
+    summed: tuple[int, ...]
+
+
+class Pair(NamedTuple):
+    """The product of two operands: a `dot_general`, or, without `dims`, element by element."""
+
+    left: int
+    right: int
+    dims: Any
+
+
+class Plan(NamedTuple):
+    prepare: tuple[Prepare, ...]
+    pairs: tuple[Pair, ...]
+    order: tuple[int, ...] | None
+
+
+@lru_cache(maxsize=4096)
+def plan(
+    terms: tuple[Labels, ...], output: Labels, shapes: tuple[tuple[int, ...], ...], optimize: Any = "greedy"
+) -> Plan:
+    """How to sum the product of operands, whose axes are labelled `terms`, over the labels not in `output`."""
+    sizes: dict[Any, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        for label, n in zip(term, shape, strict=True):
+            if sizes.setdefault(label, n) != n:
+                if n != 1 and sizes[label] != 1:
+                    raise ValueError(f"an axis has size {sizes[label]} in one operand and {n} in another")
+                sizes[label] = max(n, sizes[label]) if 0 not in (n, sizes[label]) else 0
+    prepare: list[Prepare] = []
+    labels: list[Labels] = []
+    for k, (term, shape) in enumerate(zip(terms, shapes, strict=True)):
+        # A size of 1 where others have more broadcasts, in a product as if the axis were not there.
+        stays = [i for i, label in enumerate(term) if shape[i] == sizes[label]]
+        reshaped = tuple(shape[i] for i in stays) if len(stays) != len(term) else None
+        left = [term[i] for i in stays]
+        diagonals = []
+        for label in dict.fromkeys(left):
+            while left.count(label) > 1:
+                i = left.index(label)
+                j = left.index(label, i + 1)
+                diagonals.append((i, j))
+                left = [x for n, x in enumerate(left) if n not in (i, j)] + [label]
+        others = {label for n, other in enumerate(terms) if n != k for label in other}
+        summed = tuple(i for i, label in enumerate(left) if label not in output and label not in others)
+        labels.append(tuple(label for i, label in enumerate(left) if i not in summed))
+        if reshaped is not None or diagonals or summed:
+            prepare.append(Prepare(k, reshaped, tuple(diagonals), summed))
+
+    pairs = []
+    for left_index, right_index in _path(labels, output, sizes, optimize):
+        x, y = labels[left_index], labels[right_index]
+        rest = [term for n, term in enumerate(labels) if n not in (left_index, right_index)]
+        needed = set(output).union(*rest)
+        # With both orders tried, most results come out as they are wanted, with no transposition.
+        pair, result = _pair(left_index, right_index, x, y, needed, output)
+        if not rest and result != output:
+            swapped, other = _pair(right_index, left_index, y, x, needed, output)
+            if other == output:
+                pair, result = swapped, other
+        pairs.append(pair)
+        labels = [*rest, result]
+    final = labels[0]
+    order = tuple(final.index(label) for label in output)
+    return Plan(tuple(prepare), tuple(pairs), order if order != tuple(range(len(order))) else None)
+
+
+def _pair(i: int, j: int, x: Labels, y: Labels, needed: set[Any], output: Labels) -> tuple[Pair, Labels]:
+    contracted = [label for label in x if label in y and label not in needed]
+    batch = sorted((label for label in x if label in y and label in needed), key=_place(output))
+    if not contracted:
+        # Broadcasting does it: one has the last axes of the other.
+        if x[len(x) - len(y) :] == y:
+            return Pair(i, j, None), x
+        if y[len(y) - len(x) :] == x:
+            return Pair(i, j, None), y
+    dims = (
+        (tuple(map(x.index, contracted)), tuple(map(y.index, contracted))),
+        (tuple(map(x.index, batch)), tuple(map(y.index, batch))),
+    )
+    free = [label for label in (*x, *y) if label not in contracted and label not in batch]
+    return Pair(i, j, dims), (*batch, *free)
+
+
+def _place(output: Labels) -> Any:
+    return lambda label: output.index(label) if label in output else len(output)
+
+
+def _path(labels: Sequence[Labels], output: Labels, sizes: dict[Any, int], optimize: Any) -> list[tuple[int, int]]:
+    """Which two operands to multiply at each step; the product takes the last place."""
+    n = len(labels)
+    if n < 3:
+        return [(0, 1)] if n == 2 else []
+    if isinstance(optimize, tuple):
+        steps = [step for step in optimize if step != "einsum_path"]
+    elif optimize is False:
+        steps = []
+    else:
+        names = {label: chr(ord("a") + k) if k < 26 else chr(ord("A") + k - 26) for k, label in enumerate(sizes)}
+        spelled = ",".join("".join(names[x] for x in term) for term in labels)
+        spelled += "->" + "".join(names[x] for x in output if any(x in term for term in labels))
+        shells = [np.broadcast_to(np.zeros(()), [sizes[x] for x in term]) for term in labels]
+        method = "optimal" if n <= 4 else "greedy"
+        steps = np.einsum_path(spelled, *shells, optimize=(method, 2**62))[0][1:]
+    path = []
+    for step in steps:
+        # A step of more than two operands is taken from the left.
+        chosen = sorted(step)
+        if len(chosen) < 2:
+            continue
+        path.append((chosen[0], chosen[1]))
+        n -= 1
+        for _ in chosen[2:]:
+            path.append((chosen[2] - 2, n - 1))
+            chosen = [chosen[0], chosen[1], *[c - 1 for c in chosen[3:]]]
+            n -= 1
+    while n > 1:
+        path.append((0, 1))
+        n -= 1
+    return path
+
+
+def contract(
+    name: str, p: Plan, operands: Sequence[Any], avals: Sequence[Aval], precision: Any = None, dtype: Any = None
+) -> Any:
+    """Carries out a plan."""
+    xs = list(operands)
+    for aval in avals:
+        if aval.dtype != avals[0].dtype:
+            xs = promoted(xs, avals)
+            break
+    keywords: dict[str, Any] = {}
+    if precision is not None:
+        keywords["precision"] = tuple(precision) if isinstance(precision, list) else precision
+    if dtype is not None:
+        keywords["dtype"] = dtype_of(dtype)
+    for k, shape, diagonals, summed in p.prepare:
+        x = xs[k] if shape is None else ops.reshape(xs[k], shape=shape)
+        for i, j in diagonals:
+            x = diagonal(x, 0, i, j)
+        xs[k] = ops.reduce_sum(x, axes=summed) if summed else x
+    for i, j, dims in p.pairs:
+        x, y = xs[i], xs[j]
+        if dims is not None:
+            out = ops.dot_general(x, y, dims=dims, **keywords)
+        else:
+            if dtype is not None:
+                x, y = ops.astype(x, dtype=keywords["dtype"]), ops.astype(y, dtype=keywords["dtype"])
+            out = ops.mul(x, y)
+        xs = [v for n, v in enumerate(xs) if n not in (i, j)]
+        xs.append(out)
+    out = xs[0]
+    return out if p.order is None else ops.transpose(out, axes=p.order)
+
+
+def planned(
+    name: str, terms: tuple[Labels, ...], output: Labels, avals: Sequence[Aval], optimize: Any = "greedy"
+) -> Plan:
+    """The plan, with what is wrong reported by name, shapes and line."""
+    try:
+        return plan(terms, output, tuple([a.shape for a in avals]), optimize)
+    except ValueError as error:
+        shapes = " and ".join(str(a.shape) for a in avals)
+        raise ValueError(
+            f"{name}: shapes {shapes} do not fit {here()}: {error}. Transpose or reshape one of them."
+        ) from None
+
+
+# -- the products
+
+
+_MATRICES = (((1,), (0,)), ((), ()))
+
+
+def matmul(a: Any, b: Any, /, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
+    """The product of matrices in the last two axes; the axes before them broadcast.
+
+    A one-dimensional `a` is a row, a one-dimensional `b` a column, and that axis is missing in the result.
+
+    Args:
+      precision: as `jax.lax.dot_general` has it.
+      preferred_element_type: the dtype to accumulate in and return.
+
+    Raises:
+      ValueError: for scalars, and where sizes do not fit.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.matmul(np.ones((5, 2, 3)), np.ones((3, 4))).shape
+      (5, 2, 4)
+    """
+    x = a.aval if type(a) is Tracer else type_of(a, "matmul")
+    y = b.aval if type(b) is Tracer else type_of(b, "matmul")
+    n, m = len(x.shape), len(y.shape)
+    if not n or not m:
+        raise ValueError(f"matmul: {x} and {y} {here()}: a scalar is no matrix. Use `*`.")
+    if x.dtype != y.dtype:
+        a, b = promoted((a, b), (x, y))
+    keywords: dict[str, Any] = {}
+    if precision is not None:
+        keywords["precision"] = tuple(precision) if isinstance(precision, list) else precision
+    if preferred_element_type is not None:
+        keywords["dtype"] = dtype_of(preferred_element_type)
+    if m <= 2:
+        dims = _MATRICES if n == 2 else (((n - 1,), (0,)), ((), ()))
+        return ops.dot_general(a, b, dims=dims, **keywords)
+    if n == m and x.shape[:-2] == y.shape[:-2]:
+        batch = tuple(range(n - 2))
+        return ops.dot_general(a, b, dims=(((n - 1,), (n - 2,)), (batch, batch)), **keywords)
+    # Labels: the batch axes counted from the right, then row, inner and column.
+    left = (*range(2 - n, 0), "row", "inner") if n > 1 else ("inner",)
+    right = (*range(2 - m, 0), "inner", "column")
+    output = (*range(min(2 - n, 2 - m), 0), *(("row",) if n > 1 else ()), "column")
+    if x.shape[-1] != y.shape[-2]:
+        raise ValueError(
+            f"matmul: shapes {x.shape} and {y.shape} do not fit {here()}: the last size of the first, {x.shape[-1]}, must be "
+            f"the last but one of the second, {y.shape[-2]}. Transpose or reshape one of them."
+        )
+    return contract(
+        "matmul", planned("matmul", (left, right), output, (x, y)), (a, b), (x, y), precision, preferred_element_type
+    )
+
+
+def dot(a: Any, b: Any, out: None = None, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
+    """The sum of products over the last axis of `a` and the last but one of `b`; of scalars, the product."""
+    refuse("dot", out=out)
+    x, y = type_of(a, "dot"), type_of(b, "dot")
+    if not x.ndim or not y.ndim:
+        return ops.mul(a, b)
+    dims = (((x.ndim - 1,), (max(y.ndim - 2, 0),)), ((), ()))
+    return _dot_general(a, b, x, y, dims, precision, preferred_element_type)
+
+
+def _dot_general(a: Any, b: Any, x: Aval, y: Aval, dims: Any, precision: Any, dtype: Any) -> Any:
+    if x.dtype != y.dtype:
+        a, b = promoted((a, b), (x, y))
+    keywords = {} if precision is None else {"precision": precision}
+    if dtype is not None:
+        keywords["dtype"] = dtype_of(dtype)
+    return ops.dot_general(a, b, dims=dims, **keywords)
+
+
+def inner(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
+    """The sum of products over the last axes."""
+    x, y = type_of(a, "inner"), type_of(b, "inner")
+    if not x.ndim or not y.ndim:
+        return ops.mul(a, b)
+    return _dot_general(a, b, x, y, (((x.ndim - 1,), (y.ndim - 1,)), ((), ())), precision, preferred_element_type)
+
+
+def vdot(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
+    """The sum of the products of all elements, the conjugate of the first with the second."""
+    return dot(ops.conj(ravel(a)), ravel(b), precision=precision, preferred_element_type=preferred_element_type)
+
+
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, precision: Any = None, preferred_element_type: Any = None) -> Any:
+    """The sum over an axis of products, the conjugate of the first with the second; the other axes broadcast."""
+    x, y = type_of(x1, "vecdot"), type_of(x2, "vecdot")
+    i, j = axis_of(axis, x.ndim, "vecdot"), axis_of(axis, y.ndim, "vecdot")
+    left = [*range(1 - x.ndim, 0)]
+    left.insert(i, "inner")  # type: ignore[arg-type]
+    right = [*range(1 - y.ndim, 0)]
+    right.insert(j, "inner")  # type: ignore[arg-type]
+    if x.shape[i] != y.shape[j]:
+        raise ValueError(f"vecdot: shapes {x.shape} and {y.shape} differ along axis {axis} {here()}")
+    output = tuple(range(1 - max(x.ndim, y.ndim), 0))
+    p = planned("vecdot", (tuple(left), tuple(right)), output, (x, y))
+    return contract(
+        "vecdot", p, (ops.conj(x1) if x.dtype.kind == "c" else x1, x2), (x, y), precision, preferred_element_type
+    )
+
+
+def outer(a: Any, b: Any, out: None = None) -> Any:
+    """The products of each element of one with each of the other."""
+    refuse("outer", out=out)
+    return ops.mul(ops.reshape(a, shape=(math.prod(type_of(a, "outer").shape), 1)), ravel(b))
+
+
+def tensordot(a: Any, b: Any, axes: Any = 2, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
+    """The sum of products over several axes: the last of `a` and the first of `b`, or a pair of lists of axes."""
+    x, y = type_of(a, "tensordot"), type_of(b, "tensordot")
+    if isinstance(axes, tuple | list):
+        first, second = (p if isinstance(p, tuple | list) else (p,) for p in axes)
+        left, right = order_of(first, x.ndim, "tensordot"), order_of(second, y.ndim, "tensordot")
+        if len(left) != len(right):
+            raise ValueError(
+                f"tensordot: axes {axes} name {len(left)} and {len(right)} axes {here()}. Name as many of each."
+            )
+    else:
+        k = integer(axes, "tensordot", "axes")
+        if k > min(x.ndim, y.ndim):
+            raise ValueError(f"tensordot: axes={k}, but the arrays have shapes {x.shape} and {y.shape} {here()}")
+        left, right = tuple(range(x.ndim - k, x.ndim)), tuple(range(k))
+    return _dot_general(a, b, x, y, ((left, right), ((), ())), precision, preferred_element_type)
+
+
+def kron(a: Any, b: Any) -> Any:
+    """The Kronecker product: blocks of `b`, each multiplied by an element of `a`."""
+    x, y = type_of(a, "kron").shape, type_of(b, "kron").shape
+    n = max(len(x), len(y))
+    x, y = (1,) * (n - len(x)) + x, (1,) * (n - len(y)) + y
+    left = ops.reshape(a, shape=tuple(s for size in x for s in (size, 1)))
+    right = ops.reshape(b, shape=tuple(s for size in y for s in (1, size)))
+    return ops.reshape(ops.mul(left, right), shape=tuple(p * q for p, q in zip(x, y, strict=True)))
+
+
+def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    """The vector product along an axis of size 3; for vectors of size 2, its third component."""
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
+    sizes = (a.shape[-1], b.shape[-1])
+    if sizes == (2, 2):
+        from .manipulation import _part
+
+        a0, a1 = (_part(a, a.shape, a.ndim - 1, k, k + 1) for k in range(2))
+        b0, b1 = (_part(b, b.shape, b.ndim - 1, k, k + 1) for k in range(2))
+        return ops.reshape(z := ops.sub(ops.mul(a0, b1), ops.mul(a1, b0)), shape=z.shape[:-1])
+    if sizes != (3, 3):
+        raise ValueError(
+            f"cross: the vectors have {sizes[0]} and {sizes[1]} elements {here()}. Give both 3, or both 2."
+        )
+    out = ops.sub(
+        ops.mul(roll(a, -1, -1), roll(b, -2, -1)),
+        ops.mul(roll(a, -2, -1), roll(b, -1, -1)),
+    )
+    return moveaxis(out, -1, axisc)
+
+
+def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None) -> Any:
+    """The sum of the diagonals along two axes."""
+    refuse("trace", out=out)
+    return sum_(diagonal(a, offset, axis1, axis2), -1, dtype)
+
+
+# -- einsum
+
+
+def einsum(
+    subscripts: Any,
+    /,
+    *operands: Any,
+    out: None = None,
+    optimize: Any = True,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> Any:
+    """The sum of products that Einstein's notation describes.
+
+    Each pair of operands becomes one `dot_general`, in an order that costs few multiplications. A label twice in one
+    operand is its diagonal; `...` stands for axes that broadcast; without `->` the result has the labels that occur
+    once, in alphabetical order. The form with lists of integers, `einsum(x, [0, 1], y, [1, 2])`, is NumPy's.
+
+    Args:
+      optimize: `False` for the order given, or a path from `numpy.einsum_path`.
+
+    Raises:
+      ValueError: if labels do not fit the operands.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.einsum("bij,bjk->bik", np.ones((2, 3, 4)), np.ones((2, 4, 5))).shape
+      (2, 3, 5)
+    """
+    refuse("einsum", out=out)
+    if not isinstance(subscripts, str):
+        subscripts, operands = _spell((subscripts, *operands))
+    avals = [x.aval if type(x) is Tracer else type_of(x, "einsum") for x in operands]
+    try:
+        terms, output = parse(subscripts, tuple([a.ndim for a in avals]))
+    except ValueError as error:
+        shapes = ", ".join(str(a.shape) for a in avals)
+        raise ValueError(f"einsum({subscripts!r}) of shapes {shapes} {here()}: {error}") from None
+    if isinstance(optimize, list):
+        optimize = tuple(x if isinstance(x, str) else tuple(x) for x in optimize)
+    elif optimize is not False:
+        optimize = "greedy"
+    p = planned(f"einsum({subscripts!r})", terms, output, avals, optimize)
+    result = contract("einsum", p, operands, avals, precision, preferred_element_type)
+    if not p.pairs and len(operands) == 1 and not p.prepare and p.order is None:
+        result = array_like(result, "einsum")
+    return result
+
+
+@lru_cache(maxsize=4096)
+def parse(subscripts: str, ndims: tuple[int, ...]) -> tuple[tuple[Labels, ...], Labels]:
+    """The labels of each operand and of the result; those of `...` are negative integers."""
+    left, arrow, right = subscripts.replace(" ", "").partition("->")
+    written = left.split(",")
+    if len(written) != len(ndims):
+        raise ValueError(
+            f"there are labels for {len(written)} operands, and {len(ndims)} operands. Give as many of each."
+        )
+    terms = [_labels(text, ndim) for text, ndim in zip(written, ndims, strict=True)]
+    dots = min((label for term in terms for label in term if isinstance(label, int)), default=0)
+    if arrow:
+        output = _labels(right, len(right.replace("...", "")) - dots if "..." in right else len(right))
+        if "..." not in right and dots:
+            raise ValueError("the operands have '...' and the result has not. Add it after '->'.")
+    else:
+        letters = [label for term in terms for label in term if isinstance(label, str)]
+        output = (*range(dots, 0), *sorted(label for label in set(letters) if letters.count(label) == 1))
+    if len(set(output)) != len(output):
+        raise ValueError(f"the result {right!r} has a label twice")
+    missing = [label for label in output if not any(label in term for term in terms)]
+    if missing:
+        raise ValueError(f"the result's label {missing[0]!r} is in no operand")
+    return tuple(terms), output
+
+
+def _labels(text: str, ndim: int) -> Labels:
+    before, dots, after = text.partition("...")
+    letters = before + after
+    if not all(c.isalpha() for c in letters):
+        raise ValueError(f"{text!r} has something other than letters and one '...'")
+    if (not dots and len(letters) != ndim) or len(letters) > ndim:
+        raise ValueError(f"{text!r} labels {len(letters)} axes of an operand that has {ndim}")
+    return (*before, *range(len(letters) - ndim, 0), *after)
+
+
+def _spell(arguments: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """NumPy's other form of `einsum`, operands each followed by a list of integers, as a string and the operands."""
+    operands, lists = arguments[0::2], arguments[1::2]
+    output = None
+    if len(operands) > len(lists):
+        operands, output = operands[:-1], operands[-1]
+
+    def text(labels: Any) -> str:
+        if not isinstance(labels, tuple | list):
+            raise TypeError(
+                f"einsum: {describe(labels)} stands where labels are expected {here()}. Give a string first."
+            )
+        return "".join(
+            "..." if x is Ellipsis else chr(ord("A") + x) if x < 26 else chr(ord("a") + x - 26) for x in labels
+        )
+
+    spelled = ",".join(map(text, lists))
+    return spelled if output is None else f"{spelled}->{text(output)}", tuple(operands)
+
+
+__all__ = [
+    "cross", "dot", "einsum", "inner", "kron", "matmul", "outer", "tensordot", "trace", "vdot", "vecdot",
+]  # fmt: skip

@@ -1,0 +1,501 @@
+"""Sums and other functions that reduce or scan along axes.
+
+An `axis` is an integer, a tuple of them, or `None` for all; `keepdims` leaves the reduced axes with size 1; where
+`where` is false an element is left out; `initial` is one more element.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import ops
+from ..errors import describe, here
+from ..tracer import Tracer
+from .arguments import (
+    Aval,
+    axes_of,
+    axis_of,
+    dtype_of,
+    inexact,
+    is_inexact,
+    literal,
+    refuse,
+    type_of,
+)
+from .creation import asarray, zeros_like
+from .manipulation import broadcast_to, ravel
+
+_HALF = (np.dtype(np.float16), jax.numpy.bfloat16.dtype)
+
+
+def _kept(out: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """`out`, with the reduced axes back at size 1."""
+    return ops.reshape(out, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
+
+
+def _accumulator(aval: Aval) -> Any:
+    """The dtype in which integers and booleans are added up: the default integer, if that is wider."""
+    wide = jax.dtypes.canonicalize_dtype(np.uint64 if aval.dtype.kind == "u" else np.int64)
+    return aval.dtype if aval.dtype.kind != "b" and aval.dtype.itemsize >= wide.itemsize else wide
+
+
+def _prepared(a: Any, aval: Aval, dtype: Any) -> Any:
+    if dtype is not None:
+        wanted = dtype_of(dtype)
+        return a if aval.dtype == wanted else ops.astype(a, dtype=wanted)
+    if aval.dtype.kind in "biu":
+        wanted = _accumulator(aval)
+        return a if aval.dtype == wanted else ops.astype(a, dtype=wanted)
+    return a
+
+
+def _reduced(
+    name: str, op: Any, a: Any, aval: Aval, axis: Any, keepdims: bool, initial: Any, where: Any, neutral: Any, join: Any
+) -> Any:
+    axes = axes_of(axis, aval.ndim, name)
+    if where is not None:
+        a = ops.where(where, a, neutral)
+        if type_of(a, name).shape != aval.shape:
+            raise ValueError(f"{name}: where={describe(where)} does not broadcast to shape {aval.shape} {here()}")
+    if initial is not None and join in (ops.maximum, ops.minimum) and builtins.any(aval.shape[i] == 0 for i in axes):
+        rest = tuple(n for i, n in enumerate(aval.shape) if i not in axes)
+        out = broadcast_to(asarray(initial, aval.dtype), rest)
+    else:
+        out = op(a, axes=axes)
+        if initial is not None:
+            out = join(out, initial)
+    return _kept(out, aval.shape, axes) if keepdims else out
+
+
+def sum(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Any:
+    """The sum along axes. Integers narrower than the default are added up as the default.
+
+    Raises:
+      ValueError: if there is no such axis.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.sum(np.array([[1, 2], [3, 4]]), axis=0).tolist()
+      [4, 6]
+    """
+    refuse("sum", out=out)
+    aval = a.aval if type(a) is Tracer else type_of(a, "sum")
+    a = _prepared(a, aval, dtype)
+    return _reduced("sum", ops.reduce_sum, a, aval, axis, keepdims, initial, where, 0, ops.add)
+
+
+def prod(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Any:
+    """The product along axes. Its derivative is right where elements are 0."""
+    refuse("prod", out=out)
+    aval = type_of(a, "prod")
+    a = _prepared(a, aval, dtype)
+    return _reduced("prod", ops.reduce_prod, a, aval, axis, keepdims, initial, where, 1, ops.mul)
+
+
+def _limit(aval: Aval, top: bool) -> Any:
+    """The smallest (or largest) value of a dtype."""
+    if aval.dtype.kind == "b":
+        return top
+    if is_inexact(aval.dtype):
+        return literal(math.inf if top else -math.inf)
+    info = jax.numpy.iinfo(aval.dtype)
+    return np.asarray(info.max if top else info.min, aval.dtype)
+
+
+def max(
+    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Any:
+    """The largest element along axes; elements that tie share the derivative equally.
+
+    Raises:
+      ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
+    """
+    return _extremum("max", ops.reduce_max, a, axis, out, keepdims, initial, where, False, ops.maximum)
+
+
+def min(
+    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Any:
+    """The smallest element along axes; elements that tie share the derivative equally.
+
+    Raises:
+      ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
+    """
+    return _extremum("min", ops.reduce_min, a, axis, out, keepdims, initial, where, True, ops.minimum)
+
+
+amax, amin = max, min
+
+
+def _extremum(
+    name: str, op: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, top: bool, join: Any
+) -> Any:
+    refuse(name, out=out)
+    aval = a.aval if type(a) is Tracer else type_of(a, name)
+    if where is not None and initial is None:
+        raise ValueError(f"{name}: with `where` there may be no element left {here()}. Pass `initial` too.")
+    neutral = None if where is None else _limit(aval, top)
+    return _reduced(name, op, a, aval, axis, keepdims, initial, where, neutral, join)
+
+
+def ptp(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    """The largest less the smallest element along axes."""
+    refuse("ptp", out=out)
+    return ops.sub(max(a, axis, keepdims=keepdims), min(a, axis, keepdims=keepdims))
+
+
+def any(a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Any:
+    """Whether an element along axes is not 0."""
+    refuse("any", out=out)
+    return _reduced("any", ops.reduce_any, a, type_of(a, "any"), axis, keepdims, None, where, False, None)
+
+
+def all(a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Any:
+    """Whether all elements along axes are not 0."""
+    refuse("all", out=out)
+    return _reduced("all", ops.reduce_all, a, type_of(a, "all"), axis, keepdims, None, where, True, None)
+
+
+def count_nonzero(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """How many elements along axes are not 0."""
+    return sum(ops.not_equal(a, literal(0)), axis, keepdims=keepdims)
+
+
+def _position(name: str, op: Any, a: Any, axis: Any, out: None, keepdims: bool | None) -> Any:
+    refuse(name, out=out)
+    shape = type_of(a, name).shape
+    if axis is None:
+        found = op(ravel(a), axis=0)
+        return ops.reshape(found, shape=(1,) * len(shape)) if keepdims else found
+    i = axis_of(axis, len(shape), name)
+    found = op(a, axis=i)
+    return _kept(found, shape, (i,)) if keepdims else found
+
+
+def argmax(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
+    """The index of the first largest element along an axis, or in the flattened array."""
+    return _position("argmax", ops.argmax, a, axis, out, keepdims)
+
+
+def argmin(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
+    """The index of the first smallest element along an axis, or in the flattened array."""
+    return _position("argmin", ops.argmin, a, axis, out, keepdims)
+
+
+# -- averages
+
+
+def _count(aval: Aval, axes: tuple[int, ...]) -> int:
+    return math.prod([aval.shape[i] for i in axes])
+
+
+def mean(
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None
+) -> Any:
+    """The average along axes, as floats; of half precision, taken in float32.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.mean(np.array([1, 2, 3, 4])).item()
+      2.5
+    """
+    refuse("mean", out=out)
+    aval = a.aval if type(a) is Tracer else type_of(a, "mean")
+    axes = axes_of(axis, aval.ndim, "mean")
+    wanted = aval.dtype if dtype is None else dtype_of(dtype)
+    if not is_inexact(wanted):
+        wanted = dtype_of(float)
+    work = np.dtype(np.float32) if wanted in _HALF else wanted
+    if aval.dtype != work:
+        a = ops.astype(a, dtype=work)
+    if where is None:
+        total = ops.div(ops.reduce_sum(a, axes=axes), literal(_count(aval, axes)))
+    else:
+        total = ops.div(sum(a, axes, where=where), _count_where(where, aval, axes, False))
+    if work != wanted:
+        total = ops.astype(total, dtype=wanted)
+    return _kept(total, aval.shape, axes) if keepdims else total
+
+
+def _count_where(where: Any, aval: Aval, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """How many elements along axes are taken."""
+    return count_nonzero(broadcast_to(where, aval.shape), axes, keepdims)
+
+
+def var(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = None,
+    correction: float | None = None,
+) -> Any:
+    """The mean squared distance from the mean along axes; `ddof` (or `correction`) is taken off the count."""
+    refuse("var", out=out)
+    aval = type_of(a, "var")
+    axes = axes_of(axis, aval.ndim, "var")
+    if dtype is not None:
+        aval = type_of(a := ops.astype(a, dtype=dtype_of(dtype)), "var")
+    a, ddof = inexact(a, aval), ddof if correction is None else correction
+    if where is None:
+        v = ops.variance(a, axes=axes, ddof=ddof)
+    else:
+        centered = ops.sub(a, mean(a, axes, keepdims=True, where=where))
+        square = ops.real(ops.mul(centered, ops.conj(centered)))
+        v = ops.div(sum(square, axes, where=where), ops.sub(_count_where(where, aval, axes, False), literal(ddof)))
+    return _kept(v, aval.shape, axes) if keepdims else v
+
+
+def std(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = None,
+    correction: float | None = None,
+) -> Any:
+    """The square root of the variance along axes; its derivative is 0 where it is 0."""
+    refuse("std", out=out)
+    return ops.root(var(a, axis, dtype, None, ddof, keepdims, where=where, correction=correction))
+
+
+def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
+    """The weighted average along axes; with `returned`, a pair of it and the sum of the weights."""
+    aval = type_of(a, "average")
+    axes = axes_of(axis, aval.ndim, "average")
+    if weights is None:
+        out = mean(a, axes, keepdims=keepdims)
+        return (out, ops.add(zeros_like(out), literal(_count(aval, axes)))) if returned else out
+    shape = type_of(weights, "average").shape
+    if shape != aval.shape:
+        if shape != tuple(aval.shape[i] for i in axes):
+            raise ValueError(
+                f"average: weights of shape {shape} for axis {axis} of shape {aval.shape} {here()}. Give them the shape "
+                "of the array, or that of the averaged axes."
+            )
+        weights = ops.broadcast_in_dim(weights, shape=aval.shape, dims=axes)
+    total = sum(weights, axes, keepdims=keepdims)
+    out = ops.div(sum(ops.mul(a, weights), axes, keepdims=keepdims), total)
+    return (out, total) if returned else out
+
+
+def logsumexp(a: Any, axis: Any = None, keepdims: bool = False, *, where: Any = None) -> Any:
+    """`log(sum(exp(a)))` along axes, without overflow; -inf, with derivative 0, where every element is -inf.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> round(np.logsumexp(np.array([1000.0, 1000.0])).item(), 3)
+      1000.693
+    """
+    aval = type_of(a, "logsumexp")
+    a = inexact(a, aval)
+    neutral = literal(-math.inf)
+    return _reduced("logsumexp", ops.reduce_logsumexp, a, aval, axis, keepdims, None, where, neutral, None)
+
+
+# -- scans
+
+
+def _scanned(name: str, op: Any, a: Any, axis: int | None, dtype: Any, out: None) -> Any:
+    refuse(name, out=out)
+    aval = type_of(a, name)
+    if axis is None:
+        a, axis = ravel(a), 0
+    else:
+        axis = axis_of(axis, aval.ndim, name)
+    if dtype is not None or aval.dtype.kind == "b":
+        a = _prepared(a, aval, dtype)
+    return op(a, axis=axis)
+
+
+def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
+    """The running sum along an axis, or of the flattened array."""
+    return _scanned("cumsum", ops.cumsum, a, axis, dtype, out)
+
+
+def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
+    """The running product along an axis, or of the flattened array. Its derivative is right where elements are 0."""
+    return _scanned("cumprod", ops.cumprod, a, axis, dtype, out)
+
+
+def _cumulative(name: str, scan: Any, x: Any, axis: int | None, dtype: Any, include_initial: bool, first: int) -> Any:
+    n = type_of(x, name).ndim
+    if axis is None:
+        if n != 1:
+            raise ValueError(f"{name}: an array of {n} axes needs `axis` {here()}. Name the one to run along.")
+        axis = 0
+    out = scan(x, axis, dtype)
+    if include_initial:
+        i = axis_of(axis, n, name)
+        out = ops.pad(out, first, config=tuple((int(j == i), 0, 0) for j in range(n)))
+    return out
+
+
+def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
+    """The running sum along an axis; with `include_initial`, after a first 0."""
+    return _cumulative("cumulative_sum", cumsum, x, axis, dtype, include_initial, 0)
+
+
+def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
+    """The running product along an axis; with `include_initial`, after a first 1."""
+    return _cumulative("cumulative_prod", cumprod, x, axis, dtype, include_initial, 1)
+
+
+# -- without NaN
+
+
+def _numbers(a: Any, name: str) -> Any:
+    return ops.bitwise_not(ops.isnan(a)) if is_inexact(type_of(a, name).dtype) else None
+
+
+def nansum(a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    """The sum along axes of what is not NaN."""
+    return sum(a, axis, dtype, out, keepdims, where=_numbers(a, "nansum"))
+
+
+def nanprod(a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    """The product along axes of what is not NaN."""
+    return prod(a, axis, dtype, out, keepdims, where=_numbers(a, "nanprod"))
+
+
+def nanmean(a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    """The average along axes of what is not NaN; NaN where nothing else is."""
+    return mean(a, axis, dtype, out, keepdims, where=_numbers(a, "nanmean"))
+
+
+def nanvar(
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
+) -> Any:
+    """The variance along axes of what is not NaN."""
+    return var(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanvar"))
+
+
+def nanstd(
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
+) -> Any:
+    """The standard deviation along axes of what is not NaN."""
+    return std(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanstd"))
+
+
+def _nan_extremum(name: str, find: Any, a: Any, axis: Any, out: None, keepdims: bool, sign: float) -> Any:
+    numbers = _numbers(a, name)
+    if numbers is None:
+        return find(a, axis, out, keepdims)
+    best = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims)
+    return ops.where(any(numbers, axis, keepdims=keepdims), best, literal(math.nan))
+
+
+def nanmax(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    """The largest element along axes that is not NaN; NaN where there is none."""
+    return _nan_extremum("nanmax", max, a, axis, out, keepdims, -1.0)
+
+
+def nanmin(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+    """The smallest element along axes that is not NaN; NaN where there is none."""
+    return _nan_extremum("nanmin", min, a, axis, out, keepdims, 1.0)
+
+
+# -- order statistics
+
+
+def quantile(
+    a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
+    """The value below which a part `q` of the elements along axes lies, between neighbours by `method`.
+
+    Args:
+      q: from 0 to 1, a number or several, concrete; several give a new first axis.
+      method: "linear", "lower", "higher", "midpoint" or "nearest".
+
+    Raises:
+      ValueError: if a `q` is not from 0 to 1, there is no element, or `method` is another.
+    """
+    refuse("quantile", out=out)
+    aval = type_of(a, "quantile")
+    axes = axes_of(axis, aval.ndim, "quantile")
+    n = _count(aval, axes)
+    if method not in ("linear", "lower", "higher", "midpoint", "nearest"):
+        raise ValueError(f"quantile: method={method!r} {here()}. Use linear, lower, higher, midpoint or nearest.")
+    parts = np.asarray(q, np.float64)
+    if parts.size and not (parts.min() >= 0 and parts.max() <= 1):
+        raise ValueError(f"quantile: q={q} is not from 0 to 1 {here()}")
+    if n == 0:
+        raise ValueError(f"quantile: there is no element along axis {axis} of shape {aval.shape} {here()}")
+    rest = tuple(i for i in range(aval.ndim) if i not in axes)
+    kept = tuple(aval.shape[i] for i in rest)
+    x = ops.reshape(ops.transpose(inexact(a, aval), axes=(*rest, *axes)), shape=(*kept, n))
+    x = ops.sort(x, axis=len(kept))
+    # NaN is sorted last, and makes the result NaN.
+    bad = ops.reduce_any(ops.isnan(x), axes=(len(kept),))
+
+    def at(k: int) -> Any:
+        start, limit = (*[0] * len(kept), k), (*kept, k + 1)
+        return ops.reshape(ops.slice_(x, start=start, limit=limit, strides=(1,) * len(limit)), shape=kept)
+
+    found = []
+    for part in parts.ravel():
+        place = float(part) * (n - 1)
+        low, high = math.floor(place), math.ceil(place)
+        if method == "nearest":
+            low = high = builtins.round(place)
+        elif method in ("lower", "higher"):
+            low = high = low if method == "lower" else high
+        weight = 0.5 if method == "midpoint" and low != high else place - low
+        value = at(low)
+        if low != high:
+            value = ops.add(ops.mul(value, literal(1 - weight)), ops.mul(at(high), literal(weight)))
+        value = ops.where(bad, literal(math.nan), value)
+        found.append(_kept(value, aval.shape, axes) if keepdims else value)
+    if not parts.ndim:
+        return found[0]
+    shape = type_of(found[0], "quantile").shape
+    joined = ops.concatenate(*[ops.reshape(v, shape=(1, *shape)) for v in found], axis=0)
+    return ops.reshape(joined, shape=(*parts.shape, *shape))
+
+
+def percentile(
+    a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
+    """The quantile at `q` hundredths."""
+    return quantile(a, np.asarray(q, np.float64) / 100, axis, out, overwrite_input, method, keepdims)
+
+
+def median(a: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False) -> Any:
+    """The middle element along axes, or the mean of the two in the middle."""
+    return quantile(a, 0.5, axis, out, overwrite_input, "midpoint", keepdims)
+
+
+__all__ = [
+    "all", "amax", "amin", "any", "argmax", "argmin", "average", "count_nonzero", "cumprod", "cumsum",
+    "cumulative_prod", "cumulative_sum", "logsumexp", "max", "mean", "median", "min", "nanmax", "nanmean", "nanmin",
+    "nanprod", "nanstd", "nansum", "nanvar", "percentile", "prod", "ptp", "quantile", "std", "sum", "var",
+]  # fmt: skip
