@@ -46,7 +46,7 @@ def explain(fun: Callable[..., Any]) -> str:
       >>> _ = tg.grad(f)(2.0), tg.grad(f)(3.0)
       >>> print(tg.explain(f))
       f: calls: 2, compiled: 1
-        - 4 nodes: first recording
+        - 5 nodes: first recording
     """
     history = history_of(fun)
     lines = [f"{name_of(fun)}: calls: {history.calls}, compiled: {history.compiled}"]

@@ -1,0 +1,76 @@
+"""The digits example, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+MODULE = [sys.executable, "-m", "tracegrad.examples.digits"]
+
+
+def run(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.run([*MODULE, *arguments], capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
+
+
+def accuracy(output: str) -> float:
+    found = re.search(r"test accuracy: ([\d.]+)%", output)
+    assert found, output
+    return float(found.group(1))
+
+
+def test_reaches_97_percent_and_draws_the_curves(tmp_path):
+    result = run(cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert accuracy(result.stdout) >= 97
+    path = tmp_path / re.search(r"curves: (.*)", result.stdout).group(1)
+    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+def test_several_devices_give_the_same_result(tmp_path):
+    import numpy as np
+
+    from tracegrad.examples import digits
+
+    single, one = digits.train(epochs=2, devices=1)
+    parallel, four = digits.train(epochs=2, devices=4)
+    np.testing.assert_allclose(one["loss"], four["loss"], rtol=1e-4)
+    assert abs(one["test accuracy"][-1] - four["test accuracy"][-1]) <= 0.01
+    for a, b in zip(single, parallel, strict=True):
+        np.testing.assert_allclose(a["w"], b["w"], rtol=1e-2, atol=1e-3)
+    result = run("--epochs", "2", "--devices", "4", "--plot", "four.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert abs(accuracy(result.stdout) - 100 * four["test accuracy"][-1]) < 0.6
+    assert (tmp_path / "four.png").exists()
+
+
+def test_the_seed_decides():
+    from tracegrad.examples import digits
+
+    first, again, other = (digits.train(epochs=1, seed=seed)[1]["loss"] for seed in (3, 3, 4))
+    assert first == again != other
+
+
+def test_help_lists_every_option():
+    result = run("--help")
+    assert result.returncode == 0
+    for option in ("--epochs", "--batch-size", "--learning-rate", "--devices", "--seed", "--plot"):
+        assert option in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--devices", "3"], ["--batch-size 64", "--devices 3", "multiple of 3"]),
+        (["--epochs", "0"], ["--epochs must be at least 1"]),
+    ],
+)
+def test_bad_arguments(arguments, parts):
+    result = run(*arguments)
+    assert result.returncode == 2
+    for part in parts:
+        assert part in result.stderr
