@@ -29,6 +29,10 @@ class Side:
     jit: Callable[[Function], Any]
 
 
+def activations(module: Any) -> dict[str, Function]:
+    return {name: getattr(module, name) for name in ("relu", "gelu", "sigmoid", "softmax", "log_softmax")}
+
+
 @functools.cache
 def jax_side() -> Side:
     import jax.numpy as jnp
@@ -39,18 +43,17 @@ def jax_side() -> Side:
     def max_pool(x: Array) -> Array:
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
-    names = ("relu", "gelu", "sigmoid", "softmax", "log_softmax")
-    nn = SimpleNamespace(conv=conv, max_pool=max_pool, **{name: getattr(jax.nn, name) for name in names})
+    nn = SimpleNamespace(conv=conv, max_pool=max_pool, **activations(jax.nn))
     return Side("jax", jnp, nn, jax.value_and_grad, jax.jit)
 
 
 @functools.cache
 def tracegrad_side() -> Side:
     import tracegrad as tg
+    import tracegrad.nn
     import tracegrad.numpy as tnp
 
-    nn = SimpleNamespace()
-
+    nn = SimpleNamespace(conv=tg.nn.conv, max_pool=tg.nn.max_pool, **activations(tg.nn))
     return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit)
 
 

@@ -11,8 +11,8 @@ from jax import lax
 
 from .. import random
 from ..errors import describe, here
-from ..ops import conv as conv_op
-from ..ops import where, window_max, window_sum
+
+from ..ops import conv_op, maximum, where, window_max, window_sum
 from ..ops.conv import Padding, dilated, explicit_padding, per_axis
 from ..tape import aval_of
 
@@ -154,7 +154,8 @@ def avg_pool(
     if count_include_pad or not any(lo or hi for lo, hi in params["padding"]):
         return total / math.prod(params["window"])
     shape = (1, *aval_of(x).shape[1:-1], 1)
-    return total / window_sum(np.ones(shape, total.dtype), **params)
+    # A window of nothing but padding has mean 0.
+    return total / maximum(window_sum(np.ones(shape, total.dtype), **params), 1)
 
 
 def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:

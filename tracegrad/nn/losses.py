@@ -222,9 +222,9 @@ def sparse_categorical_cross_entropy(
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
-      >>> p = np.array([[0.5, 0.5], [0.0, 1.0]], np.float32)
-      >>> nn.sparse_categorical_cross_entropy(p, np.array([0, 1]), reduction="none").round(4).tolist()
-      [0.6930999755859375, -0.0]
+      >>> logits = np.array([[0.0, 1e4], [0.0, 0.0]], np.float32)
+      >>> nn.sparse_categorical_cross_entropy(logits, np.array([0, 1]), from_logits=True, reduction="none").round(1).tolist()
+      [10000.0, 0.699999988079071]
     """
     name = "sparse_categorical_cross_entropy"
     predictions = _float(predictions)

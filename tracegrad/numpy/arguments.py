@@ -148,6 +148,6 @@ def array_like(x: Any, name: str) -> Any:
 
 
 __all__ = [
-    "Aval", "array_like", "axes_of", "axis_of", "common_type", "dtype_of", "inexact", "integer", "is_inexact", "literal",
-    "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of", "types_of",
+    "Aval", "array_like", "axes_of", "axis_of", "common_type", "dtype_of", "inexact", "integer", "is_inexact",
+    "literal", "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of", "types_of",
 ]  # fmt: skip

@@ -285,9 +285,10 @@ def _masked(m: Any, k: int, name: str, below: bool) -> Any:
     shape = type_of(m, name).shape
     if len(shape) < 2:
         raise ValueError(f"{name}: an array of shape {shape} is no matrix {here()}. Give one of two axes or more.")
+    n, columns = shape[-2:]
     if below:
-        return ops.where(_band(*shape[-2:], integer(k, name, "k"), ops.greater_equal), m, 0)
-    return ops.where(_band(*shape[-2:], integer(k, name, "k") - 1, ops.greater_equal), 0, m)
+        return ops.where(_band(n, columns, integer(k, name, "k"), ops.greater_equal), m, 0)
+    return ops.where(_band(n, columns, integer(k, name, "k") - 1, ops.greater_equal), 0, m)
 
 
 def tril(m: Any, k: int = 0) -> Any:

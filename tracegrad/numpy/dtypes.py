@@ -20,6 +20,9 @@ from jax.numpy import (
     complex128 as complex128,
 )
 from jax.numpy import (
+    complex_ as complex_,
+)
+from jax.numpy import (
     finfo as finfo,
 )
 from jax.numpy import (
@@ -30,6 +33,9 @@ from jax.numpy import (
 )
 from jax.numpy import (
     float64 as float64,
+)
+from jax.numpy import (
+    float_ as float_,
 )
 from jax.numpy import (
     iinfo as iinfo,
@@ -47,6 +53,9 @@ from jax.numpy import (
     int64 as int64,
 )
 from jax.numpy import (
+    int_ as int_,
+)
+from jax.numpy import (
     isdtype as isdtype,
 )
 from jax.numpy import (
@@ -54,6 +63,9 @@ from jax.numpy import (
 )
 from jax.numpy import (
     promote_types as promote_types,
+)
+from jax.numpy import (
+    uint as uint,
 )
 from jax.numpy import (
     uint8 as uint8,
@@ -117,10 +129,10 @@ def result_type(*arrays_and_dtypes: Any) -> Any:
     return jax.dtypes.result_type(*map(_type, arrays_and_dtypes))
 
 
-def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:
+def can_cast(from_: Any, to: Any, casting: Any = "safe") -> Any:
     """Whether a dtype, or an array of one, casts to another under a rule, as NumPy has them."""
     kind = getattr(from_, "dtype", from_)
-    return jnp.can_cast(kind, to, casting=casting)  # type: ignore[no-any-return]
+    return jnp.can_cast(kind, to, casting=casting)
 
 
 def __array_namespace_info__() -> Any:
@@ -129,9 +141,9 @@ def __array_namespace_info__() -> Any:
 
 
 __all__ = [
-    "__array_namespace_info__", "bfloat16", "bool", "bool_", "can_cast", "complex128", "complex64",
-    "complexfloating", "dtype", "e", "euler_gamma", "finfo", "float16", "float32", "float64", "floating", "generic",
-    "iinfo", "inexact", "inf", "int16", "int32", "int64", "int8", "integer", "isdtype", "issubdtype", "nan",
-    "newaxis", "number", "pi", "promote_types", "result_type", "signedinteger", "uint16", "uint32", "uint64",
-    "uint8", "unsignedinteger",
+    "__array_namespace_info__", "bfloat16", "bool", "bool_", "can_cast", "complex128", "complex64", "complex_",
+    "complexfloating", "dtype", "e", "euler_gamma", "finfo", "float16", "float32", "float64", "float_", "floating",
+    "generic", "iinfo", "inexact", "inf", "int16", "int32", "int64", "int8", "int_", "integer", "isdtype",
+    "issubdtype", "nan", "newaxis", "number", "pi", "promote_types", "result_type", "signedinteger", "uint",
+    "uint16", "uint32", "uint64", "uint8", "unsignedinteger",
 ]  # fmt: skip

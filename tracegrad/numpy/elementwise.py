@@ -86,9 +86,6 @@ from ..ops import (
     neg as negative,
 )
 from ..ops import (
-    population_count as bitwise_count,
-)
-from ..ops import (
     sub as subtract,
 )
 from .arguments import array_like, common_type, dtype_of, inexact, integer, is_inexact, literal, refuse, type_of
@@ -104,6 +101,11 @@ true_divide = divide
 
 MAX_INTEGER_POWER = 64
 """Beyond this a power with a whole float exponent is no longer a product of factors."""
+
+
+def bitwise_count(x: Any, /) -> Any:
+    """How many bits of the absolute value of an integer are set, as uint8."""
+    return ops.astype(ops.population_count(abs(x)), dtype=np.dtype(np.uint8))
 
 
 def positive(x: Any, /) -> Any:
@@ -253,7 +255,8 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     """For each element, the choice of the first condition that holds."""
     if len(condlist) != len(choicelist) or not len(condlist):
         raise ValueError(
-            f"select: {len(condlist)} conditions and {len(choicelist)} choices {here()}. Give as many of each, at least one."
+            f"select: {len(condlist)} conditions and {len(choicelist)} choices {here()}. "
+            "Give as many of each, at least one."
         )
     out = default
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):

@@ -37,8 +37,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     The derivative is 0 where the norm is 0.
 
     Args:
-      ord: for vectors 2 (the default), 1, 0, inf, -inf or any other number; for matrices "fro" (the default), 1, -1, inf
-        or -inf.
+      ord: for vectors 2 (the default), 1, 0, inf, -inf or any other number; for matrices "fro" (the default), 1, -1,
+        inf or -inf.
 
     Raises:
       ValueError: for another `ord`, or other than one or two axes.

@@ -18,6 +18,7 @@ from .arguments import (
     axis_of,
     dtype_of,
     integer,
+    literal,
     order_of,
     promoted,
     refuse,
@@ -184,7 +185,7 @@ def _at_least(name: str, grow: Any) -> Any:
 
 atleast_1d = _at_least("atleast_1d", lambda s: s or (1,))
 atleast_2d = _at_least("atleast_2d", lambda s: s if len(s) > 1 else (1, *(s or (1,))))
-atleast_3d = _at_least("atleast_3d", lambda s: s if len(s) > 2 else (s + (1,) if len(s) == 2 else (1, *(s or (1,)), 1)))
+atleast_3d = _at_least("atleast_3d", lambda s: s if len(s) > 2 else ((*s, 1) if len(s) == 2 else (1, *(s or (1,)), 1)))
 
 
 # -- joining
@@ -306,7 +307,8 @@ def _split(name: str, ary: Any, indices_or_sections: Any, axis: int, even: bool)
         sections = integer(indices_or_sections, name, "the number of sections")
         if sections < 1 or (even and n % sections):
             raise ValueError(
-                f"{name}: {n} elements along axis {i} do not divide in {sections} equal parts {here()}. Use array_split."
+                f"{name}: {n} elements along axis {i} do not divide in {sections} equal parts {here()}. "
+                "Use array_split."
             )
         each, more = builtins.divmod(n, sections)
         cuts = [k * each + builtins.min(k, more) for k in range(sections + 1)]
@@ -508,8 +510,8 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
 
     Args:
       pad_width: how many: a number, a pair `(before, after)`, or a pair an axis.
-      mode: "constant" (`constant_values`, 0 by default), "empty" (zeros), "edge" (the last value), "reflect" (mirrored at
-        the last value), "symmetric" (mirrored after it), or "wrap" (from the other end).
+      mode: "constant" (`constant_values`, 0 by default), "empty" (zeros), "edge" (the last value), "reflect" (mirrored
+        at the last value), "symmetric" (mirrored after it), or "wrap" (from the other end).
 
     Example:
       >>> import tracegrad.numpy as np
@@ -593,10 +595,22 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     return array_like(a, "diff")
 
 
+def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
+    """The integral of `y` along an axis by the trapezoidal rule, at places `x`, or `dx` apart."""
+    s = type_of(y, "trapezoid").shape
+    i = axis_of(axis, len(s), "trapezoid")
+    if x is not None:
+        dx = diff(x) if ndim(x) == 1 else diff(x, axis=i)
+        if ndim(x) == 1:
+            dx = ops.reshape(dx, shape=tuple(dx.shape[0] if j == i else 1 for j in range(len(s))))
+    pairs = ops.add(_part(y, s, i, 1, s[i]), _part(y, s, i, 0, s[i] - 1))
+    return ops.reduce_sum(ops.mul(ops.mul(pairs, dx), literal(0.5)), axes=(i,))
+
+
 __all__ = [
     "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "block", "broadcast_arrays",
     "broadcast_shapes", "broadcast_to", "column_stack", "concat", "concatenate", "diag", "diagflat", "diagonal",
     "diff", "dsplit", "dstack", "expand_dims", "flip", "fliplr", "flipud", "hsplit", "hstack", "matrix_transpose",
     "moveaxis", "ndim", "pad", "permute_dims", "ravel", "repeat", "reshape", "roll", "rollaxis", "rot90", "shape",
-    "size", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack", "vsplit", "vstack",
+    "size", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "trapezoid", "unstack", "vsplit", "vstack",
 ]  # fmt: skip

@@ -65,14 +65,14 @@ def plan(
             if sizes.setdefault(label, n) != n:
                 if n != 1 and sizes[label] != 1:
                     raise ValueError(f"an axis has size {sizes[label]} in one operand and {n} in another")
-                sizes[label] = max(n, sizes[label]) if 0 not in (n, sizes[label]) else 0
+                sizes[label] = n if sizes[label] == 1 else sizes[label]
+    # A size of 1 where others have more broadcasts, in a product as if the axis were not there.
+    kept = [tuple(x for x, n in zip(t, s, strict=True) if n == sizes[x]) for t, s in zip(terms, shapes, strict=True)]
     prepare: list[Prepare] = []
     labels: list[Labels] = []
-    for k, (term, shape) in enumerate(zip(terms, shapes, strict=True)):
-        # A size of 1 where others have more broadcasts, in a product as if the axis were not there.
-        stays = [i for i, label in enumerate(term) if shape[i] == sizes[label]]
-        reshaped = tuple(shape[i] for i in stays) if len(stays) != len(term) else None
-        left = [term[i] for i in stays]
+    for k, term in enumerate(terms):
+        left = list(kept[k])
+        reshaped = tuple(sizes[label] for label in left) if len(left) != len(term) else None
         diagonals = []
         for label in dict.fromkeys(left):
             while left.count(label) > 1:
@@ -80,7 +80,7 @@ def plan(
                 j = left.index(label, i + 1)
                 diagonals.append((i, j))
                 left = [x for n, x in enumerate(left) if n not in (i, j)] + [label]
-        others = {label for n, other in enumerate(terms) if n != k for label in other}
+        others = {label for n, other in enumerate(kept) if n != k for label in other}
         summed = tuple(i for i, label in enumerate(left) if label not in output and label not in others)
         labels.append(tuple(label for i, label in enumerate(left) if i not in summed))
         if reshaped is not None or diagonals or summed:
@@ -252,8 +252,8 @@ def matmul(a: Any, b: Any, /, *, precision: Any = None, preferred_element_type: 
     output = (*range(min(2 - n, 2 - m), 0), *(("row",) if n > 1 else ()), "column")
     if x.shape[-1] != y.shape[-2]:
         raise ValueError(
-            f"matmul: shapes {x.shape} and {y.shape} do not fit {here()}: the last size of the first, {x.shape[-1]}, must be "
-            f"the last but one of the second, {y.shape[-2]}. Transpose or reshape one of them."
+            f"matmul: shapes {x.shape} and {y.shape} do not fit {here()}: the last size of the first, {x.shape[-1]}, "
+            f"must be the last but one of the second, {y.shape[-2]}. Transpose or reshape one of them."
         )
     return contract(
         "matmul", planned("matmul", (left, right), output, (x, y)), (a, b), (x, y), precision, preferred_element_type
@@ -296,10 +296,10 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, precision: Any = None, prefer
     """The sum over an axis of products, the conjugate of the first with the second; the other axes broadcast."""
     x, y = type_of(x1, "vecdot"), type_of(x2, "vecdot")
     i, j = axis_of(axis, x.ndim, "vecdot"), axis_of(axis, y.ndim, "vecdot")
-    left = [*range(1 - x.ndim, 0)]
-    left.insert(i, "inner")  # type: ignore[arg-type]
-    right = [*range(1 - y.ndim, 0)]
-    right.insert(j, "inner")  # type: ignore[arg-type]
+    left: list[Any] = [*range(1 - x.ndim, 0)]
+    left.insert(i, "inner")
+    right: list[Any] = [*range(1 - y.ndim, 0)]
+    right.insert(j, "inner")
     if x.shape[i] != y.shape[j]:
         raise ValueError(f"vecdot: shapes {x.shape} and {y.shape} differ along axis {axis} {here()}")
     output = tuple(range(1 - max(x.ndim, y.ndim), 0))

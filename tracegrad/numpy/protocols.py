@@ -43,8 +43,8 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
     name = ufunc.__name__
     if kwargs.get("out") is not None:
         raise TypeError(
-            f"numpy.{name} with out= on a traced value {here()}: an array cannot be changed in place, and `a += x` tries "
-            "to. Write `a = a + x`."
+            f"numpy.{name} with out= on a traced value {here()}: an array cannot be changed in place, and `a += x` "
+            "tries to. Write `a = a + x`."
         )
     space = sys.modules[__package__]
     if method == "reduce" and name in _REDUCE:
@@ -63,8 +63,8 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
     function = getattr(space, name, None) or _SCIPY.get(name)
     if function is None:
         raise TypeError(
-            f"the ufunc {name} on a traced value {here()} is not supported: tracegrad.numpy has no {name}. Compose it of "
-            "functions that are there, or add an op with tracegrad.Op."
+            f"the ufunc {name} on a traced value {here()} is not supported: tracegrad.numpy has no {name}. Compose it "
+            "of functions that are there, or add an op with tracegrad.Op."
         )
     if kwargs:
         raise TypeError(
@@ -87,8 +87,8 @@ def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     found = getattr(space, name, None) if module in ("numpy", "numpy.linalg") else None
     if found is None or not callable(found):
         raise TypeError(
-            f"{module}.{name} on a traced value {here()} is not supported: tracegrad.numpy has no counterpart. Compose it "
-            "of functions that are there, add an op with tracegrad.Op, or convert with numpy.asarray(x) what needs no "
-            "gradient."
+            f"{module}.{name} on a traced value {here()} is not supported: tracegrad.numpy has no counterpart. Compose "
+            "it of functions that are there, add an op with tracegrad.Op, or convert with numpy.asarray(x) what needs "
+            "no gradient."
         )
     return found(*args, **kwargs)

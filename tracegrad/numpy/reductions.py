@@ -119,7 +119,7 @@ def _limit(aval: Aval, top: bool) -> Any:
         return top
     if is_inexact(aval.dtype):
         return literal(math.inf if top else -math.inf)
-    info = jax.numpy.iinfo(aval.dtype)
+    info: Any = jax.numpy.iinfo(aval.dtype)  # type: ignore[no-untyped-call]
     return np.asarray(info.max if top else info.min, aval.dtype)
 
 
@@ -297,8 +297,8 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     if shape != aval.shape:
         if shape != tuple(aval.shape[i] for i in axes):
             raise ValueError(
-                f"average: weights of shape {shape} for axis {axis} of shape {aval.shape} {here()}. Give them the shape "
-                "of the array, or that of the averaged axes."
+                f"average: weights of shape {shape} for axis {axis} of shape {aval.shape} {here()}. Give them the "
+                "shape of the array, or that of the averaged axes."
             )
         weights = ops.broadcast_in_dim(weights, shape=aval.shape, dims=axes)
     total = sum(weights, axes, keepdims=keepdims)

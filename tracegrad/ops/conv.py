@@ -99,7 +99,7 @@ def _conv_x(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
     if count > 1:
         kernel = _move_groups(kernel, rhs[0], rhs[1], count)
     flipped = rev(kernel, axes=tuple(rhs[2:])) if any(n > 1 for n in _spatial(kernel.shape, rhs)) else kernel
-    grad = conv(
+    grad = conv_op(
         ct,
         flipped,
         window_strides=a,
@@ -124,7 +124,7 @@ def _conv_kernel(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
             _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), _spatial(ct.shape, result), strides, params["padding"], a, b, strict=True
         )  # fmt: skip
     )
-    return conv(
+    return conv_op(
         x,
         ct,
         window_strides=b,
@@ -150,7 +150,7 @@ def _move_groups(x: Any, source: int, target: int, count: int) -> Any:
     return reshape(transpose(x, axes=tuple(order)), shape=tuple(shape))
 
 
-conv: Op = Op("conv_general_dilated", _conv, (_conv_x, _conv_kernel), shape=_conv_shape)
+conv_op: Op = Op("conv_general_dilated", _conv, (_conv_x, _conv_kernel), shape=_conv_shape)
 
 
 def conv_general_dilated(
@@ -211,7 +211,7 @@ def conv_general_dilated(
             "(low, high) for each spatial axis."
         )
     window = [dilated(k, d) for k, d in zip(_spatial(kernel.shape, numbers.rhs_spec), b, strict=True)]
-    return conv(
+    return conv_op(
         lhs,
         rhs,
         window_strides=strides,
@@ -448,6 +448,6 @@ window_max_pick: Op = Op(
 
 
 __all__ = [
-    "Padding", "conv", "conv_general_dilated", "dilated", "explicit_padding", "per_axis", "window_max",
+    "Padding", "conv_op", "conv_general_dilated", "dilated", "explicit_padding", "per_axis", "window_max",
     "window_max_pick", "window_max_spread", "window_spread", "window_sum",
 ]  # fmt: skip

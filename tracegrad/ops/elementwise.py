@@ -134,6 +134,8 @@ def elementwise(
 
 
 def _where_nonzero(ct: Any, value: Any) -> Any:
+    if isinstance(ct, _NUMBERS):
+        return value if ct != 0 else lax.full_like(value, 0)
     zero = lax.full((), 0, value.dtype)
     taken = lax.ne(ct, lax.full((), 0, ct.dtype))
     return lax.select_n(taken if taken.shape == value.shape else broadcast_to(taken, value.shape),
@@ -252,7 +254,7 @@ sqrt: Op = elementwise("sqrt", lax.sqrt, lambda ct, out, x: mul_no_nan(ct, div(0
 rsqrt: Op = elementwise("rsqrt", lax.rsqrt, lambda ct, out, x: mul_no_nan(ct, mul(div(out, x), -0.5)), inexact=True)
 cbrt: Op = elementwise("cbrt", lax.cbrt, lambda ct, out, x: mul_no_nan(ct, div(1 / 3, mul(out, out))), inexact=True)
 reciprocal: Op = elementwise(
-    "reciprocal", lambda x: lax.integer_pow(x, -1), lambda ct, out, x: neg(mul_no_nan(ct, mul(out, out))), inexact=True
+    "reciprocal", lambda x: lax.integer_pow(x, -1), lambda ct, out, x: neg(mul_no_nan(ct, div(out, x))), inexact=True
 )
 
 # -- exponentials and logarithms
@@ -313,7 +315,10 @@ cosh: Op = elementwise("cosh", lax.cosh, lambda ct, out, x: mul(ct, sinh(x)), in
 tanh: Op = elementwise("tanh", lax.tanh, lambda ct, out, x: mul(ct, sub(1.0, mul(out, out))), inexact=True)
 arcsinh: Op = elementwise("arcsinh", lax.asinh, lambda ct, out, x: mul(ct, rsqrt(add(mul(x, x), 1.0))), inexact=True)
 arccosh: Op = elementwise(
-    "arccosh", lax.acosh, lambda ct, out, x: mul_no_nan(ct, mul(rsqrt(sub(x, 1.0)), rsqrt(add(x, 1.0)))), inexact=True
+    "arccosh",
+    lax.acosh,
+    lambda ct, out, x: mul_no_nan(mul_no_nan(ct, rsqrt(sub(x, 1.0))), rsqrt(add(x, 1.0))),
+    inexact=True,
 )
 arctanh: Op = elementwise("arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True)
 hypot: Op = elementwise(

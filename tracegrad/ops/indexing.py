@@ -15,7 +15,7 @@ from jax import lax
 from ..errors import LeakedTracerError, TracerError, describe, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
-from ..tracer import Tracer, literal, state
+from ..tracer import Tracer, literal, operand, state
 from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, pow_, where
 from .shape import (
     broadcast_to,
@@ -333,15 +333,17 @@ def _bounds(s: slice, size: int) -> tuple[int, int, int]:
     """The first index, the step and the number of what a slice takes."""
     try:
         start, stop, step = s.indices(size)
-    except TracerError as error:
+    except LeakedTracerError:
+        raise
+    except TracerError:
         raise TracerError(
-            f"a slice has a traced bound: {error}\nFor a slice of fixed length at a traced place, use "
-            "dynamic_slice(x, starts, sizes), or index with i + arange(n)."
+            f"a slice has a traced bound {here()}, so that the shape of the result depends on data, which under @jit and "
+            "vmap has no value yet. For a slice of known length use dynamic_slice(x, starts, sizes), or the indices "
+            "start + arange(length); or take @jit away."
         ) from None
     except TypeError:
-        raise TypeError(
-            f"the bounds of a slice are {s.start}, {s.stop}, {s.step} {here()}: they must be integers"
-        ) from None
+        bounds = ", ".join(map(describe, (s.start, s.stop, s.step)))
+        raise TypeError(f"the bounds of a slice are {bounds} {here()}: they must be integers") from None
     except ValueError:
         raise ValueError(f"a slice has step 0 {here()}") from None
     return start, step, len(range(start, stop, step))
@@ -541,6 +543,14 @@ def _read(x: Any, plan: _Plan, spec: Spec | None) -> Any:
     return _reshaped(x, plan.shape)
 
 
+def _array(x: Any) -> Any:
+    """`x`, a sequence of numbers too, as a value of the tape that is recording."""
+    x = np.asarray(x) if isinstance(x, list | tuple) else x
+    if state.tape is None:
+        return x if hasattr(x, "shape") else np.asarray(x)
+    return x if type(x) is Tracer else operand(state.tape, x)
+
+
 def getitem(x: Any, index: Any) -> Any:
     """`x[index]`, by NumPy's rules.
 
@@ -564,8 +574,7 @@ def getitem(x: Any, index: Any) -> Any:
         if any(isinstance(e, jax.core.Tracer) for e in (index if type(index) is tuple else (index,))):
             return x[index]
         return x[_plan(x.shape, index).expression]
-    if not hasattr(x, "shape"):
-        x = np.asarray(x)
+    x = _array(x)
     plan = _plan(x.shape, index)
     return _read(x, plan, plan.spec)
 
@@ -615,7 +624,7 @@ class _Place:
     __slots__ = ("index", "x")
 
     def __init__(self, x: Any, index: Any) -> None:
-        self.x = x if hasattr(x, "shape") else np.asarray(x)
+        self.x = _array(x)
         self.index = index
 
     def set(self, values: Any, **options: Any) -> Any:
@@ -710,10 +719,9 @@ class _Place:
 
     def _cast(self, values: Any) -> Any:
         """The values in the dtype of the array, which may not change kind on the way."""
-        if isinstance(values, list | tuple):
-            values = np.asarray(values)
+        values = _array(values)
         to, aval = aval_of(self.x), aval_of(values)
-        if aval.dtype == to.dtype and hasattr(values, "ndim"):
+        if aval.dtype == to.dtype:
             return values
         if _KINDS.index(_kind(aval.dtype)) > _KINDS.index(_kind(to.dtype)):
             raise TypeError(
@@ -832,7 +840,7 @@ def take(
       >>> tg.grad(lambda t: tg.ops.take(t, [2, 0, 2], axis=0).sum())(table).tolist()
       [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
     """
-    x = x if hasattr(x, "shape") else np.asarray(x)
+    x = _array(x)
     if axis is None:
         x, axis = _reshaped(x, (math.prod(x.shape),)), 0
     axis = normalize_axis(axis, x.ndim, "take")
@@ -856,7 +864,7 @@ def take_along_axis(
       ValueError: if the shapes do not fit.
       IndexError: if no mode is given and an index of known value is out of bounds.
     """
-    x = x if hasattr(x, "shape") else np.asarray(x)
+    x = _array(x)
     if axis is None:
         x, axis = _reshaped(x, (math.prod(x.shape),)), 0
     axis = normalize_axis(axis, x.ndim, "take_along_axis")
@@ -907,7 +915,7 @@ def pick(x: Any, index: Any, axis: int = -1) -> Any:
       >>> tg.grad(lambda s: tg.ops.pick(s, [2, 0]).sum())(scores).tolist()
       [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    x = x if hasattr(x, "shape") else np.asarray(x)
+    x = _array(x)
     axis = normalize_axis(axis, x.ndim, "pick")
     index, mode = _indices(x, index, axis, "pick", None)
     others = [a for a in range(x.ndim) if a != axis]

@@ -193,10 +193,7 @@ def _variance(x: Any, *, axes: tuple[int, ...], ddof: float) -> Any:
     mean = lax.div(lax.reduce_sum(wide, axes), lax.full((), n, wide.dtype))
     kept = [i for i in range(x.ndim) if i not in axes]
     centered = lax.sub(wide, lax.broadcast_in_dim(mean, x.shape, kept))
-    if x.dtype.kind == "c":
-        square = lax.real(lax.mul(centered, lax.conj(centered)))
-    else:
-        square = lax.mul(centered, centered)
+    square = lax.real(lax.mul(centered, lax.conj(centered))) if x.dtype.kind == "c" else lax.mul(centered, centered)
     out = lax.div(lax.reduce_sum(square, axes), lax.full((), n - ddof, square.dtype))
     return lax.convert_element_type(out, _real_dtype(x.dtype))
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -205,15 +206,24 @@ def _dynamic_slice_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) ->
     return [dynamic_update_slice_op(zeros_of(x), cts[0], *starts)] + [None] * len(starts)
 
 
+def _one_type(starts: Sequence[Any]) -> list[Any]:
+    """Integers of one type, as XLA wants them."""
+    dtype = starts[0].dtype if starts else None
+    if any(s.dtype != dtype for s in starts):
+        dtype = jax.dtypes.canonicalize_dtype(np.int64)
+    return [lax.convert_element_type(s, dtype) for s in starts]
+
+
 dynamic_slice_op: Op = Op(
     "dynamic_slice",
-    lambda x, *starts, sizes: lax.dynamic_slice(x, starts, sizes),
+    lambda x, *starts, sizes: lax.dynamic_slice(x, _one_type(starts), sizes),
     _dynamic_slice_vjp,
     shape=_dynamic_slice_shape,
 )
 
 
-def _dynamic_update_slice(x: Any, update: Any, *starts: Any, adds: bool = False) -> Any:
+def _dynamic_update_slice(x: Any, update: Any, *unlike: Any, adds: bool = False) -> Any:
+    starts = _one_type(unlike)
     if adds:
         update = lax.add(lax.dynamic_slice(x, starts, update.shape), update)
     return lax.dynamic_update_slice(x, update, starts)

@@ -38,7 +38,7 @@ def fold(tape: Tape) -> Tape:
                     splat[out] = new
         if splat and out is not None and op in _BROADCASTING:
             shorter = [_weak(splat[v]) if v in splat else v for v in inputs]
-            if any(v.aval.shape == out.aval.shape and v.aval.dtype == out.aval.dtype for v in shorter):
+            if op.infer(tuple([v.aval for v in shorter]), node.params)[0] is out.aval:
                 inputs = shorter
         nodes.append(node.with_inputs(inputs))
     return Tape.of(tape.inputs, nodes, [same.get(v, v) for v in tape.outputs], tape)

@@ -1,0 +1,209 @@
+"""Convolution and pooling against jax.lax, NumPy loops and differences."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import tracegrad as tg
+from tests.reference import check_grads, check_value
+from tracegrad import nn
+from tracegrad.ops import conv_general_dilated
+
+
+def normal(*shape: int, dtype: Any = np.float64) -> Any:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+NWC, NHWC, NDHWC = ("NWC", "WIO", "NWC"), ("NHWC", "HWIO", "NHWC"), ("NDHWC", "DHWIO", "NDHWC")
+CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((2, 7, 3), (3, 3, 4), {"window_strides": (2,), "padding": "SAME", "dimension_numbers": NWC}),
+    ((2, 3, 7, 8), (4, 3, 3, 2), {"window_strides": (1, 2), "padding": [(1, 0), (2, 3)], "rhs_dilation": (2, 1)}),
+    ((2, 3, 5, 6), (4, 3, 3, 2), {"window_strides": (2, 1), "padding": [(1, 2), (0, -1)], "lhs_dilation": (2, 3)}),
+    ((2, 5, 5, 6), (3, 3, 3, 4), {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": NHWC, "feature_group_count": 2}),
+    ((2, 5, 5, 3), (3, 3, 1, 6), {"window_strides": (2, 2), "padding": "SAME", "dimension_numbers": NHWC, "feature_group_count": 3}),
+    ((4, 5, 5, 3), (3, 3, 3, 4), {"window_strides": (1, 1), "padding": "SAME_LOWER", "dimension_numbers": NHWC, "batch_group_count": 2}),
+    ((1, 4, 5, 3, 2), (2, 2, 2, 2, 3), {"window_strides": (1, 2, 1), "padding": "SAME", "dimension_numbers": NDHWC}),
+    ((2, 4, 4, 3), (1, 1, 3, 2), {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": NHWC}),
+    ((3, 4), (5, 4), {"window_strides": (), "padding": "VALID"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("x", "kernel", "params"), CONVOLUTIONS)
+def test_conv_general_dilated(x: Any, kernel: Any, params: Any) -> None:
+    x, kernel = normal(*x), normal(*kernel)
+    reference = lambda x, kernel: lax.conv_general_dilated(x, kernel, **params)  # noqa: E731
+    check_value(lambda x, kernel: conv_general_dilated(x, kernel, **params), reference, x, kernel, dtype=True)
+    check_grads(lambda x, kernel: conv_general_dilated(x, kernel, **params), x, kernel, jax_fn=reference)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.complex64])
+def test_conv_dtypes(dtype: Any) -> None:
+    x, kernel = normal(1, 5, 2).astype(dtype), normal(3, 2, 2).astype(dtype)
+    out = nn.conv(x, kernel)
+    assert out.dtype == dtype
+    grad = tg.grad(lambda k: abs(nn.conv(x, k)).sum().astype(np.float32))(kernel)
+    assert grad.dtype == dtype and grad.shape == kernel.shape
+
+
+def test_conv_promotes_and_accumulates() -> None:
+    x, kernel = normal(1, 5, 2, dtype=np.float32), normal(3, 2, 2).astype(jnp.bfloat16)
+    assert nn.conv(x, kernel).dtype == np.float32
+    assert tg.grad(lambda k: nn.conv(x, k).sum())(kernel).dtype == jnp.bfloat16
+    half = x.astype(jnp.bfloat16)
+    wide = conv_general_dilated(half, kernel, (1,), "SAME", dimension_numbers=NWC, preferred_element_type=np.float32)
+    assert wide.dtype == np.float32
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("args", "stride", "padding", "dilation", "groups"),
+    [
+        ({}, 1, "SAME", 1, 1),
+        ({"stride": 2, "padding": "valid", "dilation": 2}, 2, "VALID", 2, 1),
+        ({"padding": 1, "groups": 2}, 1, [(1, 1)], 1, 2),
+        ({"padding": [(0, 2)]}, 1, [(0, 2)], 1, 1),
+    ],
+)
+def test_nn_conv(rank: int, args: Any, stride: int, padding: Any, dilation: int, groups: int) -> None:
+    args = {k: v * rank if isinstance(v, list) else v for k, v in args.items()}
+    x, kernel = normal(2, *(5, 6, 7)[:rank], 4), normal(*(3, 2, 2)[:rank], 4 // groups, 2)
+    numbers = (NWC, NHWC, NDHWC)[rank - 1]
+    check_value(
+        lambda x, kernel: nn.conv(x, kernel, **args),
+        lambda x, kernel: lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride,) * rank,
+            padding * rank if isinstance(padding, list) else padding,
+            None,
+            (dilation,) * rank,
+            numbers,
+            groups,
+        ),  # fmt: skip
+        x,
+        kernel,
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: nn.conv(normal(1, 5, 5, 3), normal(3, 3, 4, 2)), ["3 features", "4 a group", "3 != 4 * 1"]),
+        (lambda: nn.conv(normal(1, 5, 5, 4), normal(3, 3, 2, 3), groups=2), ["feature_group_count=2", "3 output features"]),
+        (lambda: nn.conv(normal(5, 4), normal(3, 3, 2, 3)), ["f32[5,4]", "same number of spatial axes", "test_conv.py"]),
+        (lambda: nn.conv(normal(1, 5, 5, 4), normal(3, 3, 4, 3), padding="FULL"), ["'FULL'", "SAME", "test_conv.py"]),
+        (lambda: nn.conv(normal(1, 5, 5, 4), normal(3, 3, 4, 3), stride=(1, 1, 1)), ["stride=(1, 1, 1)", "2 spatial"]),
+        (lambda: nn.max_pool(normal(5, 4)), ["max_pool", "(N, ..., C)", "x[None]", "test_conv.py"]),
+        (lambda: nn.max_pool(normal(1, 5, 4), 6), ["window", "does not fit", "(1, 5, 4)", "test_conv.py"]),
+        (lambda: nn.avg_pool(normal(1, 5, 4), 0), ["window=0", "at least 1"]),
+    ],
+)  # fmt: skip
+def test_errors(call: Any, words: list[str]) -> None:
+    with pytest.raises((ValueError, TypeError)) as info:
+        call()
+    for word in words:
+        assert word in str(info.value)
+
+
+# -- pooling
+
+POOLS: list[tuple[tuple[int, ...], Any, Any, Any]] = [
+    ((2, 6, 3), 2, None, "VALID"),
+    ((2, 7, 3), 3, 2, "VALID"),
+    ((2, 7, 3), 3, 1, "SAME"),
+    ((2, 6, 8, 3), 2, None, "VALID"),
+    ((2, 7, 5, 3), 2, None, "SAME"),
+    ((2, 7, 5, 3), (3, 2), (2, 1), [(1, 2), (0, 1)]),
+    ((2, 7, 5, 1), 2, 3, "VALID"),
+    ((2, 4, 5, 3, 2), 2, None, "VALID"),
+    ((1, 4, 5, 3, 2), (2, 3, 1), (2, 1, 1), [1, (0, 1), 0]),
+    ((1, 70, 1), 66, 2, "VALID"),
+    ((1, 140, 1), 66, None, "SAME"),
+]
+"""Shape, window, stride and padding; the last windows are too long to be unrolled."""
+
+
+def windows(x: np.ndarray, window: Any, stride: Any, padding: Any, fill: float) -> tuple[np.ndarray, np.ndarray]:
+    """The elements of each window along a last axis, and how many of them are no padding."""
+    rank = x.ndim - 2
+    window = (window,) * rank if isinstance(window, int) else window
+    stride = window if stride is None else (stride,) * rank if isinstance(stride, int) else stride
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:-1], window, stride, padding)
+    elif isinstance(padding, int):
+        padding = [(padding, padding)] * rank
+    padding = [(p, p) if isinstance(p, int) else p for p in padding]
+    pads = [(0, 0), *padding, (0, 0)]
+    xp, real = np.pad(x, pads, constant_values=fill), np.pad(np.ones_like(x), pads)
+    counts = [(n - k) // s + 1 for n, k, s in zip(xp.shape[1:-1], window, stride, strict=True)]
+
+    def cut(a: np.ndarray) -> np.ndarray:
+        offsets = itertools.product(*map(range, window))
+        index = [
+            tuple(slice(o, o + (m - 1) * s + 1, s) for o, m, s in zip(off, counts, stride, strict=True))
+            for off in offsets
+        ]
+        return np.stack([a[(slice(None), *i)] for i in index], -1)
+
+    return cut(xp), cut(real)
+
+
+@pytest.mark.parametrize(("shape", "window", "stride", "padding"), POOLS)
+def test_pooling(shape: Any, window: Any, stride: Any, padding: Any) -> None:
+    x = normal(*shape)
+    args = (window, stride, padding)
+
+    def pools(x: Any) -> Any:
+        return nn.max_pool(x, *args), nn.avg_pool(x, *args), nn.avg_pool(x, *args, count_include_pad=False)
+
+    def reference(x: Any) -> Any:
+        highest = windows(x, *args, -np.inf)[0].max(-1)
+        parts, real = windows(x, *args, 0)
+        return highest, parts.mean(-1), parts.sum(-1) / real.sum(-1)
+
+    check_value(pools, reference, x, dtype=True)
+    check_grads(lambda x: [out**2 for out in pools(x)], x)
+
+
+def test_ties_of_a_window_share_equally() -> None:
+    x = np.ones((1, 4, 1), np.float32)
+    assert tg.grad(lambda x: nn.max_pool(x, 2).sum())(x)[0, :, 0].tolist() == [0.5] * 4
+    assert tg.grad(lambda x: nn.max_pool(x, 3, 1).sum())(x)[0, :, 0].tolist() == pytest.approx(
+        [1 / 3, 2 / 3, 2 / 3, 1 / 3]
+    )
+
+
+def test_gradient_is_that_of_jax_without_ties() -> None:
+    x = normal(2, 8, 8, 3)
+    for k, s in ((2, 2), (3, 2), (3, 1)):
+        reference = lambda x: (lax.reduce_window(x, -jnp.inf, lax.max, (1, k, k, 1), (1, s, s, 1), "SAME") ** 2).sum()  # noqa: B023, E731
+        ours = tg.grad(lambda x: (nn.max_pool(x, k, s, "SAME") ** 2).sum())(x.astype(np.float32))  # noqa: B023
+        np.testing.assert_allclose(ours, jax.grad(reference)(jnp.asarray(x, np.float32)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.bool_, jnp.bfloat16, np.float16])
+def test_pooling_dtypes(dtype: Any) -> None:
+    x = (normal(1, 5, 2) > 0).astype(dtype)
+    out = nn.max_pool(x, 2, 2, "SAME")
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(
+        np.asarray(out, np.float32), windows(np.asarray(x, np.float32), 2, 2, "SAME", -np.inf)[0].max(-1)
+    )
+
+
+def test_half_precision_mean_is_taken_in_single() -> None:
+    x = np.full((1, 3000, 1), 1.0, jnp.bfloat16)
+    assert float(nn.avg_pool(x, 3000)[0, 0, 0]) == 1.0
+    assert tg.grad(lambda x: nn.avg_pool(x, 3).sum().astype(np.float32))(x).dtype == jnp.bfloat16
+
+
+def test_the_whole_image() -> None:
+    x = normal(2, 14, 14, 3)
+    check_grads(lambda x: nn.max_pool(x, 14), x, jax_fn=lambda x: x.max((1, 2), keepdims=True))
