@@ -23,11 +23,10 @@ X = np.linspace(0.1, 1.0, 4, dtype=np.float32)
 
 
 @pytest.fixture(autouse=True)
-def no_programs() -> Any:
+def no_programs() -> None:
     """Each test starts with nothing compiled."""
-    execute._programs.clear()
-    yield
-    execute._programs.clear()
+    for cache in (execute._programs, execute._compiled_alone, execute._wanted):
+        cache.clear()
 
 
 # -- one compiled call for each structure
@@ -38,13 +37,14 @@ def test_a_structure_compiles_once(compiles: Since) -> None:
         return tnp.sum(tnp.sin(x) * x)
 
     gradient = tg.grad(f)
+    on_device = jnp.asarray(X)
     gradient(X)
     compiles()
     for i in range(5):
         gradient(X + np.float32(i))
-        gradient(jnp.asarray(X))
+        gradient(on_device)
     assert compiles() == 0
-    assert tg.explain(f).startswith("f: 11 calls, 1 compiled")
+    assert tg.explain(f).startswith("f: calls: 11, compiled: 1")
     gradient(X[:2])
     assert compiles() > 0
 
@@ -92,7 +92,7 @@ def test_changing_closed_over_arrays_are_never_stale_and_compile_nothing(compile
     np.testing.assert_allclose(value, np.sum(X * 2 * X + 7), rtol=1e-6)
     np.testing.assert_array_equal(gradient, 2 * X)
     held["w"] = jnp.asarray(3 * X)
-    np.testing.assert_allclose(tg.grad(f)(X), 3 * X, rtol=1e-6)
+    np.testing.assert_allclose(tg.value_and_grad(f)(X)[1], 3 * X, rtol=1e-6)
     assert compiles() == 0
 
 
@@ -131,7 +131,7 @@ def test_explain_names_the_field_that_differed() -> None:
     tg.grad(f)(X[:2], 2)
     text = tg.explain(f)
     assert "first recording" in text
-    assert "an input's type changed: f32[4] became f32[2]" in text
+    assert "(alias) took (f32[4],), takes (f32[2],) at" in text
     assert "was sum, is sin at" in text
     assert "test_execute.py" in text
 
@@ -237,7 +237,8 @@ def test_very_long_programs_run_op_by_op(monkeypatch: pytest.MonkeyPatch) -> Non
     value, gradient = tg.value_and_grad(f)(X)
     np.testing.assert_allclose(value, jnp.sum(reference), rtol=1e-5)
     assert gradient.shape == X.shape
-    assert not execute._programs
+    assert "(run op by op)" in tg.explain(f)
+    assert "compiled: 0" in tg.explain(f)
 
 
 def test_a_restless_function_stops_compiling_whole_programs(compiles: Since) -> None:
@@ -247,14 +248,14 @@ def test_a_restless_function_stops_compiling_whole_programs(compiles: Since) -> 
         return tnp.sum(x)
 
     for n in range(1, 12):
-        np.testing.assert_allclose(
-            tg.grad(f)(X, n), jax.grad(lambda x, n=n: _tower(x, n))(X), rtol=1e-5
-        )
-    assert "runs op by op" in tg.explain(f)
+        np.testing.assert_allclose(tg.grad(f)(X, n), jax.grad(lambda x, n=n: _tower(x, n))(X), rtol=1e-5)
     compiles()
     for n in range(12, 18):
         tg.grad(f)(X, n)
     assert compiles() == 0
+    assert tg.explain(f).count("(run op by op)") > 6
+    tg.grad(f)(X, 17)
+    assert compiles() == 1, "a structure that comes a second time is compiled whole"
 
 
 def _tower(x: Any, n: int) -> Any:
@@ -308,12 +309,8 @@ def test_threads_record_independently() -> None:
 
 
 def test_arrays_are_freed_after_the_call() -> None:
-    class Watched(np.ndarray):
-        pass
-
     def f(x: Any) -> Any:
         h = tnp.sin(x)
-        alive.append(weakref.ref(h))
         assert float(tnp.sum(h)) > 0
         alive.append(weakref.ref(h.value))
         return tnp.sum(h * h)
@@ -345,7 +342,7 @@ def test_inside_jax_jit_and_vmap() -> None:
     rows = np.stack([np.cos(r) * r + np.sin(r) for r in batch])
     np.testing.assert_allclose(jax.vmap(tg.grad(f))(batch), rows, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(jax.vmap(tg.jit(tg.grad(f))))(batch), rows, rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(tnp.sin)(X), np.sin(X), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda x: tnp.sin(x))(X), np.sin(X), rtol=1e-6)
     np.testing.assert_allclose(jax.jacfwd(tg.grad(f))(X), jax.hessian(lambda x: jnp.sum(jnp.sin(x) * x))(X), rtol=1e-5)
 
 

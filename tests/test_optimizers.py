@@ -142,7 +142,9 @@ def test_clipping_of_zero_and_of_nothing() -> None:
         lambda rate: opt.chain(opt.clip_by_global_norm(1.0), opt.adam(rate, eps_root=1e-4)),
     ],
 )
-@pytest.mark.parametrize("rate", [0.1, jnp.float32(0.1), lambda count: 0.1 / (count + 1.0)], ids=["float", "array", "schedule"])
+@pytest.mark.parametrize(
+    "rate", [0.1, jnp.float32(0.1), lambda count: 0.1 / (count + 1.0)], ids=["float", "array", "schedule"]
+)
 def test_types_are_stable(make: Any, rate: Any, dtype: Any) -> None:
     optimizer = make(rate)
     traces = []

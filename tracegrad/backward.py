@@ -119,22 +119,31 @@ class Linearized:
 
 
 def body_cotangents(
-    node: Node, cts: Sequence[Any], needs: Sequence[bool], varying: Sequence[frozenset[str]] = ()
+    node: Node,
+    cts: Sequence[Any],
+    needs: Sequence[bool],
+    varying: Sequence[frozenset[str]] = (),
+    varying_out: Sequence[frozenset[str]] = (),
 ) -> tuple[Linearized, list[Any]]:
     """For a node that runs a body: its linearized form, and the operands of the backward part."""
-    lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], varying)
+    lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], varying, varying_out)
     values = {"input": node.inputs, "output": node.outputs, "residual": keep_residuals(node, lin.forward)}
     return lin, [values[kind][i] for kind, i in lin.saved] + [cts[i] for i in lin.cts]
 
 
 def linearize(
-    body: Tape, needs: Sequence[bool], given: Sequence[bool], varying: Sequence[frozenset[str]] = ()
+    body: Tape,
+    needs: Sequence[bool],
+    given: Sequence[bool],
+    varying: Sequence[frozenset[str]] = (),
+    varying_out: Sequence[frozenset[str]] = (),
 ) -> Linearized:
     """Differentiates a finished body once for these needed inputs and given output cotangents.
 
-    `varying` names, for each input of a body that runs on many devices, the axes along which it varies.
+    `varying` and `varying_out` name, for each input and each output's cotangent of a body that runs on many
+    devices, the axes along which it varies.
     """
-    key = (tuple(needs), tuple(given), tuple(varying))
+    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out))
     known: Linearized | None = body.linear.get(key)
     if known is not None:
         return known
@@ -145,8 +154,7 @@ def linearize(
         outs = replay(tape, body, ins)
         count = len(tape.nodes)
         cts = [Tracer(v.aval, tape) if g else None for v, g in zip(body.outputs, given, strict=True)]
-        if varying:
-            tape.varying[1].update((ct, frozenset(body.axes)) for ct in cts if ct is not None)
+        tape.varying[1].update((ct, axes) for ct, axes in zip(cts, varying_out, strict=False) if ct is not None)
         wanted = [v for v, need in zip(ins, needs, strict=True) if need]
         grads = backward(tape, outs, cts, wanted, 0, count)
     kept = [(i, g) for i, g in zip([i for i, need in enumerate(needs) if need], grads, strict=True) if g is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ CACHE_SIZE = 1_024
 """How many compiled programs are kept."""
 
 _compiled_alone: set[Any] = set()
+_wanted: Counter[Any] = Counter()
 _programs: OrderedDict[Any, Callable[..., Any] | None] = OrderedDict()
 
 
@@ -90,7 +91,9 @@ def find_program(
         # Ops that were compiled alone before cost nothing more: a structure that is new at every call soon
         # runs on them. It is compiled whole when it comes a second time.
         alone = {_alone(node) for node in nodes} - _compiled_alone
-        by_op = len(nodes) > LONG or ONE_OP * len(alone) < len(nodes)
+        # The more structures have wanted an op, the more are likely to share what compiling it alone costs.
+        by_op = len(nodes) > LONG or sum(ONE_OP / (1 + _wanted[op]) for op in alone) < len(nodes)
+        _wanted.update(alone)
         history.events.append(explain_miss(key, nodes, history) + (" (run op by op)" if by_op else ""))
         history.last = (key, _steps(nodes))
         if by_op:

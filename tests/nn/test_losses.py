@@ -121,7 +121,9 @@ def test_sequences_and_half_precision() -> None:
     z = rng.standard_normal((2, 3, 5)).astype(jnp.bfloat16)
     labels = rng.integers(0, 5, (2, 3))
     out, grad = tg.jit(
-        tg.value_and_grad(lambda z: nn.sparse_categorical_cross_entropy(z, labels, from_logits=True, weights=labels > 1))
+        tg.value_and_grad(
+            lambda z: nn.sparse_categorical_cross_entropy(z, labels, from_logits=True, weights=labels > 1)
+        )
     )(z)
     assert out.dtype == grad.dtype == jnp.bfloat16 and grad.shape == z.shape
     reference = -np.take_along_axis(np.asarray(jax.nn.log_softmax(z.astype(np.float32))), labels[..., None], -1)[..., 0]

@@ -11,6 +11,11 @@ import tracegrad.numpy as tnp
 
 from ..reference import check_value
 
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(3, 4)).astype(np.float32)
 B = RNG.normal(size=(4,)).astype(np.float32)
@@ -21,7 +26,7 @@ Z[0, 1] = Z[1, 2] = Z[2, 2] = 0
 N = A.copy()
 N[0, 0] = N[2, :] = np.nan
 C = (A + 1j * A[::-1]).astype(np.complex64)
-I = RNG.integers(-5, 6, (3, 4)).astype(np.int32)
+K = RNG.integers(-5, 6, (3, 4)).astype(np.int32)
 J = RNG.integers(1, 5, (4,)).astype(np.int32)
 M = A > 0
 T = RNG.normal(size=(2, 3, 4)).astype(np.float32)
@@ -29,31 +34,40 @@ E = np.zeros((0, 3), np.float32)
 S = np.float32(0.3)
 
 UNARY: list[tuple[str, Any]] = [
-    *[(name, A) for name in (
-        "absolute negative positive sign square exp exp2 expm1 sin cos tan sinh cosh tanh arctan arcsinh floor ceil trunc "
-        "rint fix sinc deg2rad rad2deg radians degrees isfinite isnan isinf isposinf isneginf signbit logical_not fabs "
-        "real imag conj angle isreal iscomplex cbrt nan_to_num reciprocal"
-    ).split()],
-    *[(name, P) for name in "sqrt log log2 log10 log1p".split()],
-    *[(name, U) for name in "arcsin arccos arctanh acos asin atan atanh".split()],
-    *[(name, I) for name in "invert bitwise_count absolute negative logical_not sign".split()],
-    *[(name, C) for name in "conjugate real imag angle absolute iscomplex exp".split()],
-    *[(name, N) for name in "nan_to_num isnan nansum".split()],
+    *[
+        (name, A)
+        for name in words(
+            "absolute negative positive sign square exp exp2 expm1 sin cos tan sinh cosh tanh arctan arcsinh "
+            "floor ceil trunc rint fix sinc deg2rad rad2deg radians degrees isfinite isnan isinf isposinf "
+            "isneginf signbit logical_not fabs real imag conj angle isreal iscomplex cbrt nan_to_num reciprocal"
+        )
+    ],
+    *[(name, P) for name in words("sqrt log log2 log10 log1p")],
+    *[(name, U) for name in words("arcsin arccos arctanh acos asin atan atanh")],
+    *[(name, K) for name in words("invert bitwise_count absolute negative logical_not sign")],
+    *[(name, C) for name in words("conjugate real imag angle absolute iscomplex exp")],
+    *[(name, N) for name in ["nan_to_num", "isnan", "nansum"]],
     *[(name, x) for name in ("exp", "negative") for x in (E, S)],
     ("arccosh", P + 1),
     ("invert", M),
-]  # fmt: skip
+]
 
 
 BINARY: list[tuple[str, Any, Any]] = [
-    *[(name, A, B) for name in (
-        "add subtract multiply divide true_divide maximum minimum fmax fmin hypot arctan2 logaddexp logaddexp2 copysign "
-        "floor_divide remainder mod fmod equal not_equal less less_equal greater greater_equal logical_and logical_or "
-        "logical_xor isclose heaviside nextafter"
-    ).split()],
-    *[(name, I, J) for name in (
-        "add bitwise_and bitwise_or bitwise_xor left_shift right_shift floor_divide remainder divide maximum less"
-    ).split()],
+    *[
+        (name, A, B)
+        for name in words(
+            "add subtract multiply divide true_divide maximum minimum fmax fmin hypot arctan2 logaddexp "
+            "logaddexp2 copysign floor_divide remainder mod fmod equal not_equal less less_equal greater "
+            "greater_equal logical_and logical_or logical_xor isclose heaviside nextafter"
+        )
+    ],
+    *[
+        (name, K, J)
+        for name in words(
+            "add bitwise_and bitwise_or bitwise_xor left_shift right_shift floor_divide remainder divide maximum less"
+        )
+    ],
     *[(name, E, S) for name in ("add", "less")],
     ("power", P, B),
     ("float_power", P, B),
@@ -62,15 +76,18 @@ BINARY: list[tuple[str, Any, Any]] = [
     ("divmod", A, B),
     ("heaviside", Z, S),
     ("logical_and", M, M[0]),
-]  # fmt: skip
+]
 
 
 CASES: list[tuple[str, Any]] = [
     *[(f"{name} {x.dtype}{x.shape}", lambda np, name=name, x=x: getattr(np, name)(x)) for name, x in UNARY],
-    *[(f"{name} {x.dtype} {y.dtype}", lambda np, name=name, x=x, y=y: getattr(np, name)(x, y)) for name, x, y in BINARY],
+    *[
+        (f"{name} {x.dtype} {y.dtype}", lambda np, name=name, x=x, y=y: getattr(np, name)(x, y))
+        for name, x, y in BINARY
+    ],
     # power
     *[(f"power {n}", lambda np, x=P, n=n: np.power(x, n)) for n in (0, 1, 2, 3, -1, -2, 2.0, 0.5, -0.5, 1.7, 0.0)],
-    ("power of ints", lambda np: np.power(I, 2)),
+    ("power of ints", lambda np: np.power(K, 2)),
     ("power of 0, NaN", lambda np: np.power(np.asarray(N), 0)),
     ("power base", lambda np: np.power(2.0, B)),
     # selection
@@ -88,7 +105,7 @@ CASES: list[tuple[str, Any]] = [
     ("round", lambda np: np.round(A * 10)),
     ("round 2", lambda np: np.round(A, 2)),
     ("round -1", lambda np: np.round(A * 100, -1)),
-    ("round ints", lambda np: np.round(I * 10 + 4, -1)),
+    ("round ints", lambda np: np.round(K * 10 + 4, -1)),
     ("isclose inf", lambda np: np.isclose(np.asarray([1.0, np.inf, np.nan]), np.asarray([1.0, np.inf, np.nan]))),
     ("isclose nan", lambda np: np.isclose(np.asarray([np.nan, 1]), np.asarray([np.nan, 2]), equal_nan=True)),
     ("allclose", lambda np: np.asarray(np.allclose(A, A + 1e-9))),
@@ -97,41 +114,50 @@ CASES: list[tuple[str, Any]] = [
     ("nan_to_num", lambda np: np.nan_to_num(np.asarray(N), nan=3.0)),
     # reductions
     *[
-        (f"{name} {axis} {keepdims}", lambda np, name=name, axis=axis, keepdims=keepdims: getattr(np, name)(T, axis=axis, keepdims=keepdims))
-        for name in "sum prod max min mean var std ptp any all".split()
+        (
+            f"{name} {axis} {keepdims}",
+            lambda np, name=name, axis=axis, keepdims=keepdims: getattr(np, name)(T, axis=axis, keepdims=keepdims),
+        )
+        for name in words("sum prod max min mean var std ptp any all")
         for axis, keepdims in ((None, False), (0, False), (-1, True), ((0, 2), False), ((2, -3), True), ((), False))
         if not (axis == () and name == "ptp")
     ],
-    *[(f"{name} scalar", lambda np, name=name: getattr(np, name)(S)) for name in "sum prod max mean var any all".split()],
-    *[(f"{name} empty", lambda np, name=name: getattr(np, name)(E, axis=0)) for name in "sum prod any all cumsum".split()],
+    *[
+        (f"{name} scalar", lambda np, name=name: getattr(np, name)(S))
+        for name in words("sum prod max mean var any all")
+    ],
+    *[
+        (f"{name} empty", lambda np, name=name: getattr(np, name)(E, axis=0))
+        for name in words("sum prod any all cumsum")
+    ],
     *[
         (f"{name} axis {axis}", lambda np, name=name, axis=axis: getattr(np, name)(T, axis))
-        for name in "argmax argmin cumsum cumprod".split()
+        for name in words("argmax argmin cumsum cumprod")
         for axis in (None, 0, -1)
     ],
     ("argmax keepdims", lambda np: np.argmax(A, axis=1, keepdims=True)),
     ("argmax bool", lambda np: np.argmax(M, axis=1)),
     ("argmax nan", lambda np: np.argmax(N, axis=1)),
     ("max nan", lambda np: np.max(N, axis=1)),
-    ("max ints", lambda np: np.max(I, axis=1)),
+    ("max ints", lambda np: np.max(K, axis=1)),
     ("max bool", lambda np: np.max(M, axis=1)),
     ("sum where", lambda np: np.sum(A, axis=1, where=M)),
     ("sum initial", lambda np: np.sum(A, axis=1, initial=3.0)),
-    ("sum dtype", lambda np: np.sum(I, dtype=np.float32)),
+    ("sum dtype", lambda np: np.sum(K, dtype=np.float32)),
     ("sum bool", lambda np: np.sum(M, axis=0)),
     ("prod where initial", lambda np: np.prod(A, axis=0, where=M, initial=2.0)),
     ("prod ints", lambda np: np.prod(J)),
     ("max where", lambda np: np.max(A, axis=0, where=M, initial=-1.0)),
-    ("min where", lambda np: np.min(I, axis=0, where=M, initial=9)),
+    ("min where", lambda np: np.min(K, axis=0, where=M, initial=9)),
     ("max empty initial", lambda np: np.max(E, axis=0, initial=4.0)),
     ("mean where", lambda np: np.mean(A, where=M)),
-    ("mean ints", lambda np: np.mean(I, axis=0)),
+    ("mean ints", lambda np: np.mean(K, axis=0)),
     ("mean complex", lambda np: np.mean(C, axis=0)),
     ("var ddof", lambda np: np.var(A, axis=1, ddof=1)),
     ("var correction", lambda np: np.var(A, axis=1, correction=2)),
     ("var where", lambda np: np.var(A, where=M)),
     ("var complex", lambda np: np.var(C, axis=0)),
-    ("var ints", lambda np: np.var(I)),
+    ("var ints", lambda np: np.var(K)),
     ("std where", lambda np: np.std(A, where=M, keepdims=True)),
     ("average", lambda np: np.average(A, axis=1)),
     ("average weights", lambda np: np.average(A, axis=1, weights=P[0], returned=True)),
@@ -181,7 +207,10 @@ CASES: list[tuple[str, Any]] = [
         for x in (S, B, A, T)
     ],
     ("atleast several", lambda np: np.atleast_2d(B, A)),
-    *[(f"concatenate {axis}", lambda np, axis=axis: np.concatenate([A, A[:, :4] * 2, A], axis)) for axis in (0, -1, None)],
+    *[
+        (f"concatenate {axis}", lambda np, axis=axis: np.concatenate([A, A[:, :4] * 2, A], axis))
+        for axis in (0, -1, None)
+    ],
     ("concatenate promotes", lambda np: np.concatenate([B, J.astype(np.float32)])),
     ("concat", lambda np: np.concat([A, A], axis=1)),
     *[(f"stack {axis}", lambda np, axis=axis: np.stack([A, A + 1], axis)) for axis in (0, 1, -1)],
@@ -217,7 +246,11 @@ CASES: list[tuple[str, Any]] = [
     ("repeat array", lambda np: np.repeat(A, [1, 0, 3], axis=0)),
     *[(f"tril {k}", lambda np, k=k: np.tril(T, k)) for k in (-1, 0, 2)],
     *[(f"triu {k}", lambda np, k=k: np.triu(T, k)) for k in (-1, 0, 2)],
-    *[(f"diagonal {k} {x.shape}", lambda np, k=k, x=x: np.diagonal(x, k)) for k in (-4, -2, 0, 1, 3, 5) for x in (A, A.T)],
+    *[
+        (f"diagonal {k} {x.shape}", lambda np, k=k, x=x: np.diagonal(x, k))
+        for k in (-4, -2, 0, 1, 3, 5)
+        for x in (A, A.T)
+    ],
     ("diagonal axes", lambda np: np.diagonal(T, 1, 2, 0)),
     *[(f"diag {k}", lambda np, k=k: np.diag(B, k)) for k in (-2, 0, 1)],
     ("diag matrix", lambda np: np.diag(A, 1)),
@@ -238,7 +271,7 @@ CASES: list[tuple[str, Any]] = [
     ],
     ("pad values", lambda np: np.pad(A, ((1, 2), (3, 0)), constant_values=((1, 2), (3, 4)))),
     ("pad value", lambda np: np.pad(A, 1, constant_values=5)),
-    ("pad value ints", lambda np: np.pad(I, (1, 2), constant_values=5)),
+    ("pad value ints", lambda np: np.pad(K, (1, 2), constant_values=5)),
     ("pad one", lambda np: np.pad(A[:1], 2, "reflect")),
     # order
     ("sort", lambda np: np.sort(A, axis=0)),
@@ -270,7 +303,7 @@ CASES: list[tuple[str, Any]] = [
     ("full number", lambda np: np.full(3, 2.5, np.float32)),
     ("full_like", lambda np: np.full_like(A, 2)),
     ("zeros_like", lambda np: np.zeros_like(A, dtype=np.int32)),
-    ("ones_like", lambda np: np.ones_like(I)),
+    ("ones_like", lambda np: np.ones_like(K)),
     ("arange", lambda np: np.arange(5)),
     ("arange step", lambda np: np.arange(7, 0, -2)),
     ("arange float", lambda np: np.arange(0.5, 3, 0.5)),
@@ -295,16 +328,22 @@ CASES: list[tuple[str, Any]] = [
     ("asarray nested", lambda np: np.asarray([[A[0], B], [B, A[1]]])),
     ("array ndmin", lambda np: np.array(B, ndmin=3)),
     # norms
-    *[(f"norm {o}", lambda np, o=o: np.linalg.norm(A, o, axis=1)) for o in (None, 0, 1, 2, 3, np.inf, -np.inf, -1, 0.5)],
-    *[(f"norm matrix {o}", lambda np, o=o: np.linalg.norm(T, o, axis=(1, 2), keepdims=True)) for o in (None, "fro", 1, -1, np.inf, -np.inf)],
+    *[
+        (f"norm {o}", lambda np, o=o: np.linalg.norm(A, o, axis=1))
+        for o in (None, 0, 1, 2, 3, np.inf, -np.inf, -1, 0.5)
+    ],
+    *[
+        (f"norm matrix {o}", lambda np, o=o: np.linalg.norm(T, o, axis=(1, 2), keepdims=True))
+        for o in (None, "fro", 1, -1, np.inf, -np.inf)
+    ],
     ("norm flat", lambda np: np.linalg.norm(T)),
     ("norm axes swapped", lambda np: np.linalg.norm(T, 1, axis=(2, 0))),
     ("norm complex", lambda np: np.linalg.norm(C, axis=0)),
-    ("norm ints", lambda np: np.linalg.norm(I)),
+    ("norm ints", lambda np: np.linalg.norm(K)),
     ("vector_norm", lambda np: np.linalg.vector_norm(T, axis=(0, 2), ord=3)),
     ("matrix_norm", lambda np: np.linalg.matrix_norm(T)),
     ("matrix_power", lambda np: np.linalg.matrix_power(A[:, :3], 5)),
-]  # fmt: skip
+]
 
 
 GROUPS = [CASES[i : i + 24] for i in range(0, len(CASES), 24)]
@@ -336,11 +375,23 @@ def test_logsumexp() -> None:
 
 
 SHAPES: list[tuple[Any, Any]] = [
-    ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)),
-    ((5, 2, 3), (5, 3, 4)), ((5, 1, 2, 3), (6, 3, 4)), ((1, 2, 3), (5, 3, 4)), ((5, 6, 2, 3), (5, 1, 3, 4)),
-    ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((6, 5, 2, 3), (5, 3, 4)), ((0, 3), (3, 2)), ((2, 0), (0, 3)),
+    ((3,), (3,)),
+    ((2, 3), (3,)),
+    ((3,), (3, 4)),
+    ((2, 3), (3, 4)),
+    ((5, 2, 3), (3, 4)),
+    ((2, 3), (5, 3, 4)),
+    ((5, 2, 3), (5, 3, 4)),
+    ((5, 1, 2, 3), (6, 3, 4)),
+    ((1, 2, 3), (5, 3, 4)),
+    ((5, 6, 2, 3), (5, 1, 3, 4)),
+    ((3,), (5, 3, 4)),
+    ((5, 2, 3), (3,)),
+    ((6, 5, 2, 3), (5, 3, 4)),
+    ((0, 3), (3, 2)),
+    ((2, 0), (0, 3)),
     ((4, 1, 1), (4, 1, 3)),
-]  # fmt: skip
+]
 
 
 def test_matmul() -> None:
@@ -353,12 +404,48 @@ def test_matmul() -> None:
 
 
 EINSUM = [
-    "i,i->", "i,i->i", "i,j->ij", "i,j->ji", "ij->ji", "ij->", "ij->j", "ii->", "ii->i", "iij->j", "iji->ij",
-    "ij,jk->ik", "ij,kj->ki", "ij,jk", "ij,ji->", "bij,bjk->bik", "bij,bkj->bik", "bhqd,bhkd->bhqk", "bqhd,bkhd->bhqk",
-    "bhqk,bkhd->bqhd", "...ij,jk->...ik", "...ij,...jk->...ik", "i...,i...->...", "bi,i->bi", "i,bi->bi", "bi,b->bi", "ij,ij->ij",
-    "ij,ji->ij", "ij,jk,kl->il", "ij,jk,kl,lm->im", "i,i,i->i", "a,b,c->abc", "ij,k->ij", "ii,ij->j", "abc,cd,ad->b",
-    "...,...->...", "ijk->", "ba", "i->i", "ab,bc,cd,de->", "ij,ij,ij->",
-]  # fmt: skip
+    "i,i->",
+    "i,i->i",
+    "i,j->ij",
+    "i,j->ji",
+    "ij->ji",
+    "ij->",
+    "ij->j",
+    "ii->",
+    "ii->i",
+    "iij->j",
+    "iji->ij",
+    "ij,jk->ik",
+    "ij,kj->ki",
+    "ij,jk",
+    "ij,ji->",
+    "bij,bjk->bik",
+    "bij,bkj->bik",
+    "bhqd,bhkd->bhqk",
+    "bqhd,bkhd->bhqk",
+    "bhqk,bkhd->bqhd",
+    "...ij,jk->...ik",
+    "...ij,...jk->...ik",
+    "i...,i...->...",
+    "bi,i->bi",
+    "i,bi->bi",
+    "bi,b->bi",
+    "ij,ij->ij",
+    "ij,ji->ij",
+    "ij,jk,kl->il",
+    "ij,jk,kl,lm->im",
+    "i,i,i->i",
+    "a,b,c->abc",
+    "ij,k->ij",
+    "ii,ij->j",
+    "abc,cd,ad->b",
+    "...,...->...",
+    "ijk->",
+    "ba",
+    "i->i",
+    "ab,bc,cd,de->",
+    "ij,ij,ij->",
+]
 
 
 SIZES = {"a": 2, "b": 2, "c": 4, "d": 5, "e": 6, "h": 3, "i": 3, "j": 4, "k": 2, "l": 5, "m": 3, "q": 4, "x": 2, "y": 3}

@@ -20,18 +20,43 @@ CONFIG = ((1, 2, 1), (-1, 0, 0))
 CASES: list[tuple[Any, Any, Any, tuple[Any, ...]]] = [
     (lambda x: ops.reshape(x, shape=(2, 6)), lambda x: x.reshape(2, 6), None, (X,)),
     (lambda x: ops.transpose(x[None], axes=(2, 0, 1)), lambda x: x[None].transpose(2, 0, 1), None, (X,)),
-    (lambda x: ops.broadcast_to(x, (2, 3, 4)), lambda x: np.broadcast_to(x, (2, 3, 4)), lambda x: jnp.broadcast_to(x, (2, 3, 4)), (X[:, :1],)),
+    (
+        lambda x: ops.broadcast_to(x, (2, 3, 4)),
+        lambda x: np.broadcast_to(x, (2, 3, 4)),
+        lambda x: jnp.broadcast_to(x, (2, 3, 4)),
+        (X[:, :1],),
+    ),
     (lambda x: ops.reduce_sum(x, axes=(1,)), lambda x: x.sum(1), None, (X,)),
     (lambda x: ops.slice_(x, start=(0, 1), limit=(3, 4), strides=(2, 2)), lambda x: x[0:3:2, 1:4:2], None, (X,)),
     (lambda x: ops.slice_(x, start=(1, 4), limit=(1, 4), strides=(1, 2)), lambda x: x[1:1, 4:4], None, (X,)),
     (lambda x: ops.rev(x, axes=(0, 1)), lambda x: x[::-1, ::-1], None, (X,)),
-    (lambda x, v: ops.pad(x, v, config=CONFIG), lambda x, v: np.asarray(lax.pad(x, v, CONFIG)), lambda x, v: lax.pad(x, v, CONFIG), (X, np.array(2.5))),
-    (lambda x, y: ops.concatenate(x, y, axis=1), lambda x, y: np.concatenate([x, y], 1), lambda x, y: jnp.concatenate([x, y], 1), (X, X[:, :2])),
+    (
+        lambda x, v: ops.pad(x, v, config=CONFIG),
+        lambda x, v: np.asarray(lax.pad(x, v, CONFIG)),
+        lambda x, v: lax.pad(x, v, CONFIG),
+        (X, np.array(2.5)),
+    ),
+    (
+        lambda x, y: ops.concatenate(x, y, axis=1),
+        lambda x, y: np.concatenate([x, y], 1),
+        lambda x, y: jnp.concatenate([x, y], 1),
+        (X, X[:, :2]),
+    ),
     (lambda x: ops.dynamic_slice(x, (1, np.int32(2)), (2, 2)), lambda x: x[1:3, 2:4], None, (X,)),
     (lambda x: ops.dynamic_slice(x, (9, -3), (1, 2)), lambda x: x[2:3, 1:3], None, (X,)),
-    (lambda x, u: ops.dynamic_update_slice(x, u, (1, 9)), lambda x, u: np.asarray(lax.dynamic_update_slice(x, u, (1, 9))), lambda x, u: lax.dynamic_update_slice(x, u, (1, 9)), (X, U)),
-    (lambda x, u: ops.dynamic_update_slice_op(x, u, 1, 0, adds=True), lambda x, u: np.concatenate([x[:1], np.concatenate([x[1:, :2] + u, x[1:, 2:]], 1)]), lambda x, u: x.at[1:, :2].add(u), (X, U)),
-]  # fmt: skip
+    (
+        lambda x, u: ops.dynamic_update_slice(x, u, (1, 9)),
+        lambda x, u: np.asarray(lax.dynamic_update_slice(x, u, (1, 9))),
+        lambda x, u: lax.dynamic_update_slice(x, u, (1, 9)),
+        (X, U),
+    ),
+    (
+        lambda x, u: ops.dynamic_update_slice_op(x, u, 1, 0, adds=True),
+        lambda x, u: np.concatenate([x[:1], np.concatenate([x[1:, :2] + u, x[1:, 2:]], 1)]),
+        lambda x, u: x.at[1:, :2].add(u),
+        (X, U),
+    ),
+]
 
 
 @pytest.mark.parametrize(("fn", "ref", "jax_fn", "args"), CASES)

@@ -27,11 +27,15 @@ def _descending(x: Any, axis: int = -1) -> Any:
         (ops.sort, np.sort, jnp.sort),
         (lambda x: ops.sort(x, 0), lambda x: np.sort(x, 0), lambda x: jnp.sort(x, 0)),
         (lambda x: ops.sort(x, None), lambda x: np.sort(x, None), lambda x: jnp.sort(x, None)),
-        (lambda x: ops.sort(x, 1, descending=True), lambda x: _descending(x, 1), lambda x: jnp.sort(x, 1, descending=True)),
+        (
+            lambda x: ops.sort(x, 1, descending=True),
+            lambda x: _descending(x, 1),
+            lambda x: jnp.sort(x, 1, descending=True),
+        ),
         (lambda x: ops.top_k(x, 2)[0], lambda x: _descending(x)[..., :2], lambda x: jax.lax.top_k(x, 2)[0]),
         (lambda x: ops.top_k(x, 2, axis=0)[0], lambda x: _descending(x, 0), lambda x: jnp.sort(x, 0, descending=True)),
     ],
-)  # fmt: skip
+)
 def test_sorted(fn: Any, ref: Any, jax_fn: Any) -> None:
     check_value(fn, ref, X)
     check_grads(lambda x: fn(x) ** 3, X, jax_fn=lambda x: jax_fn(x) ** 3)

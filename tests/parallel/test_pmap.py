@@ -137,7 +137,33 @@ def test_inside_a_mapping_of_jax():
     close(jax.pmap(tg.grad(f), "i")(X[:8]), reference)
 
 
+def test_gradient_through_results_that_are_one_for_all_devices():
+    x, y = split_batch((X, Y), 4)
+
+    def loss(w):
+        mapped = pmap(lambda w, x, y: pmean(mean_loss(w, x, y), "i"), "i", in_axes=(None, 0, 0), out_axes=None)
+        return mapped(w, x, y)
+
+    close(tg.grad(loss)(W), full_gradient(mean_loss))
+    second = jax.grad(lambda w: (jax.grad(lambda w: ((jax.numpy.tanh(X @ w) - Y) ** 2).mean())(w) ** 2).sum())(W)
+    close(tg.grad(lambda w: (tg.grad(loss)(w) ** 2).sum())(W), second)
+
+
+def test_many_steps_in_a_row_with_more_devices_than_cores():
+    step = pmap(lambda w, x: w - 1e-3 * sum_gradients(tg.grad(sum_loss)(w, x, 0.0), "i", mean=False), "i",
+                in_axes=(None, 0), out_axes=None)  # fmt: skip
+    w, x = W, split_batch(X, 8)
+    for _ in range(200):
+        w = step(w, x)
+    assert np.isfinite(w).all()
+
+
 ERRORS = [
+    (
+        lambda: pmap(lambda x: x * 2, "i", out_axes=None)(np.ones((8, 3))),
+        ValueError,
+        ["result 0", "out_axes=None", "differs from device to device", "psum"],
+    ),
     (lambda: split_batch(np.zeros((10, 3)), 4), ValueError, ["(10, 3)", "4 devices", "multiple of 4"]),
     (lambda: pmap(lambda x: x)(np.zeros((9, 3))), ValueError, ["size 9", "8 devices", "split_batch(batch, 8)"]),
     (

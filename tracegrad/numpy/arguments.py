@@ -110,7 +110,7 @@ def common_type(avals: Sequence[Aval]) -> tuple[Any, bool]:
     """The dtype that operands of these types have together, and whether it is weak."""
     first = avals[0]
     for a in avals:
-        if a.dtype != first.dtype or a.weak_type != first.weak_type:
+        if (a is not first and a.dtype != first.dtype) or a.weak_type != first.weak_type:
             dtype, weak = jax.dtypes.result_type(*[b.struct() for b in avals], return_weak_type_flag=True)
             return dtype, weak
     return first.dtype, first.weak_type
@@ -119,6 +119,11 @@ def common_type(avals: Sequence[Aval]) -> tuple[Any, bool]:
 def promoted(xs: Sequence[Any], avals: Sequence[Aval]) -> list[Any]:
     """The operands in their common dtype."""
     common, _ = common_type(avals)
+    for a in avals:
+        if a.dtype != common:
+            break
+    else:
+        return list(xs)
     return [x if a.dtype == common else ops.astype(x, dtype=common) for x, a in zip(xs, avals, strict=True)]
 
 

@@ -36,12 +36,12 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
       [[7, 7], [7, 7]]
     """
     shape = shape_of(shape, "full")
+    if dtype is not None and type(fill_value) in _NUMBERS:
+        return ops.broadcast_in_dim(number_of(fill_value, dtype_of(dtype)), shape=shape, dims=())
     aval = type_of(fill_value, "full")
     if dtype is not None:
         dtype = dtype_of(dtype)
-        if type(fill_value) in _NUMBERS:
-            fill_value = number_of(fill_value, dtype)
-        elif aval.dtype != dtype:
+        if aval.dtype != dtype:
             fill_value = ops.astype(fill_value, dtype=dtype)
     elif not shape:
         return asarray(fill_value)
@@ -99,7 +99,12 @@ def asarray(a: Any, dtype: Any = None, order: None = None, *, copy: bool | None 
         if _holds_arrays(a):
             x = _stacked(a)
         else:
-            x = np.asarray(a)
+            try:
+                x = np.asarray(a)
+            except ValueError:
+                raise ValueError(
+                    f"array: {describe(a)} {here()}: its rows differ in length. Pad them to one length."
+                ) from None
             if x.dtype == object or x.dtype.kind not in "biufcV":
                 raise TypeError(f"array: {describe(a)} is no nested list of numbers {here()}. Give numbers or arrays.")
             x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype) if dtype is None else dtype_of(dtype))
@@ -282,13 +287,14 @@ def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
 
 
 def _masked(m: Any, k: int, name: str, below: bool) -> Any:
-    shape = type_of(m, name).shape
+    aval = type_of(m, name)
+    shape, zero = aval.shape, number_of(0, aval.dtype)
     if len(shape) < 2:
         raise ValueError(f"{name}: an array of shape {shape} is no matrix {here()}. Give one of two axes or more.")
     n, columns = shape[-2:]
     if below:
-        return ops.where(_band(n, columns, integer(k, name, "k"), ops.greater_equal), m, 0)
-    return ops.where(_band(n, columns, integer(k, name, "k") - 1, ops.greater_equal), 0, m)
+        return ops.where(_band(n, columns, integer(k, name, "k"), ops.greater_equal), m, zero)
+    return ops.where(_band(n, columns, integer(k, name, "k") - 1, ops.greater_equal), zero, m)
 
 
 def tril(m: Any, k: int = 0) -> Any:

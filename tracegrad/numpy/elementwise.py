@@ -11,9 +11,6 @@ import numpy as np
 from .. import ops
 from ..errors import describe, here
 from ..ops import (
-    abs_ as abs,
-)
-from ..ops import (
     add,
     arccos,
     arccosh,
@@ -76,28 +73,17 @@ from ..ops import (
     tanh,
     trunc,
 )
-from ..ops import (
-    div as divide,
-)
-from ..ops import (
-    mul as multiply,
-)
-from ..ops import (
-    neg as negative,
-)
-from ..ops import (
-    sub as subtract,
-)
 from .arguments import array_like, common_type, dtype_of, inexact, integer, is_inexact, literal, refuse, type_of
 
-absolute = fabs = abs
+abs = absolute = fabs = ops.abs_
 acos, acosh, asin, asinh, atan, atan2, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh
 bitwise_invert = invert = bitwise_not
 bitwise_left_shift, bitwise_right_shift = left_shift, right_shift
 conjugate = conj
 fix = trunc
 mod = remainder
-true_divide = divide
+divide = true_divide = ops.div
+multiply, negative, subtract = ops.mul, ops.neg, ops.sub
 
 MAX_INTEGER_POWER = 64
 """Beyond this a power with a whole float exponent is no longer a product of factors."""
@@ -202,7 +188,8 @@ def clip(
       >>> np.clip(np.array([-2.0, 0.5, 2.0]), -1, 1).tolist()
       [-1.0, 0.5, 1.0]
     """
-    refuse("clip", out=out)
+    if out is not None:
+        refuse("clip", out=out)
     low, high = a_min if min is None else min, a_max if max is None else max
     if low is not None:
         arr = maximum(arr, low)

@@ -9,21 +9,8 @@ from .. import ops
 from ..errors import here
 from ..tracer import literal
 from .arguments import axes_of, inexact, integer, order_of, type_of
-from .manipulation import matrix_transpose as matrix_transpose
 from .products import (
-    cross as cross,
-)
-from .products import (
-    matmul as matmul,
-)
-from .products import (
-    outer as outer,
-)
-from .products import (
-    tensordot as tensordot,
-)
-from .products import (
-    vecdot as vecdot,
+    matmul,
 )
 from .reductions import _kept
 from .reductions import max as max_
@@ -135,6 +122,5 @@ def matrix_power(a: Any, n: int) -> Any:
 
 
 __all__ = [
-    "cross", "matmul", "matrix_norm", "matrix_power", "matrix_transpose", "norm", "outer", "tensordot", "vecdot",
-    "vector_norm",
+    "matrix_norm", "matrix_power", "norm", "vector_norm",
 ]  # fmt: skip

@@ -202,14 +202,15 @@ def concatenate(arrays: Any, axis: int | None = 0, out: None = None, *, dtype: A
       >>> np.concatenate([np.zeros(2), np.ones(1)]).tolist()
       [0.0, 0.0, 1.0]
     """
-    refuse("concatenate", out=out)
+    if out is not None:
+        refuse("concatenate", out=out)
     avals = types_of(arrays, "concatenate")
     if not avals:
         raise ValueError(f"concatenate: there is no array to join {here()}. Give at least one.")
     if axis is None:
         arrays, axis = [ravel(x) for x in arrays], 0
     else:
-        if any(a.ndim == 0 for a in avals):
+        if any(not a.shape for a in avals):
             raise ValueError(f"concatenate: scalars have no axis to join along {here()}. Use stack, or asarray([...]).")
         axis = axis_of(axis, avals[0].ndim, "concatenate")
     if dtype is not None:
@@ -224,7 +225,8 @@ concat = concatenate
 
 def stack(arrays: Any, axis: int = 0, out: None = None, *, dtype: Any = None) -> Any:
     """Arrays of one shape joined along a new axis."""
-    refuse("stack", out=out)
+    if out is not None:
+        refuse("stack", out=out)
     avals = types_of(arrays, "stack")
     if not avals:
         raise ValueError(f"stack: there is no array to join {here()}. Give at least one.")
@@ -234,7 +236,9 @@ def stack(arrays: Any, axis: int = 0, out: None = None, *, dtype: Any = None) ->
             raise ValueError(f"stack: arrays of shapes {first} and {aval.shape} {here()}. Give them one shape.")
     i = axis_of(axis, len(first) + 1, "stack")
     new = (*first[:i], 1, *first[i:])
-    return concatenate([ops.reshape(x, shape=new) for x in arrays], i, dtype=dtype)
+    arrays = promoted([ops.reshape(x, shape=new) for x in arrays], avals)
+    out = ops.concatenate(*arrays, axis=i)
+    return out if dtype is None else ops.astype(out, dtype=dtype_of(dtype))
 
 
 def hstack(tup: Any, *, dtype: Any = None) -> Any:

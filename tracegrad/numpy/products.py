@@ -186,7 +186,7 @@ def contract(
             if dtype is not None:
                 x, y = ops.astype(x, dtype=keywords["dtype"]), ops.astype(y, dtype=keywords["dtype"])
             out = ops.mul(x, y)
-        xs = [v for n, v in enumerate(xs) if n not in (i, j)]
+        xs = [v for n, v in enumerate(xs) if n not in (i, j)] if len(xs) > 2 else []
         xs.append(out)
     out = xs[0]
     return out if p.order is None else ops.transpose(out, axes=p.order)
@@ -404,17 +404,16 @@ def einsum(
     refuse("einsum", out=out)
     if not isinstance(subscripts, str):
         subscripts, operands = _spell((subscripts, *operands))
-    avals = [x.aval if type(x) is Tracer else type_of(x, "einsum") for x in operands]
-    try:
-        terms, output = parse(subscripts, tuple([a.ndim for a in avals]))
-    except ValueError as error:
-        shapes = ", ".join(str(a.shape) for a in avals)
-        raise ValueError(f"einsum({subscripts!r}) of shapes {shapes} {here()}: {error}") from None
+    avals = tuple([x.aval if type(x) is Tracer else type_of(x, "einsum") for x in operands])
     if isinstance(optimize, list):
         optimize = tuple(x if isinstance(x, str) else tuple(x) for x in optimize)
     elif optimize is not False:
         optimize = "greedy"
-    p = planned(f"einsum({subscripts!r})", terms, output, avals, optimize)
+    try:
+        p = einsum_plan(subscripts, avals, optimize)
+    except ValueError as error:
+        shapes = ", ".join(str(a.shape) for a in avals)
+        raise ValueError(f"einsum({subscripts!r}) of shapes {shapes} {here()}: {error}") from None
     result = contract("einsum", p, operands, avals, precision, preferred_element_type)
     if not p.pairs and len(operands) == 1 and not p.prepare and p.order is None:
         result = array_like(result, "einsum")
@@ -422,6 +421,12 @@ def einsum(
 
 
 @lru_cache(maxsize=4096)
+def einsum_plan(subscripts: str, avals: tuple[Aval, ...], optimize: Any) -> Plan:
+    """The plan for operands of these types."""
+    terms, output = parse(subscripts, tuple([a.ndim for a in avals]))
+    return plan(terms, output, tuple([a.shape for a in avals]), optimize)
+
+
 def parse(subscripts: str, ndims: tuple[int, ...]) -> tuple[tuple[Labels, ...], Labels]:
     """The labels of each operand and of the result; those of `...` are negative integers."""
     left, arrow, right = subscripts.replace(" ", "").partition("->")

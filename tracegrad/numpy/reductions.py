@@ -35,7 +35,7 @@ _HALF = (np.dtype(np.float16), jax.numpy.bfloat16.dtype)
 
 def _kept(out: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
     """`out`, with the reduced axes back at size 1."""
-    return ops.reshape(out, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
+    return ops.reshape(out, shape=tuple([1 if i in axes else n for i, n in enumerate(shape)]))
 
 
 def _accumulator(aval: Aval) -> Any:
@@ -91,8 +91,12 @@ def sum(
       >>> np.sum(np.array([[1, 2], [3, 4]]), axis=0).tolist()
       [4, 6]
     """
-    refuse("sum", out=out)
     aval = a.aval if type(a) is Tracer else type_of(a, "sum")
+    if dtype is where is initial is out is None and aval.dtype.kind == "f":
+        axes = axes_of(axis, len(aval.shape), "sum")
+        total = ops.reduce_sum(a, axes=axes)
+        return _kept(total, aval.shape, axes) if keepdims else total
+    refuse("sum", out=out)
     a = _prepared(a, aval, dtype)
     return _reduced("sum", ops.reduce_sum, a, aval, axis, keepdims, initial, where, 0, ops.add)
 
@@ -151,10 +155,13 @@ amax, amin = max, min
 def _extremum(
     name: str, op: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, top: bool, join: Any
 ) -> Any:
-    refuse(name, out=out)
+    if out is not None:
+        refuse(name, out=out)
     aval = a.aval if type(a) is Tracer else type_of(a, name)
     if where is not None and initial is None:
         raise ValueError(f"{name}: with `where` there may be no element left {here()}. Pass `initial` too.")
+    if 0 in aval.shape and initial is None and builtins.any(aval.shape[i] == 0 for i in axes_of(axis, aval.ndim, name)):
+        raise ValueError(f"{name}: shape {aval.shape} is empty along axes {axis} {here()}. Pass `initial`.")
     neutral = None if where is None else _limit(aval, top)
     return _reduced(name, op, a, aval, axis, keepdims, initial, where, neutral, join)
 
@@ -220,7 +227,8 @@ def mean(
       >>> np.mean(np.array([1, 2, 3, 4])).item()
       2.5
     """
-    refuse("mean", out=out)
+    if out is not None:
+        refuse("mean", out=out)
     aval = a.aval if type(a) is Tracer else type_of(a, "mean")
     axes = axes_of(axis, aval.ndim, "mean")
     wanted = aval.dtype if dtype is None else dtype_of(dtype)
@@ -255,7 +263,8 @@ def var(
     correction: float | None = None,
 ) -> Any:
     """The mean squared distance from the mean along axes; `ddof` (or `correction`) is taken off the count."""
-    refuse("var", out=out)
+    if out is not None:
+        refuse("var", out=out)
     aval = type_of(a, "var")
     axes = axes_of(axis, aval.ndim, "var")
     if dtype is not None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops
-from ..ops import pick as pick
-from ..ops import top_k as top_k
+from ..ops import pick, top_k
 from .arguments import array_like, refuse, type_of
 
 

@@ -269,15 +269,15 @@ log1p: Op = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, ad
 logaddexp: Op = elementwise(
     "logaddexp",
     jnp.logaddexp,
-    lambda ct, out, x, y: mul_no_nan(ct, _exp_difference(x, out)),
-    lambda ct, out, x, y: mul_no_nan(ct, _exp_difference(y, out)),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(_difference(x, y))),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(_difference(y, x))),
     inexact=True,
 )
 logaddexp2: Op = elementwise(
     "logaddexp2",
     lambda x, y: _strong(jnp.logaddexp2(x, y)),
-    lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(x, out))),
-    lambda ct, out, x, y: mul_no_nan(ct, exp2(_difference(y, out))),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(mul(_difference(x, y), math.log(2)))),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(mul(_difference(y, x), math.log(2)))),
     inexact=True,
 )
 
@@ -285,10 +285,6 @@ logaddexp2: Op = elementwise(
 def _difference(x: Any, y: Any) -> Any:
     """`x - y`, 0 where the two are the same infinity."""
     return where(equal(x, y), 0.0, sub(x, y))
-
-
-def _exp_difference(x: Any, y: Any) -> Any:
-    return exp(_difference(x, y))
 
 
 # -- trigonometric and hyperbolic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -337,8 +338,8 @@ def _bounds(s: slice, size: int) -> tuple[int, int, int]:
         raise
     except TracerError:
         raise TracerError(
-            f"a slice has a traced bound {here()}, so that the shape of the result depends on data, which under @jit and "
-            "vmap has no value yet. For a slice of known length use dynamic_slice(x, starts, sizes), or the indices "
+            f"a slice has a traced bound {here()}, so that the shape of the result depends on data, which under @jit "
+            "and vmap has no value yet. For a slice of known length use dynamic_slice(x, starts, sizes), or index with "
             "start + arange(length); or take @jit away."
         ) from None
     except TypeError:
@@ -485,16 +486,19 @@ def _is_advanced(entry: Any) -> bool:
 
 
 def _read_window(x: Any, window: tuple[tuple[int, int, int], ...]) -> Any:
-    shape = x.shape
-    if any((lo, step, n) != (0, 1, size) for (lo, step, n), size in zip(window, shape, strict=True)):
-        spans = [_span(*w) for w in window]
-        if any(lo or hi != size or abs(w[1]) != 1 for (lo, hi), size, w in zip(spans, shape, window, strict=True)):
-            start, limit = zip(*spans, strict=True)
-            x = slice_(x, start=start, limit=limit, strides=tuple(abs(step) for _, step, _ in window))
-        backwards = _backwards(window)
-        if backwards:
-            x = rev(x, axes=backwards)
-    return x
+    part, backwards = _slices(x.shape, window)
+    if part is not None:
+        x = slice_(x, start=part[0], limit=part[1], strides=part[2])
+    return rev(x, axes=backwards) if backwards else x
+
+
+@functools.lru_cache(4096)
+def _slices(shape: tuple[int, ...], window: tuple[tuple[int, int, int], ...]) -> tuple[Any, tuple[int, ...]]:
+    """The arguments of `slice_` that read a window, None for all of the array, and the axes to reverse then."""
+    spans = [_span(*w) for w in window]
+    strides = tuple(abs(step) for _, step, _ in window)
+    whole = all(span == (0, n) for span, n in zip(spans, shape, strict=True)) and set(strides) <= {1}
+    return None if whole else (*zip(*spans, strict=True), strides), _backwards(window)
 
 
 def _span(first: int, step: int, size: int) -> tuple[int, int]:

@@ -208,10 +208,9 @@ def _dynamic_slice_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) ->
 
 def _one_type(starts: Sequence[Any]) -> list[Any]:
     """Integers of one type, as XLA wants them."""
-    dtype = starts[0].dtype if starts else None
-    if any(s.dtype != dtype for s in starts):
-        dtype = jax.dtypes.canonicalize_dtype(np.int64)
-    return [lax.convert_element_type(s, dtype) for s in starts]
+    if len({s.dtype for s in starts}) < 2:
+        return list(starts)
+    return [lax.convert_element_type(s, jax.dtypes.canonicalize_dtype(np.int64)) for s in starts]
 
 
 dynamic_slice_op: Op = Op(

@@ -16,44 +16,71 @@ from ..body import BodyCache, leaf_axes, split_mapped
 from ..errors import describe, here
 from ..lower import evaluate
 from ..op import Op
-from ..ops import reshape, slice_
 from ..tape import Aval, Node, Tape, aval_of, make_aval
+from ..tracer import Tracer, state
+from ..varying import NOWHERE, varying_axes
 
 
-def _run_mapped(*xs: Any, body: Tape, batched: tuple[bool, ...], axis_name: str, devices: tuple[Any, ...]) -> Any:
+def _run_mapped(
+    *xs: Any,
+    body: Tape,
+    batched: tuple[bool, ...],
+    whole: tuple[bool, ...],
+    axis_name: str,
+    devices: tuple[Any, ...],
+) -> Any:
+    flags = _is_whole(body, whole)
+
     def run(*shards: Any) -> list[Any]:
         values = [lax.squeeze(x, (0,)) if b else x for x, b in zip(shards, batched, strict=True)]
         outs = evaluate(body.nodes, body.outputs, dict(zip(body.inputs, values, strict=True)))
-        return [lax.expand_dims(o, (0,)) for o in outs]
+        return [o if w else lax.expand_dims(o, (0,)) for o, w in zip(outs, flags, strict=True)]
 
-    split, whole = PartitionSpec(axis_name), PartitionSpec()
+    def spec(split: bool) -> PartitionSpec:
+        return PartitionSpec(axis_name) if split else PartitionSpec()
+
     mesh = Mesh(np.array(devices), (axis_name,))
-    specs = tuple(split if b else whole for b in batched)
-    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(*xs)
+    in_specs, out_specs = tuple(map(spec, batched)), [spec(not w) for w in flags]
+    return jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*xs)
+
+
+def _is_whole(body: Tape, whole: tuple[bool, ...]) -> list[bool]:
+    """Whether each output is one array for all devices; the residuals, after the others, never are."""
+    return [*whole, *[False] * (len(body.outputs) - len(whole))]
 
 
 def _mapped_types(
-    *avals: Aval, body: Tape, batched: tuple[bool, ...], axis_name: str, devices: tuple[Any, ...]
+    *avals: Aval,
+    body: Tape,
+    batched: tuple[bool, ...],
+    whole: tuple[bool, ...],
+    axis_name: str,
+    devices: tuple[Any, ...],
 ) -> list[Aval]:
-    return [make_aval((len(devices), *v.aval.shape), v.aval.dtype, v.aval.weak_type) for v in body.outputs]
+    return [
+        v.aval if w else make_aval((len(devices), *v.aval.shape), v.aval.dtype, v.aval.weak_type)
+        for v, w in zip(body.outputs, _is_whole(body, whole), strict=True)
+    ]
 
 
 def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    batched, name = node.params["batched"], node.params["axis_name"]
-    varying = [frozenset({name}) if b else frozenset() for b in batched]
-    lin, operands = body_cotangents(node, cts, needs, varying)
-    flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
-    outs = pmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
+    batched, whole, name = node.params["batched"], node.params["whole"], node.params["axis_name"]
+    flags = _is_whole(node.params["body"], whole)
+    axes = frozenset({name})
+    varying = [axes if b else NOWHERE for b in batched]
+    lin, operands = body_cotangents(node, cts, needs, varying, [NOWHERE if w else axes for w in flags])
+    split = {"input": batched, "output": [not w for w in flags], "residual": [True] * len(operands)}
+    params = {
+        **node.params,
+        "body": lin.backward,
+        "batched": tuple([split[kind][i] for kind, i in lin.saved] + [not flags[i] for i in lin.cts]),
+        # The gradient of a replicated operand is summed over the devices, and is one for all.
+        "whole": tuple(not batched[i] for i in lin.grads),
+    }
     grads: list[Any] = [None] * len(node.inputs)
-    for i, g in zip(lin.grads, outs, strict=True):
-        # The gradient of a replicated operand is summed over the devices and the same on each.
-        grads[i] = g if batched[i] else _first(g)
+    for i, g in zip(lin.grads, pmap_op(*operands, **params), strict=True):
+        grads[i] = g
     return grads
-
-
-def _first(x: Any) -> Any:
-    one = slice_(x, start=(0,) * x.ndim, limit=(1, *x.shape[1:]), strides=(1,) * x.ndim)
-    return reshape(one, shape=x.shape[1:])
 
 
 pmap_op: Op = Op("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True)
@@ -75,8 +102,8 @@ def pmap(
       axis_name: the name of the mapped axis.
       in_axes: the mapped axis of each positional argument, or of each leaf; `None` for one that every device
         gets whole.
-      out_axes: where the mapped axis is put in the results; `None` for results that are the same on every
-        device, to get the first device's.
+      out_axes: where the mapped axis is put in the results; `None` for those that are the same on every
+        device, to get them once.
       devices: the devices to use; by default as many of `jax.devices()` as the mapped axis is long.
 
     Returns:
@@ -88,7 +115,8 @@ def pmap(
     of which there is only one, it gives the sum over all devices at once.
 
     Raises:
-      ValueError: if mapped axes differ in size, or are longer than there are devices.
+      ValueError: if mapped axes differ in size, or are longer than there are devices, or a result with
+        `out_axes=None` differs between devices.
 
     Example:
       >>> import jax, tracegrad as tg, tracegrad.numpy as np
@@ -112,18 +140,41 @@ def pmap(
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
         if size > len(pool) or (devices is not None and size != len(pool)):
             raise ValueError(
-                f"pmap: the mapped axis has size {size}, and there are {len(pool)} devices {here()}. Split the batch with "
-                f"split_batch(batch, {len(pool)}), which gives it the shape ({len(pool)}, batch // {len(pool)}, ...)."
+                f"pmap: the mapped axis has size {size}, and there are {len(pool)} devices {here()}. Split the batch "
+                f"with split_batch(batch, {len(pool)}), which gives it the shape ({len(pool)}, batch // {len(pool)}, ...)."
             )
         varying = [frozenset() if axis is None else frozenset({name}) for axis in axes]
         in_args, in_kwargs = jax.tree.unflatten(tree, inner)
-        body, extra = bodies.get(fun, in_args, in_kwargs, axes={name: size}, varying=varying)
-        batched = tuple(axis is not None for axis in axes) + (False,) * len(extra)
-        outs = pmap_op(*moved, *extra, body=body, batched=batched, axis_name=name, devices=pool[:size])
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            out = fun(*args, **kwargs)
+            results, out_tree = jax.tree.flatten(out)
+            for i, (v, axis) in enumerate(zip(results, leaf_axes(out_tree, out_axes, "pmap"), strict=True)):
+                assert state.tape is not None
+                if axis is None and isinstance(v, Tracer) and varying_axes(state.tape, v):
+                    raise ValueError(
+                        f"pmap: result {i} of {bodies.name} ({v.aval}) has out_axes=None and differs from "
+                        f"device to device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return them all "
+                        "with out_axes=0."
+                    )
+            return out
+
+        body, extra = bodies.get(checked, in_args, in_kwargs, axes={name: size}, varying=varying)
         positions = leaf_axes(body.out_tree, out_axes, "pmap")
-        outs = [
-            _first(o) if a is None else tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)
-        ]
+        outs = pmap_op(
+            *moved,
+            *extra,
+            body=body,
+            batched=tuple(axis is not None for axis in axes) + (False,) * len(extra),
+            whole=tuple(axis is None for axis in positions),
+            axis_name=name,
+            devices=pool[:size],
+        )
+        if state.tape is None and pool[0].platform == "cpu" and size > 1:
+            # XLA's CPU client starts programs ahead of their turn, and with more devices than cores their
+            # collectives then wait for each other for ever.
+            jax.block_until_ready(outs)
+        outs = [tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
         return jax.tree.unflatten(body.out_tree, outs)
 
     return wrapped
