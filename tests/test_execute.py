@@ -148,7 +148,7 @@ def test_branches_and_loops_may_follow_values() -> None:
         return tnp.sum(x) if x[0] > 1.0 else tnp.sum(x * x), n
 
     for point in (X, 30 * X):
-        (value, n), gradient = tg.value_and_grad(f, has_aux=True)(point)
+        (_, n), gradient = tg.value_and_grad(f, has_aux=True)(point)
         doubled = point * 2.0**n
         expected = np.full(4, 2.0**n) if doubled[0] > 1 else 2 * doubled * 2.0**n
         np.testing.assert_allclose(gradient, expected, rtol=1e-5)

@@ -74,14 +74,17 @@ def each_mode(fn: Callable[[Any], Any]) -> dict[str, Callable[[Any], Any]]:
     }
 
 
-@pytest.mark.parametrize(("name", "args", "kwargs"), CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)])
-def test_same_bits_as_jax(name: str, args: Any, kwargs: Any) -> None:
+def every(key: Any) -> Any:
+    return [getattr(random, name)(key, *args, **kwargs) for name, args, kwargs in CASES]
+
+
+@pytest.mark.parametrize("mode", ["eager", "undecorated", "jit"])
+def test_same_bits_as_jax(mode: str) -> None:
     key = jax.random.key(3)
-    expected = getattr(jax.random, name)(key, *args, **kwargs)
-    for mode, run in each_mode(lambda key: getattr(random, name)(key, *args, **kwargs)).items():
-        actual = run(key)
-        assert isinstance(actual, jax.Array) and actual.dtype == expected.dtype, mode
-        np.testing.assert_array_equal(bits(actual), bits(expected), mode)
+    for actual, (name, args, kwargs) in zip(each_mode(every)[mode](key), CASES, strict=True):
+        expected = getattr(jax.random, name)(key, *args, **kwargs)
+        assert isinstance(actual, jax.Array) and actual.dtype == expected.dtype, name
+        np.testing.assert_array_equal(bits(actual), bits(expected), f"{name}{args}")
 
 
 @pytest.mark.parametrize("name", ["split", "fold_in", "normal", "bernoulli", "permutation"])

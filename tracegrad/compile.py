@@ -150,7 +150,7 @@ class Jitted:
         dynamic = [x for i, x in enumerate(args) if i not in static]
         dynamic += [v for k, v in kwargs.items() if k not in self.static_argnames]
         for path, leaf in jax.tree_util.tree_flatten_with_path(dynamic)[0]:
-            if isinstance(leaf, Tracer):
+            if isinstance(leaf, Tracer) and leaf.tape is not None and not leaf.tape.open:
                 raise LeakedTracerError(leaked_message(leaf))
             try:
                 aval_of(leaf)

@@ -54,5 +54,12 @@ class TracerError(TypeError):
     """A traced value was used where only a concrete one can be."""
 
 
+class NotRecordedError(RuntimeError):
+    """A traced value was given to a function of JAX, which would not record it.
+
+    Not a `TypeError`: JAX replaces those by its own.
+    """
+
+
 class LeakedTracerError(TracerError):
     """A traced value was used after its recording had ended."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from .errors import INTERNAL, LeakedTracerError, TracerError, describe, here
+from .errors import INTERNAL, LeakedTracerError, NotRecordedError, TracerError, describe, here
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Tracer(Var):
         # turn: there it must be missing, so that `jax_array + tracer` reaches `Tracer.__radd__`.
         if sys._getframe(1).f_code.co_name.startswith(("_operator_", "deferring_binary_op")):
             raise AttributeError("__jax_array__")
-        raise TracerError(
+        raise NotRecordedError(
             f"a traced value ({self.aval}) was given to a jax.numpy or jax.lax function {here()}. That function "
             "would not be recorded, so its gradient would be lost. Use the function of the same name in "
             "tracegrad.numpy (`import tracegrad.numpy as np`) or in NumPy."

@@ -11,7 +11,7 @@ import pytest
 from scipy import special
 
 import tracegrad as tg
-from tests.reference import check_grads, check_value
+from tests.reference import check_grads, x64
 from tracegrad import nn
 
 rng = np.random.default_rng(0)
@@ -72,8 +72,18 @@ def test_formula(loss: Any, predictions: Any, targets: Any, options: Any, formul
         w = np.broadcast_to(WEIGHTS.reshape(3, *[1] * (plain.ndim - 1)), plain.shape)
         return [plain, plain.sum(), plain.mean(), plain * w, (plain * w).sum() / w.sum()]
 
-    check_value(each, reference, predictions, targets, dtype=True)
-    check_grads(lambda p, t: loss(p, t, **options, weights=WEIGHTS), predictions, targets)
+    with x64():
+        for run in (each, tg.jit(each)):
+            for actual, expected in zip(run(predictions, targets), reference(predictions, targets), strict=True):
+                assert actual.dtype == expected.dtype
+                np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+def test_gradients() -> None:
+    def every(pairs: Any) -> Any:
+        return [loss(*xs, **c, weights=WEIGHTS) for xs, (loss, _, _, c, _) in zip(pairs, CASES, strict=True)]
+
+    check_grads(every, [(p, t) for _, p, t, _, _ in CASES])
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])

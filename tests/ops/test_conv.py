@@ -35,12 +35,14 @@ CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("x", "kernel", "params"), CONVOLUTIONS)
-def test_conv_general_dilated(x: Any, kernel: Any, params: Any) -> None:
-    x, kernel = normal(*x), normal(*kernel)
-    reference = lambda x, kernel: lax.conv_general_dilated(x, kernel, **params)  # noqa: E731
-    check_value(lambda x, kernel: conv_general_dilated(x, kernel, **params), reference, x, kernel, dtype=True)
-    check_grads(lambda x, kernel: conv_general_dilated(x, kernel, **params), x, kernel, jax_fn=reference)
+def test_conv_general_dilated() -> None:
+    operands = [(normal(*x), normal(*kernel)) for x, kernel, _ in CONVOLUTIONS]
+
+    def every(conv: Any) -> Any:
+        return lambda operands: [conv(*xs, **c[2]) for xs, c in zip(operands, CONVOLUTIONS, strict=True)]
+
+    check_value(every(conv_general_dilated), every(lax.conv_general_dilated), operands, dtype=True)
+    check_grads(every(conv_general_dilated), operands, jax_fn=every(lax.conv_general_dilated))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.complex64])
@@ -155,21 +157,24 @@ def windows(x: np.ndarray, window: Any, stride: Any, padding: Any, fill: float) 
     return cut(xp), cut(real)
 
 
-@pytest.mark.parametrize(("shape", "window", "stride", "padding"), POOLS)
-def test_pooling(shape: Any, window: Any, stride: Any, padding: Any) -> None:
-    x = normal(*shape)
-    args = (window, stride, padding)
+def test_pooling() -> None:
+    def pools(xs: Any) -> Any:
+        return [
+            (nn.max_pool(x, *args), nn.avg_pool(x, *args), nn.avg_pool(x, *args, count_include_pad=False))
+            for x, (_, *args) in zip(xs, POOLS, strict=True)
+        ]
 
-    def pools(x: Any) -> Any:
-        return nn.max_pool(x, *args), nn.avg_pool(x, *args), nn.avg_pool(x, *args, count_include_pad=False)
+    def reference(xs: Any) -> Any:
+        results = []
+        for x, (_, *args) in zip(xs, POOLS, strict=True):
+            highest = windows(x, *args, -np.inf)[0].max(-1)
+            parts, real = windows(x, *args, 0)
+            results.append((highest, parts.mean(-1), parts.sum(-1) / real.sum(-1)))
+        return results
 
-    def reference(x: Any) -> Any:
-        highest = windows(x, *args, -np.inf)[0].max(-1)
-        parts, real = windows(x, *args, 0)
-        return highest, parts.mean(-1), parts.sum(-1) / real.sum(-1)
-
-    check_value(pools, reference, x, dtype=True)
-    check_grads(lambda x: [out**2 for out in pools(x)], x)
+    xs = [normal(*shape) for shape, *_ in POOLS]
+    check_value(pools, reference, xs, dtype=True)
+    check_grads(lambda xs: [out**2 for outs in pools(xs) for out in outs], xs)
 
 
 def test_ties_of_a_window_share_equally() -> None:

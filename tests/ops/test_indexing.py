@@ -155,6 +155,12 @@ def test_an_unknown_index_out_of_bounds_is_clamped() -> None:
     np.testing.assert_array_equal(gradient(x, 7), [0, 0, 0, 0, 1])
 
 
+def test_an_index_of_a_small_type() -> None:
+    x = np.arange(300.0, dtype=np.float32)
+    for i in (A([-1, 100], np.int8), A([200], np.uint8)):
+        assert tg.jit(lambda x, i=i: x[i])(x).tolist() == tg.jit(lambda x, i: x[i])(x, i).tolist() == x[i].tolist()
+
+
 def test_inside_vmap_and_inside_jax() -> None:
     i = A([[0, 2], [1, 1], [3, 0]])
     expected = np.stack([row[j] for row, j in zip(X, i, strict=True)])

@@ -12,9 +12,10 @@ from jax import lax
 from .. import random
 from ..errors import describe, here
 
-from ..ops import conv_op, maximum, where, window_max, window_sum
+from ..ops import conv_op, div, maximum, where, window_max, window_sum
 from ..ops.conv import Padding, dilated, explicit_padding, per_axis
 from ..tape import aval_of
+from ..tracer import literal
 
 
 def conv(
@@ -152,10 +153,10 @@ def avg_pool(
     params = _full_window("avg_pool", x, window, stride, padding)
     total = window_sum(x, **params)
     if count_include_pad or not any(lo or hi for lo, hi in params["padding"]):
-        return total / math.prod(params["window"])
+        return div(total, literal(float(math.prod(params["window"]))))
     shape = (1, *aval_of(x).shape[1:-1], 1)
     # A window of nothing but padding has mean 0.
-    return total / maximum(window_sum(np.ones(shape, total.dtype), **params), 1)
+    return div(total, maximum(window_sum(np.ones(shape, total.dtype), **params), 1))
 
 
 def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
@@ -189,4 +190,4 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
     if deterministic:
         return x
     keep = 1.0 - rate
-    return where(random.bernoulli(key, keep, aval_of(x).shape), x / keep, 0)
+    return where(random.bernoulli(key, keep, aval_of(x).shape), div(x, keep), 0)

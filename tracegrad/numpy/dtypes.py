@@ -8,6 +8,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+# Dtypes and what is known about them: nothing of this is computed on arrays.
+from jax.numpy import (
+    bfloat16,
+    bool_,
+    complex64,
+    complex128,
+    complex_,
+    finfo,
+    float16,
+    float32,
+    float64,
+    float_,
+    iinfo,
+    int8,
+    int16,
+    int32,
+    int64,
+    int_,
+    isdtype,
+    issubdtype,
+    promote_types,
+    uint,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from numpy import (
+    bool,
+    complexfloating,
+    dtype,
+    floating,
+    generic,
+    inexact,
+    integer,
+    number,
+    signedinteger,
+    unsignedinteger,
+)
+
 from ..tape import Var
 
 e = math.e
@@ -39,5 +79,9 @@ def __array_namespace_info__() -> Any:
 
 
 __all__ = [
-    "__array_namespace_info__", "can_cast", "e", "euler_gamma", "inf", "nan", "newaxis", "pi", "result_type",
+    "__array_namespace_info__", "bfloat16", "bool", "bool_", "can_cast", "complex128", "complex64", "complex_",
+    "complexfloating", "dtype", "e", "euler_gamma", "finfo", "float16", "float32", "float64", "float_",
+    "floating", "generic", "iinfo", "inexact", "inf", "int16", "int32", "int64", "int8", "int_", "integer",
+    "isdtype", "issubdtype", "nan", "newaxis", "number", "pi", "promote_types", "result_type", "signedinteger",
+    "uint", "uint16", "uint32", "uint64", "uint8", "unsignedinteger",
 ]  # fmt: skip

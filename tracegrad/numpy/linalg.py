@@ -9,9 +9,8 @@ from .. import ops
 from ..errors import here
 from ..tracer import literal
 from .arguments import axes_of, inexact, integer, order_of, type_of
-from .products import (
-    matmul,
-)
+from .manipulation import matrix_transpose
+from .products import cross, matmul, outer, tensordot, vecdot
 from .reductions import _kept
 from .reductions import max as max_
 from .reductions import min as min_
@@ -122,5 +121,6 @@ def matrix_power(a: Any, n: int) -> Any:
 
 
 __all__ = [
-    "matrix_norm", "matrix_power", "norm", "vector_norm",
+    "cross", "matmul", "matrix_norm", "matrix_power", "matrix_transpose", "norm", "outer", "tensordot", "vecdot",
+    "vector_norm",
 ]  # fmt: skip

@@ -458,7 +458,11 @@ def _where(p: Any, x: Any, y: Any) -> Any:
     if isinstance(x, _NUMBERS) and isinstance(y, _NUMBERS):
         dtype, weak = jax.dtypes.result_type(x, y, return_weak_type_flag=True)
         x, y = _convert(lax.full((), x, dtype), dtype, weak), _convert(lax.full((), y, dtype), dtype, weak)
-    x, y = _same(x, y)
+    # A number beside a weakly typed array is weak too.
+    if isinstance(x, _NUMBERS):
+        x = _convert(lax.full((), x, y.dtype), y.dtype, getattr(y, "weak_type", False))
+    elif isinstance(y, _NUMBERS):
+        y = _convert(lax.full((), y, x.dtype), x.dtype, getattr(x, "weak_type", False))
     p = lax.full((), p, np.bool_) if isinstance(p, _NUMBERS) else p
     p = p if p.dtype == np.bool_ else lax.ne(p, lax.full((), 0, p.dtype))
     if p.shape != shape and p.ndim:

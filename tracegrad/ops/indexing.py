@@ -369,7 +369,7 @@ def checked(index: np.ndarray[Any, Any], axis: int, shape: tuple[int, ...]) -> n
     low, high = int(index.min()), int(index.max())
     if low < -n or high >= n:
         raise _out_of_bounds(low if low < -n else high, axis, shape)
-    return np.where(index < 0, index + n, index) if low < 0 else index
+    return np.where(index < 0, index.astype(np.int64) + n, index) if low < 0 else index
 
 
 def _plan(shape: tuple[int, ...], index: Any, check: bool = True) -> _Plan:

@@ -138,10 +138,11 @@ def pmap(
         axes = leaf_axes(tree, (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0), "pmap")
         size, moved, inner = split_mapped(leaves, axes, "pmap")
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
-        if size > len(pool) or (devices is not None and size != len(pool)):
+        count = len(pool)
+        if size > count or (devices is not None and size != count):
             raise ValueError(
-                f"pmap: the mapped axis has size {size}, and there are {len(pool)} devices {here()}. Split the batch "
-                f"with split_batch(batch, {len(pool)}), which gives it the shape ({len(pool)}, batch // {len(pool)}, ...)."
+                f"pmap: the mapped axis has size {size}, and there are {count} devices {here()}. Split the batch with "
+                f"split_batch(batch, {count}), which gives it the shape ({count}, batch // {count}, ...)."
             )
         varying = [frozenset() if axis is None else frozenset({name}) for axis in axes]
         in_args, in_kwargs = jax.tree.unflatten(tree, inner)
@@ -153,9 +154,9 @@ def pmap(
                 assert state.tape is not None
                 if axis is None and isinstance(v, Tracer) and varying_axes(state.tape, v):
                     raise ValueError(
-                        f"pmap: result {i} of {bodies.name} ({v.aval}) has out_axes=None and differs from "
-                        f"device to device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return them all "
-                        "with out_axes=0."
+                        f"pmap: result {i} of {bodies.name} ({v.aval}) has out_axes=None and differs from device to "
+                        f"device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return "
+                        "them all with out_axes=0."
                     )
             return out
 

@@ -1,0 +1,326 @@
+"""What goes wrong names the op or argument, the types, the user's line and the remedy; and the remedy works."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tracegrad as tg
+import tracegrad.numpy as tnp
+from tracegrad.errors import LeakedTracerError, NotRecordedError, TracerError
+from tracegrad.tracer import state
+
+X = np.arange(3, dtype=np.float32)
+W = np.ones((2, 3), np.float32)
+
+
+def fails(call: Callable[[], Any], kind: type[Exception], *words: str, line: str = "") -> str:
+    """The message of `call()`, which must name this file, the line marked `# <- line` and every word."""
+    with pytest.raises(kind) as caught:
+        call()
+    message = str(caught.value)
+    for word in words:
+        assert word in message, f"{word!r} is not in: {message}"
+    number = line_of(line or call)
+    assert f"test_errors.py:{number}" in message, f"not at line {number}: {message}"
+    assert state.tape is None
+    return message
+
+
+def line_of(mark: Any) -> int:
+    """The number of the line of this file that holds the mark, or on which a function starts."""
+    if callable(mark):
+        return inspect.getsourcelines(mark)[1]
+    lines = inspect.getsource(inspect.getmodule(line_of)).splitlines()  # type: ignore[arg-type]
+    found = [i for i, text in enumerate(lines, 1) if text.endswith(f"# <- {mark}")]
+    assert len(found) == 1, mark
+    return found[0]
+
+
+# -- what grad is given
+
+
+def test_the_output_is_not_a_scalar() -> None:
+    f = lambda x: x * x  # noqa: E731
+    fails(lambda: tg.grad(f)(X), TypeError, "grad", "must return a scalar", "f32[3]", ".sum()", "jacobian")
+    np.testing.assert_array_equal(tg.grad(lambda x: f(x).sum())(X), 2 * X)
+    np.testing.assert_array_equal(tg.jacobian(f)(X), np.diag(2 * X))
+
+
+def test_the_output_is_several_values() -> None:
+    f = lambda x: (x.sum(), x)  # noqa: E731
+    fails(lambda: tg.value_and_grad(f)(X), TypeError, "value_and_grad", "tuple", "has_aux=True")
+    np.testing.assert_array_equal(tg.grad(f, has_aux=True)(X)[0], np.ones(3))
+    fails(lambda: tg.grad(lambda x: x.sum(), has_aux=True)(X), TypeError, "has_aux=True", "(value, aux)", "f32[]")
+
+
+def test_the_output_is_none() -> None:
+    def forgot(x: Any) -> Any:
+        x.sum()
+
+    fails(lambda: tg.grad(forgot)(X), TypeError, "forgot", "returned None", "Did you forget `return`")
+    fails(lambda: tg.vmap(lambda x: {"a": "text"})(X), TypeError, "text", "not an array")
+
+
+def test_the_output_has_no_gradient() -> None:
+    fails(lambda: tg.grad(lambda x: x.sum() > 0)(X), TypeError, "must return a float", "bool[]")
+    message = fails(
+        lambda: tg.grad(lambda z: (z * z).sum())(X + 1j), TypeError, "complex scalar", "c64[]", "holomorphic"
+    )
+    assert "real part" in message
+    assert tg.grad(lambda z: (z * z).real.sum())(X + 1j).dtype == np.complex64
+    assert tg.grad(lambda z: (z * z).sum(), holomorphic=True)(X + 1j).dtype == np.complex64
+
+
+def test_an_argument_has_no_gradient() -> None:
+    def loss(params: Any, n: Any) -> Any:
+        return tnp.sum(params["w"] * n)
+
+    fails(lambda: tg.grad(loss)({"w": np.arange(3)}, 2), TypeError, "params['w']", "i32[3]", "astype(float)", "argnums")
+    fails(lambda: tg.grad(loss, argnums=1)({"w": X}, 2), TypeError, "argument n of loss", "`2.0` for `2`")
+    fails(lambda: tg.grad(loss)({"w": "text"}, 2), TypeError, "params['w']", "str 'text'")
+    assert float(tg.grad(loss, argnums=1)({"w": X}, 2.0)) == 3.0
+    assert tg.grad(loss)({"w": np.arange(3).astype(float)}, 2)["w"].shape == (3,)
+
+
+def test_argnums_out_of_range() -> None:
+    def f(x: Any, y: Any) -> Any:
+        return x * y
+
+    fails(lambda: tg.grad(f, argnums=2)(1.0, 2.0), TypeError, "argnums=2", "2 positional arguments")
+    fails(lambda: tg.grad(f, argnums=1)(1.0, y=2.0), TypeError, "argnums=1", "1 positional argument", "by position")
+    fails(lambda: tg.jacobian(f, argnums=2)(1.0, 2.0), TypeError, "argnums=2", "2 positional arguments")
+    assert float(tg.grad(f, argnums=1)(1.0, 2.0)) == 1.0
+
+
+@pytest.mark.parametrize("transform", [tg.grad, tg.jit, tg.value_and_grad])
+def test_something_else_than_a_function(transform: Any) -> None:
+    fails(lambda: transform(3.0), TypeError, "not a function", "f32[]")  # <- transform
+    assert line_of("transform")
+
+
+# -- shapes and dtypes that do not fit: the line is the one inside the user's function
+
+MODES = {"eager": lambda f: f, "undecorated": tg.grad, "jit": tg.jit, "jit of grad": lambda f: tg.jit(tg.grad(f))}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_shapes_that_do_not_broadcast(mode: str) -> None:
+    def f(x: Any) -> Any:
+        return tnp.sum(tnp.add(x, W[:, :2]))  # <- broadcast
+
+    run = MODES[mode](f)
+    fails(lambda: run(X), ValueError, "add(f32[3], f32[2,2]", "(3,) and (2, 2)", "x[:, None]", line="broadcast")
+    assert MODES[mode](lambda x: tnp.sum(tnp.add(x[:, None], W[:1, :2])))(X) is not None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_matrices_that_do_not_fit(mode: str) -> None:
+    def f(x: Any) -> Any:
+        return tnp.sum(tnp.matmul(x, W))  # <- matmul
+
+    run = MODES[mode](f)
+    message = fails(lambda: run(X), ValueError, "(3,)", "(2, 3)", line="matmul")
+    assert "Transpose" in message or "transpose" in message or "fit" in message
+    assert MODES[mode](lambda x: tnp.sum(tnp.matmul(x, W.T)))(X) is not None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_shape_that_does_not_hold_the_elements(mode: str) -> None:
+    def f(x: Any) -> Any:
+        return tnp.sum(tnp.reshape(x, (2, 2)))  # <- reshape
+
+    run = MODES[mode](f)
+    fails(lambda: run(X), ValueError, "reshape", "(3,)", "(2, 2)", line="reshape")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_dtype_that_an_op_does_not_take(mode: str) -> None:
+    def f(x: Any) -> Any:
+        return tnp.sum(tnp.bitwise_and(x, x))  # <- dtype
+
+    run = MODES[mode](f)
+    fails(lambda: run(X), TypeError, "bitwise_and(f32[3], f32[3])", line="dtype")
+
+
+def test_an_operand_that_is_no_array() -> None:
+    def f(x: Any) -> Any:
+        return tnp.sum(x * "text")  # <- text
+
+    fails(lambda: tg.grad(f)(X), TypeError, "mul", "str 'text'", "not an array", line="text")
+    fails(lambda: tg.grad(lambda x: tnp.sin(None))(X), TypeError, "sin", "NoneType None", "not an array")
+
+
+# -- values that are not there
+
+
+def test_a_branch_on_a_traced_value() -> None:
+    def f(x: Any) -> Any:
+        y = x * 2.0  # <- made
+        if y > 0:  # <- branch
+            return y
+        return -y
+
+    for transform in (
+        tg.jit,
+        lambda f: tg.jit(tg.grad(f)),
+        lambda f: tg.grad(tg.jit(f)),
+        lambda f: tg.vmap(tg.grad(f)),
+    ):
+        run, point = transform(f), X if transform is not tg.jit else 1.0
+        if transform is not tg.jit:
+            point = 1.0
+        if "vmap" in inspect.getsource(transform).split("tg.jit(f)), lambda")[-1] and run.__name__ == "f":
+            point = point
+        message = None
+        try:
+            run(point)
+        except TracerError as error:
+            message = str(error)
+        except ValueError:
+            message = None
+        if message is None:
+            continue
+        assert f"test_errors.py:{line_of('branch')}" in message
+        assert f"It was computed by greater at" in message  # noqa: F541
+        for word in ("its truth value", "bool[]", "where(condition, a, b)", "static_argnums", "take @jit away"):
+            assert word in message
+    assert float(tg.grad(f)(-1.0)) == -2.0
+    assert float(tg.jit(lambda x: tnp.where(x * 2 > 0, x * 2, -x * 2))(-1.0)) == 2.0
+
+
+@pytest.mark.parametrize(
+    "use, words",
+    [
+        (lambda x: float(x), ["float()"]),
+        (lambda x: int(x), ["int()"]),
+        (lambda x: x.item(), ["item()"]),
+        (lambda x: x.tolist(), ["tolist()"]),
+        (lambda x: f"{x:.2f}", ["a formatted number"]),
+        (lambda x: np.asarray(x), ["a NumPy array"]),
+        (lambda x: range(x.astype(int)), ["a Python integer"]),
+        (lambda x: complex(x), ["complex()"]),
+        (lambda x: bool(x), ["truth value"]),
+    ],
+)
+def test_a_value_that_is_asked_for_under_jit(use: Any, words: list[str]) -> None:
+    with pytest.raises(TracerError) as caught:
+        tg.jit(lambda x: use(x) and x)(1.0)
+    message = str(caught.value)
+    for word in [
+        *words,
+        "test_errors.py",
+        "@jit",
+        "It is an argument of the function" if "integer" not in words[0] else "",
+    ]:
+        assert word in message
+    use(np.float32(1.0) if "integer" not in words[0] else np.array(1))
+    tg.grad(lambda x: (use(x), x)[1])(1.0)
+
+
+def test_a_tracer_kept_after_its_recording() -> None:
+    kept: list[Any] = []
+
+    def f(x: Any) -> Any:
+        kept.append(x * 2.0)
+        return x
+
+    for run in (tg.grad(f), tg.jit(f)):
+        kept.clear()
+        run(1.0)
+        fails(lambda: tnp.sin(kept[0]), LeakedTracerError, "f32[]", "used by sin", "has_aux", "Return it")
+        fails(lambda: float(kept[0]), LeakedTracerError, "had ended", "f")
+        fails(lambda: tg.grad(lambda x: x * kept[0])(1.0), LeakedTracerError, "mul", "had ended")
+        fails(lambda: tg.jit(lambda x: x + 1)(kept[0]), LeakedTracerError, "had ended")
+        assert "recording ended" in repr(kept[0])
+    gradient, aux = tg.grad(lambda x: (x, x * 2.0), has_aux=True)(1.0)
+    assert (float(gradient), float(aux)) == (1.0, 2.0)
+
+
+def test_a_change_in_place() -> None:
+    def f(x: Any) -> Any:
+        x[0] = 1.0  # <- assignment
+        return x.sum()
+
+    fails(lambda: tg.grad(f)(X), TypeError, "f32[3]", "in place", "x.at[index].set(value)", line="assignment")
+    np.testing.assert_array_equal(tg.grad(lambda x: x.at[0].set(1.0).sum())(X), [0, 1, 1])
+
+
+@pytest.mark.parametrize("name", ["sin", "sum", "asarray"])
+def test_a_tracer_given_to_jax_numpy(name: str) -> None:
+    def f(x: Any) -> Any:
+        return getattr(jnp, name)(x).sum()  # <- jax.numpy
+
+    fails(lambda: tg.grad(f)(X), NotRecordedError, "f32[3]", "jax.numpy", "tracegrad.numpy", line="jax.numpy")
+    assert tg.grad(lambda x: getattr(tnp, name)(x).sum())(X).shape == (3,)
+
+
+# -- jit's and vmap's arguments
+
+
+def test_a_static_argument_that_is_not_hashable() -> None:
+    f = tg.jit(lambda x, sizes: x * len(sizes), static_argnums=1)
+    for call in (lambda: f(1.0, [1, 2]), lambda: tg.grad(f)(1.0, [1, 2])):
+        fails(call, TypeError, "static argument 1", "list [1, 2]", "not hashable", "tuple")
+    assert float(f(1.0, (1, 2))) == 2.0
+    assert float(tg.grad(f)(1.0, (1, 2))) == 2.0
+
+
+def test_an_argument_of_jit_that_is_no_array() -> None:
+    f = tg.jit(lambda x, mode: x * (2 if mode == "double" else 1))
+    for call in (lambda: f(1.0, "double"), lambda: tg.grad(f)(1.0, "double")):
+        fails(call, TypeError, "str 'double'", "static_argnums")
+    assert float(tg.jit(lambda x, mode: x * 2 if mode == "double" else x, static_argnums=1)(1.0, "double")) == 2.0
+
+
+def test_vmap_of_arrays_that_do_not_fit() -> None:
+    add = tg.vmap(lambda x, y: x + y)
+    fails(lambda: add(X, X[:2]), ValueError, "vmap", "differ in size", "3", "2", "(3,)", "(2,)")
+    fails(lambda: tg.vmap(lambda x: x, in_axes=None)(X), ValueError, "no argument is mapped")
+    fails(lambda: tg.vmap(lambda x: x, in_axes=1)(X), ValueError, "(3,)", "no axis 1")
+    fails(lambda: tg.vmap(lambda x: x)(1.0), ValueError, "()", "no axis 0")
+    fails(lambda: tg.vmap(lambda x, y: x, in_axes=(0, 0, 0))(X, X), ValueError, "in_axes")
+
+
+def test_a_cotangent_that_does_not_match() -> None:
+    _, pullback = tg.vjp(lambda x: {"y": x * 2.0}, X)
+    fails(lambda: pullback({"z": X}), TypeError, "structure", "'z'", "'y'")
+    fails(lambda: pullback({"y": X[:2]}), TypeError, "f32[2]", "f32[3]", "same shape and dtype")
+    fails(lambda: pullback({"y": np.arange(3)}), TypeError, "i32[3]", "f32[3]")
+    np.testing.assert_array_equal(pullback({"y": X})[0], 2 * X)
+
+
+def test_hvp_of_structures_that_differ() -> None:
+    fails(lambda: tg.hvp(lambda p: p["a"].sum(), ({"a": X},), (X,)), TypeError, "hvp", "primals", "tangents")
+
+
+def test_errors_of_derivative_rules_name_the_line_they_are_the_gradient_of() -> None:
+    wrong = tg.Op("wrong", lambda x: x, (lambda ct, out, x: tnp.matmul(ct, W),))
+
+    def f(x: Any) -> Any:
+        y = wrong(x)  # <- rule
+        return tnp.sum(y)
+
+    fails(lambda: tg.grad(f)(X), ValueError, "(3,)", "(2, 3)", line="rule")
+
+
+def test_the_users_own_exceptions_pass_unchanged() -> None:
+    def f(x: Any) -> Any:
+        raise KeyError("mine")
+
+    for run in (tg.grad(f), tg.jit(f), tg.vmap(f), tg.jit(tg.grad(f))):
+        with pytest.raises(KeyError) as caught:
+            run(X)
+        assert caught.value.args == ("mine",)
+
+
+def test_messages_are_short() -> None:
+    message = fails(lambda: tg.grad(lambda x: x)(np.zeros(1000, np.float32)), TypeError, "f32[1000]")
+    assert len(message) < 600
+    assert not re.search(r"0\. +0\.", message), "no values in messages"
