@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -162,35 +163,20 @@ def test_an_operand_that_is_no_array() -> None:
 
 def test_a_branch_on_a_traced_value() -> None:
     def f(x: Any) -> Any:
-        y = x * 2.0  # <- made
+        y = x * 2.0
         if y > 0:  # <- branch
             return y
         return -y
 
-    for transform in (
-        tg.jit,
-        lambda f: tg.jit(tg.grad(f)),
-        lambda f: tg.grad(tg.jit(f)),
-        lambda f: tg.vmap(tg.grad(f)),
+    words = ["its truth value", "bool[]", "It was computed by greater at", "where(condition, a, b)", "static_argnums"]
+    for run, point in (
+        (tg.jit(f), 1.0),
+        (tg.jit(tg.grad(f)), 1.0),
+        (tg.grad(tg.jit(f)), 1.0),
+        (tg.vmap(f), X),
+        (tg.vmap(tg.grad(f)), X),
     ):
-        run, point = transform(f), X if transform is not tg.jit else 1.0
-        if transform is not tg.jit:
-            point = 1.0
-        if "vmap" in inspect.getsource(transform).split("tg.jit(f)), lambda")[-1] and run.__name__ == "f":
-            point = point
-        message = None
-        try:
-            run(point)
-        except TracerError as error:
-            message = str(error)
-        except ValueError:
-            message = None
-        if message is None:
-            continue
-        assert f"test_errors.py:{line_of('branch')}" in message
-        assert f"It was computed by greater at" in message  # noqa: F541
-        for word in ("its truth value", "bool[]", "where(condition, a, b)", "static_argnums", "take @jit away"):
-            assert word in message
+        fails(functools.partial(run, point), TracerError, *words, "take @jit away", line="branch")
     assert float(tg.grad(f)(-1.0)) == -2.0
     assert float(tg.jit(lambda x: tnp.where(x * 2 > 0, x * 2, -x * 2))(-1.0)) == 2.0
 

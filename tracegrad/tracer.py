@@ -150,6 +150,8 @@ class Tracer(Var):
         # turn: there it must be missing, so that `jax_array + tracer` reaches `Tracer.__radd__`.
         if sys._getframe(1).f_code.co_name.startswith(("_operator_", "deferring_binary_op")):
             raise AttributeError("__jax_array__")
+        if self.tape is not None and not self.tape.open:
+            raise LeakedTracerError(leaked_message(self))
         raise NotRecordedError(
             f"a traced value ({self.aval}) was given to a jax.numpy or jax.lax function {here()}. That function "
             "would not be recorded, so its gradient would be lost. Use the function of the same name in "
