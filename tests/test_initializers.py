@@ -45,7 +45,9 @@ def test_same_values_as_jax(mode: str) -> None:
         return lambda key: [getattr(library, name)(*args)(key, shape) for name, args, shape in CASES]
 
     ours = every(initializers) if mode == "eager" else tg.jit(every(initializers))
-    for (name, args, _), actual, expected in zip(CASES, ours(key), jax.jit(every(jax.nn.initializers))(key), strict=True):
+    for (name, args, _), actual, expected in zip(
+        CASES, ours(key), jax.jit(every(jax.nn.initializers))(key), strict=True
+    ):
         assert actual.dtype == expected.dtype
         rtol = 1e-5 if name == "orthogonal" else 3e-7
         np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol, err_msg=f"{name}{args}")

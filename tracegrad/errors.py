@@ -18,7 +18,7 @@ class _Internal(dict[str, bool]):
 
     def __missing__(self, filename: str) -> bool:
         internal = filename.startswith(_PACKAGE) and not filename.startswith(_EXAMPLES)
-        internal = internal or filename == "<string>" or f"{os.sep}jax{os.sep}_src{os.sep}" in filename
+        internal = internal or f"{os.sep}jax{os.sep}_src{os.sep}" in filename
         self[filename] = internal
         return internal
 

@@ -125,9 +125,7 @@ class Op:
             elif isinstance(a, jax.core.Tracer):
                 inline = True
         try:
-            if inline:
-                return self.lower(*args, **params)
-            return self.compiled(params)(*args)
+            return self._checked(params, args) if inline else self.compiled(params)(*args)
         except (TypeError, ValueError, NotImplementedError, IndexError):
             try:
                 avals = tuple(map(aval_of, args))
@@ -137,15 +135,20 @@ class Op:
             self.infer_or_explain(avals, params, user_source())
             raise
 
+    def _checked(self, params: dict[str, Any], args: tuple[Any, ...]) -> Any:
+        """`lower`, after the shape rule has had its say."""
+        if self.shape is not None:
+            self.infer(tuple(map(aval_of, args)), params)
+        return self.lower(*args, **params)
+
     def compiled(self, params: dict[str, Any]) -> Callable[..., Any]:
         """`lower` with these parameters under `jax.jit`, made once."""
         key = tuple(params.items()) if params else ()
         fn = self._compiled.get(key)
         if fn is None:
-            lower = self.lower
 
             def call(*args: Any) -> Any:
-                return lower(*args, **params)
+                return self._checked(params, args)
 
             call.__name__ = call.__qualname__ = self.name
             fn = self._compiled[key] = jax.jit(call)

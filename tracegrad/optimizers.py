@@ -421,9 +421,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
 
 def clip_by_norm(max_norm: Any) -> GradientTransformation:
     """g min(1, max_norm / ||g||), with the norm of each array on its own."""
-    return _stateless(
-        lambda grads, params: _map(lambda g: mul(g, _clipped(global_norm(g), max_norm).like(g)), grads)
-    )
+    return _stateless(lambda grads, params: _map(lambda g: mul(g, _clipped(global_norm(g), max_norm).like(g)), grads))
 
 
 def clip_by_value(max_delta: Any) -> GradientTransformation:

@@ -49,7 +49,9 @@ def _drawn(key: Aval, *others: Aval, shape: tuple[int, ...], dtype: Any, **param
         )
     for other in others:
         if np.broadcast_shapes(other.shape, shape) != shape:
-            raise ValueError(f"an argument of shape {other.shape} does not broadcast to the shape {shape} of the result")
+            raise ValueError(
+                f"an argument of shape {other.shape} does not broadcast to the shape {shape} of the result"
+            )
     return make_aval(shape, dtype)
 
 

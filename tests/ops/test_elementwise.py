@@ -20,7 +20,7 @@ from jax.scipy import special as jsp
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
-from tests.reference import check_grads, check_value
+from tests.reference import check_grads, check_value, x64
 from tracegrad.op import Op
 from tracegrad.tape import make_aval
 
@@ -172,7 +172,7 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 
-NO_NUMBERS = {"mul_no_nan_op", "div_no_nan_op", "polygamma", "where"}
+NO_NUMBERS = [ROWS[name] for name in ("mul_no_nan_op", "div_no_nan_op", "polygamma", "where")]
 """Ops that are not called with a Python number, or not in every place."""
 
 
@@ -188,39 +188,52 @@ def test_every_op_has_a_row_and_every_row_an_op() -> None:
     assert sorted(ROWS) == sorted(OPS)
 
 
-def cases(which: Callable[[Row], str]) -> Any:
-    return pytest.mark.parametrize(
-        "name, dtype", [pytest.param(n, d, id=f"{n}-{np.dtype(d).name}") for n, r in ROWS.items() for d in which(r)]
-    )
+def tolerance(row: Row, dtype: str) -> float:
+    return max(1e-10, row.rtol * 1e-6) if dtype in "dD" else max(3e-5, row.rtol)
 
 
-@cases(lambda row: row.dtypes + ("DF" if row.complex else ""))
-def test_value(name: str, dtype: str) -> None:
+def calls(row: Row, dtype: str) -> tuple[list[Any], Any]:
+    """The operands of several calls; a Python number stands in each place in turn."""
+    arrays = row.operands(dtype)
+    places = len(arrays) if len(arrays) > 1 and dtype in "dfi" and row not in NO_NUMBERS else 0
+    number: Any = 2 if dtype == "i" else 0.75
+    numbers = [[number if i == place else x for i, x in enumerate(arrays)] for place in range(places)]
+    return [arrays, [x.reshape(-1)[:0] for x in arrays], [x.reshape(-1)[0] for x in arrays]], numbers
+
+
+def reference_values(row: Row, dtype: str, operands: list[Any]) -> list[Any]:
+    convert = np.dtype(dtype).type
+    return [row.ref(*[convert(x) if isinstance(x, int | float) else x for x in xs], **row.params) for xs in operands]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_value(name: str) -> None:
     """For operands that broadcast, empty ones, scalars, and a Python number in each place."""
     row, fn = ROWS[name], call(name)
-    arrays = row.operands(dtype)
-    scalars = [x.reshape(-1)[0] for x in arrays]
-    wide = dtype == row.dtypes[0]
-    variants = [arrays, [x.reshape(-1)[:0] for x in arrays], scalars] if wide else [arrays]
-    places = range(len(arrays) if len(arrays) > 1 and dtype in "dfi" and name not in NO_NUMBERS else 0)
-    number: Any = 2 if dtype == "i" else 0.75
-
-    def over(f: Callable[..., Any], convert: Callable[[Any], Any]) -> Callable[..., Any]:
-        def run(variants: Any) -> Any:
-            numbers = [[convert(number) if i == place else x for i, x in enumerate(arrays)] for place in places]
-            return [f(*xs) for xs in [*variants, *numbers]]
-
-        return run
-
-    tolerance = max(1e-10 if dtype in "dD" else 3e-5, row.rtol * (1e-6 if dtype == "d" else 1.0))
+    dtype = row.dtypes[0]
+    varying, fixed = calls(row, dtype)
     check_value(
-        over(fn, lambda n: n),
-        over(lambda *xs: row.ref(*xs, **row.params), arrays[0].dtype.type),
-        variants,
-        rtol=tolerance,
-        atol=tolerance,
-        only=("eager", "undecorated", "jit") if wide else ("jit",),
+        lambda varying: [fn(*xs) for xs in [*varying, *fixed]],
+        lambda varying: reference_values(row, dtype, [*varying, *fixed]),
+        varying,
+        rtol=tolerance(row, dtype),
+        atol=tolerance(row, dtype),
+        only=("eager", "undecorated", "jit"),
     )
+
+
+@pytest.mark.parametrize("dtype", "fi?DF")
+def test_value_in_other_dtypes(dtype: str) -> None:
+    """All ops that take operands of this dtype, in one program."""
+    rows = {n: r for n, r in ROWS.items() if dtype in r.dtypes[1:] + "DF" * r.complex}
+    operands = {n: [xs for part in calls(r, dtype) for xs in part] for n, r in rows.items()}
+    with x64(dtype in "dD"):
+        actual = tg.jit(lambda: {n: [call(n)(*xs) for xs in calls_] for n, calls_ in operands.items()})()
+    for name, row in rows.items():
+        for a, e in zip(actual[name], reference_values(row, dtype, operands[name]), strict=True):
+            limit = tolerance(row, dtype)
+            np.testing.assert_allclose(a, e, rtol=limit, atol=limit, err_msg=name)
+            assert a.shape == np.shape(e)
 
 
 OFTEN = (np.int32, np.float32, int, float)
@@ -302,14 +315,16 @@ def test_types_follow_jax_numpy(name: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@cases(lambda row: "d" * (row.order > 0) + "D" * (row.order > 0 and row.complex))
+@pytest.mark.parametrize(
+    "name, dtype", [(n, d) for n, r in ROWS.items() if r.order for d in ("float64", "complex128")[: 1 + r.complex]]
+)
 def test_derivatives(name: str, dtype: str) -> None:
     row = ROWS[name]
 
     def reference(*xs: Any) -> Any:
         return row.jnp(*xs, **row.params)
 
-    operands = row.operands(dtype, seed=1)
+    operands = row.operands(np.dtype(dtype).char, seed=1)
     ours, theirs = call(name), reference
     if name in ("where", "polygamma"):
         first, *operands = operands
@@ -317,7 +332,7 @@ def test_derivatives(name: str, dtype: str) -> None:
         ours = functools.partial(call(name), fixed)
         theirs = functools.partial(reference, n)
     # JAX has 0 for the derivative of z / |z|: differences say otherwise.
-    known = None if name == "sign" and dtype == "D" else theirs
+    known = None if name == "sign" and dtype == "complex128" else theirs
     check_grads(ours, *operands, jax_fn=known, order=row.order)
 
 

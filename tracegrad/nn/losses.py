@@ -69,9 +69,7 @@ def _dense_targets(ct: Any, out: Any, logits: Any, targets: Any) -> Any:
     return mul(restore_axes(neg(ct), logits.shape, (last,)), ops.log_softmax(logits, axis=last))
 
 
-_softmax_cross_entropy: Op = Op(
-    "softmax_cross_entropy", _dense, (_dense_logits, _dense_targets), shape=_dense_shape
-)
+_softmax_cross_entropy: Op = Op("softmax_cross_entropy", _dense, (_dense_logits, _dense_targets), shape=_dense_shape)
 
 
 def _sparse(logits: Any, labels: Any) -> Any:
@@ -300,9 +298,7 @@ def binary_cross_entropy(
     if from_logits:
         loss = _sigmoid_cross_entropy(predictions, targets)
     else:
-        loss = neg(
-            add(mul_no_nan(targets, log(predictions)), mul_no_nan(sub(1, targets), ops.log1p(neg(predictions))))
-        )
+        loss = neg(add(mul_no_nan(targets, log(predictions)), mul_no_nan(sub(1, targets), ops.log1p(neg(predictions)))))
     return _reduced(loss, weights, reduction, name)
 
 
@@ -364,9 +360,7 @@ def absolute_error(predictions: Any, targets: Any, *, weights: Any = None, reduc
     return _reduced(abs_(sub(predictions, targets)), weights, reduction, "absolute_error")
 
 
-def huber(
-    predictions: Any, targets: Any, delta: Any = 1.0, *, weights: Any = None, reduction: str = "mean"
-) -> Any:
+def huber(predictions: Any, targets: Any, delta: Any = 1.0, *, weights: Any = None, reduction: str = "mean") -> Any:
     """e^2 / 2 for an error |e| <= delta, else delta (|e| - delta / 2). Huber (1964).
 
     Example:

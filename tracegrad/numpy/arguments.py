@@ -134,7 +134,7 @@ def is_inexact(dtype: Any) -> bool:
 
 def inexact(x: Any, aval: Aval) -> Any:
     """`x`, as floats if it is of integers or booleans."""
-    return x if is_inexact(aval.dtype) else ops.astype(x, dtype=jax.dtypes.canonicalize_dtype(np.float64))
+    return x if is_inexact(aval.dtype) else ops.astype(x, dtype=ops.inexact_dtype(aval.dtype))
 
 
 def refuse(name: str, **arguments: Any) -> None:

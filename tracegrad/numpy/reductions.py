@@ -233,7 +233,7 @@ def mean(
     axes = axes_of(axis, aval.ndim, "mean")
     wanted = aval.dtype if dtype is None else dtype_of(dtype)
     if not is_inexact(wanted):
-        wanted = dtype_of(float)
+        wanted = ops.inexact_dtype(aval.dtype)
     work = np.dtype(np.float32) if wanted in _HALF else wanted
     if aval.dtype != work:
         a = ops.astype(a, dtype=work)

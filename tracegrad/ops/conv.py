@@ -121,7 +121,14 @@ def _conv_kernel(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
     padding = tuple(
         (lo, dilated(m, s) - dilated(n, da) + dilated(k, db) - lo - 1)
         for n, k, m, s, (lo, _), da, db in zip(
-            _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), _spatial(ct.shape, result), strides, params["padding"], a, b, strict=True
+            _spatial(x.shape, lhs),
+            _spatial(kernel.shape, rhs),
+            _spatial(ct.shape, result),
+            strides,
+            params["padding"],
+            a,
+            b,
+            strict=True,
         )  # fmt: skip
     )
     return conv_op(
@@ -357,7 +364,9 @@ def _window_spread(ct: Any, *, shape: tuple[int, ...], window: Any, strides: Any
             for n, m, k, s, (lo, _) in zip(shape, ct.shape, window, strides, padding, strict=True)
         ]
         spread = lax.pad(_wide(ct), lax.full((), 0, _wide(ct).dtype), config)
-        return lax.convert_element_type(_reduce(spread, window, (1,) * ct.ndim, ((0, 0),) * ct.ndim, 0, lax.add), ct.dtype)
+        return lax.convert_element_type(
+            _reduce(spread, window, (1,) * ct.ndim, ((0, 0),) * ct.ndim, 0, lax.add), ct.dtype
+        )
     parts = [(offset, _wide(ct)) for offset in itertools.product(*map(range, window))]
     return lax.convert_element_type(_unpadded(_place(parts, padded, strides), padded, padding), ct.dtype)
 

@@ -20,10 +20,19 @@ _NUMBERS = (bool, int, float, complex)
 
 def _convert(x: Any, dtype: Any, weak: bool = False) -> Any:
     if isinstance(x, _NUMBERS):
-        return lax.full((), x, dtype)
+        if not weak:
+            return lax.full((), x, dtype)
+        x = np.asarray(x, dtype)
     if weak:
         return lax.convert_element_type_p.bind(x, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
     return x if x.dtype == dtype else lax.convert_element_type(x, dtype)
+
+
+def inexact_dtype(dtype: Any) -> Any:
+    """The dtype in which a function of real numbers is taken of values of this one."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return dtype
+    return np.dtype(np.float64 if np.dtype(dtype).itemsize == 8 else np.float32)
 
 
 def _promote(xs: tuple[Any, ...], inexact: bool = False) -> list[Any]:
@@ -48,7 +57,7 @@ def _promote(xs: tuple[Any, ...], inexact: bool = False) -> list[Any]:
         return list(xs)
     common, weak = jax.dtypes.result_type(*xs, return_weak_type_flag=True)
     if inexact and not jnp.issubdtype(common, jnp.inexact):
-        common = jax.dtypes.result_type(*xs, 1.0)
+        common = inexact_dtype(common)
     if not all(not isinstance(x, _NUMBERS) and x.dtype == common for x in xs):
         xs = tuple(_convert(x, common, weak) for x in xs)
     return list(xs)
@@ -455,14 +464,10 @@ def _lexicographic(compare: Callable[..., Any], x: Any, y: Any) -> Any:
 def _where(p: Any, x: Any, y: Any) -> Any:
     shape = np.broadcast_shapes(*(() if isinstance(v, _NUMBERS) else v.shape for v in (p, x, y)))
     x, y = _promote((x, y))
-    if isinstance(x, _NUMBERS) and isinstance(y, _NUMBERS):
-        dtype, weak = jax.dtypes.result_type(x, y, return_weak_type_flag=True)
-        x, y = _convert(lax.full((), x, dtype), dtype, weak), _convert(lax.full((), y, dtype), dtype, weak)
-    # A number beside a weakly typed array is weak too.
     if isinstance(x, _NUMBERS):
-        x = _convert(lax.full((), x, y.dtype), y.dtype, getattr(y, "weak_type", False))
+        x = _convert(x, y.dtype, getattr(y, "weak_type", False))
     elif isinstance(y, _NUMBERS):
-        y = _convert(lax.full((), y, x.dtype), x.dtype, getattr(x, "weak_type", False))
+        y = _convert(y, x.dtype, getattr(x, "weak_type", False))
     p = lax.full((), p, np.bool_) if isinstance(p, _NUMBERS) else p
     p = p if p.dtype == np.bool_ else lax.ne(p, lax.full((), 0, p.dtype))
     if p.shape != shape and p.ndim:
