@@ -6,7 +6,9 @@ the values and gradients of both must agree. Samples are taken in one process an
 figure is the median of the ratios of neighbouring samples, so that a machine that is slow for a while is slow for both.
 Garbage collection stays on, as in normal use; what earlier samples left is collected before each long one. Tracing,
 lowering and compiling start from a new function each time, so that no cache knows it; JAX's compilation cache is off.
-First calls are timed in fresh processes, without imports and data.
+First calls are timed in fresh processes, without imports and data. Own recording is timed before the rest, while the
+process holds little that the garbage collector has to walk. On a machine that other processes use too, `--clock cpu`
+takes the time that this process computed instead of the time that passed.
 
 A ratio below 1 means that tracegrad is faster, or smaller.
 """

@@ -32,7 +32,7 @@ def _caller(depth: int = 2) -> str:
     while frame is not None:
         filename = frame.f_code.co_filename
         if filename != __file__ and filename.startswith((_PACKAGE, _TESTS, "<doctest")):
-            return filename
+            return str(filename)
         frame = frame.f_back
     return ""
 
@@ -54,7 +54,7 @@ def _forbid(owner: Any, name: str) -> Iterator[None]:
 
 def _forbid_construction(cls: type) -> Iterator[None]:
     """Makes `cls(...)` raise when a file of the package constructs one itself; JAX's own modules may."""
-    original = cls.__init__
+    original = cls.__init__  # type: ignore[misc]
 
     def guarded(self: Any, *args: Any, **kwargs: Any) -> None:
         frame: Any = sys._getframe(1)
@@ -102,7 +102,7 @@ class Compiles:
     count = 0
 
 
-def _listen(event: str, duration: float, **kwargs: Any) -> None:
+def _listen(event: str, duration_secs: float, **kwargs: Any) -> None:
     if event == "/jax/core/compile/backend_compile_duration":
         Compiles.count += 1
 

@@ -181,7 +181,8 @@ def check_grads(
 
         if order == 1:
             return lambda xs: ((), value_and_grad(loss)(xs))
-        return grad(along, has_aux=True)
+        second: Callable[..., Any] = grad(along, has_aux=True)
+        return second
 
     with x64():
         ours = derivatives(fn, tg.value_and_grad, tg.grad, tnp)

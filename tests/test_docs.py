@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tracegrad
+from tracegrad import execute
 from tracegrad.op import Op
 
 
@@ -41,6 +42,9 @@ class Finder(doctest.DocTestFinder):
 @pytest.mark.parametrize("name", modules())
 def test_examples_in_docstrings(name: str) -> None:
     module = importlib.import_module(name)
+    # What `explain` prints depends on what has been compiled before.
+    for cache in (execute._programs, execute._compiled_alone, execute._wanted):
+        cache.clear()
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     report: list[str] = []
     for test in Finder(exclude_empty=True).find(module, name, module=module):

@@ -262,13 +262,19 @@ def test_few_nodes_a_parameter() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: opt.adamw(0.1).update(PARAMS, opt.adamw(0.1).init(PARAMS)), ["add_decayed_weights", "update(grads, state, params)", "test_optimizers.py"]),
-        (lambda: opt.adam(0.1).update(PARAMS, opt.adam(0.1).init({"w": 1.0})), ["structure", "init(params)", "test_optimizers.py"]),
+        (
+            lambda: opt.adamw(0.1).update(PARAMS, opt.adamw(0.1).init(PARAMS)),
+            ["add_decayed_weights", "update(grads, state, params)", "test_optimizers.py"],
+        ),
+        (
+            lambda: opt.adam(0.1).update(PARAMS, opt.adam(0.1).init({"w": 1.0})),
+            ["structure", "init(params)", "test_optimizers.py"],
+        ),
         (lambda: opt.adam(0.1).update(PARAMS, ()), ["chain", "0 parts", "2 transformations"]),
         (lambda: opt.apply_updates(PARAMS, {"w": 1.0}), ["the updates", "structure"]),
         (lambda: opt.sgd("fast"), ["learning_rate", "'fast'", "test_optimizers.py"]),
     ],
-)  # fmt: skip
+)
 def test_errors(call: Any, words: list[str]) -> None:
     with pytest.raises((TypeError, ValueError)) as info:
         call()

@@ -137,8 +137,8 @@ def fans(shape: Sequence[int], in_axis: Axes = -2, out_axis: Axes = -1, batch_ax
         inputs, outputs, batch = _size(shape, in_axis), _size(shape, out_axis), _size(shape, batch_axis)
     except IndexError:
         raise ValueError(
-            f"a parameter of shape {shape} has no fan-in and fan-out along in_axis={in_axis} and out_axis={out_axis} {here()}. "
-            "A kernel has at least two axes; for a bias use zeros or normal."
+            f"a parameter of shape {shape} has no fan-in and fan-out along in_axis={in_axis} and out_axis={out_axis} "
+            f"{here()}. A kernel has at least two axes; for a bias use zeros or normal."
         ) from None
     window = math.prod(shape) // max(1, inputs * outputs * batch)
     return inputs * window, outputs * window
@@ -183,8 +183,9 @@ def variance_scaling(
     def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
         dtype = _floats(default if dtype is None else dtype)
         fan_in, fan_out = fans(shape, in_axis, out_axis, batch_axis)
-        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2, "fan_geo_avg": (fan_in * fan_out) ** 0.5}  # fmt: skip
-        variance = np.asarray(scale / max(n[mode], 1), dtype)
+        average, geometric = (fan_in + fan_out) / 2, math.sqrt(fan_in * fan_out)
+        n = dict(zip(modes, (fan_in, fan_out, average, geometric), strict=True))[mode]
+        variance = np.asarray(scale / max(n, 1), dtype)
         if distribution == "uniform":
             return random.uniform(key, shape, dtype, -1.0) * np.sqrt(np.asarray(3, dtype) * variance)
         if distribution == "normal":

@@ -122,7 +122,7 @@ def _full(value: int, shape: tuple[int, ...], dtype: Any) -> Any:
 def _leaves(tree: Any, like: Any, what: str) -> list[Any]:
     """The leaves of `tree`, which must have the structure of `like`."""
     try:
-        return list(jax.tree.structure(like).flatten_up_to(tree))
+        return list(jax.tree.structure(like).flatten_up_to(tree))  # type: ignore[attr-defined]
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{what} and the gradients differ in structure {here()}: {error}. Make the state with init(params) for the "

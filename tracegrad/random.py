@@ -44,8 +44,8 @@ def _drawn(key: Aval, *others: Aval, shape: tuple[int, ...], dtype: Any, **param
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if key.ndim != (0 if typed else 1) or not (typed or key.dtype == np.uint32):
         raise TypeError(
-            f"the first argument is {key}, not a random key. Make one with tracegrad.random.key(seed), or one of several "
-            "with tracegrad.random.split(key)."
+            f"the first argument is {key}, not a random key. Make one with tracegrad.random.key(seed), or one of "
+            "several with tracegrad.random.split(key)."
         )
     for other in others:
         if np.broadcast_shapes(other.shape, shape) != shape:
@@ -138,7 +138,7 @@ def _to_lower(x: Any, bound: Any) -> Any:
     return exp(mul(sub(mul(x, x), mul(bound, bound)), 0.5))
 
 
-_uniform = Op(
+_uniform: Op = Op(
     "random_uniform",
     lambda key, minval, maxval, *, shape, dtype: jax.random.uniform(key, shape, dtype, minval, maxval),
     (
@@ -384,7 +384,8 @@ def choice(
         raise ValueError(f"random.choice: there are no elements to draw from {here()}")
     if not replace and math.prod(shape) > n:
         raise ValueError(
-            f"random.choice: {math.prod(shape)} of {n} elements without replacement {here()}. Pass replace=True, or a smaller shape."
+            f"random.choice: {math.prod(shape)} of {n} elements without replacement {here()}. Pass replace=True, or a "
+            "smaller shape."
         )
     index = _choice(key, *(() if p is None else (p,)), n=n, shape=shape, replace=bool(replace), mode=mode)
     return index if alone else tnp.take(a, index, axis=axis)
@@ -404,7 +405,7 @@ def _permute(key: Any, x: Any, *, axis: int, independent: bool, inverse: bool) -
 
 
 _permutation_of_range = Op("random_permutation_of_range", lambda key, *, n: jax.random.permutation(key, n))
-_permutation = Op(
+_permutation: Op = Op(
     "random_permutation",
     _permute,
     (

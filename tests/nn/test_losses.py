@@ -30,29 +30,53 @@ def smooth(t: Any, a: float, k: int) -> Any:
     return (1 - a) * t + a / k
 
 
+def ce(p: Any, t: Any, a: float = 0.0) -> Any:
+    return -(smooth(t, a, 4) * np.log(p)).sum(-1)
+
+
+def softmax_ce(z: Any, t: Any, a: float = 0.0) -> Any:
+    return -(smooth(t, a, 4) * special.log_softmax(z, -1)).sum(-1)
+
+
+def pick(x: Any, labels: Any) -> Any:
+    return x[np.arange(3), labels]
+
+
 def bce(p: Any, t: Any) -> Any:
     return -(t * np.log(p) + (1 - t) * np.log(1 - p))
 
 
 # The loss, its predictions and targets, its options, and its formula before the reduction.
 CASES: list[tuple[Any, Any, Any, dict[str, Any], Any]] = [
-    (nn.categorical_cross_entropy, P, T, {}, lambda p, t: -(t * np.log(p)).sum(-1)),
-    (nn.categorical_cross_entropy, LOGITS, T, CE, lambda z, t: -(t * special.log_softmax(z, -1)).sum(-1)),
-    (nn.categorical_cross_entropy, LOGITS, T, {**CE, "label_smoothing": 0.2}, lambda z, t: -(smooth(t, 0.2, 4) * special.log_softmax(z, -1)).sum(-1)),
-    (nn.categorical_cross_entropy, P, T, {"label_smoothing": 0.2}, lambda p, t: -(smooth(t, 0.2, 4) * np.log(p)).sum(-1)),
-    (nn.sparse_categorical_cross_entropy, P, LABELS, {}, lambda p, y: -np.log(p[np.arange(3), y])),
-    (nn.sparse_categorical_cross_entropy, LOGITS, LABELS, CE, lambda z, y: -special.log_softmax(z, -1)[np.arange(3), y]),
-    (nn.sparse_categorical_cross_entropy, LOGITS, LABELS, {**CE, "label_smoothing": 0.3}, lambda z, y: -(smooth(ONE_HOT, 0.3, 4) * special.log_softmax(z, -1)).sum(-1)),
+    (nn.categorical_cross_entropy, P, T, {}, ce),
+    (nn.categorical_cross_entropy, LOGITS, T, CE, softmax_ce),
+    (nn.categorical_cross_entropy, LOGITS, T, {**CE, "label_smoothing": 0.2}, lambda z, t: softmax_ce(z, t, 0.2)),
+    (nn.categorical_cross_entropy, P, T, {"label_smoothing": 0.2}, lambda p, t: ce(p, t, 0.2)),
+    (nn.sparse_categorical_cross_entropy, P, LABELS, {}, lambda p, y: -np.log(pick(p, y))),
+    (nn.sparse_categorical_cross_entropy, LOGITS, LABELS, CE, lambda z, y: softmax_ce(z, ONE_HOT)),
+    (
+        nn.sparse_categorical_cross_entropy,
+        LOGITS,
+        LABELS,
+        {**CE, "label_smoothing": 0.3},
+        lambda z, y: softmax_ce(z, ONE_HOT, 0.3),
+    ),
     (nn.binary_cross_entropy, P, BITS, {}, bce),
     (nn.binary_cross_entropy, LOGITS, T, CE, lambda z, t: bce(special.expit(z), t)),
-    (nn.binary_cross_entropy, LOGITS, BITS, {**CE, "label_smoothing": 0.1}, lambda z, t: bce(special.expit(z), smooth(t, 0.1, 2))),
-    (nn.nll, np.log(P), LABELS, {}, lambda l, y: -l[np.arange(3), y]),
+    (
+        nn.binary_cross_entropy,
+        LOGITS,
+        BITS,
+        {**CE, "label_smoothing": 0.1},
+        lambda z, t: bce(special.expit(z), smooth(t, 0.1, 2)),
+    ),
+    (nn.nll, np.log(P), LABELS, {}, lambda p, y: -pick(p, y)),
     (nn.squared_error, LOGITS, T, {}, lambda p, t: (p - t) ** 2),
     (nn.absolute_error, LOGITS, T, {}, lambda p, t: np.abs(p - t)),
     (nn.huber, LOGITS, T, {}, lambda p, t: special.huber(1.0, p - t)),
     (nn.huber, LOGITS, T, {"delta": 0.4}, lambda p, t: special.huber(0.4, p - t)),
     (nn.hinge, LOGITS, SIGNS, {}, lambda p, t: np.maximum(0, 1 - p * t)),
-]  # fmt: skip
+]
 IDS = [f"{i}-{c[0].__name__}" for i, c in enumerate(CASES)]
 
 
@@ -143,7 +167,10 @@ def test_sequences_and_half_precision() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: nn.squared_error(np.ones((3, 1)), np.ones(3)), ["squared_error", "(3, 1)", "(3,)", "every example", "test_losses.py"]),
+        (
+            lambda: nn.squared_error(np.ones((3, 1)), np.ones(3)),
+            ["squared_error", "(3, 1)", "(3,)", "every example", "test_losses.py"],
+        ),
         (lambda: nn.categorical_cross_entropy(LOGITS, LABELS, **CE), ["(3, 4)", "(3,)", "sparse_categorical"]),
         (lambda: nn.categorical_cross_entropy(P, T[:2]), ["(3, 4)", "(2, 4)", "test_losses.py"]),
         (lambda: nn.sparse_categorical_cross_entropy(LOGITS, T, **CE), ["integers", "categorical_cross_entropy"]),
@@ -152,7 +179,7 @@ def test_sequences_and_half_precision() -> None:
         (lambda: nn.hinge(LOGITS, SIGNS, reduction="avg"), ["hinge", "'avg'", "'mean'", "test_losses.py"]),
         (lambda: nn.squared_error(LOGITS, T, weights=np.ones(4)), ["(4,)", "(3, 4)", "(3,)", "test_losses.py"]),
     ],
-)  # fmt: skip
+)
 def test_errors(call: Any, words: list[str]) -> None:
     with pytest.raises((ValueError, TypeError)) as info:
         call()

@@ -22,17 +22,18 @@ def normal(*shape: int, dtype: Any = np.float64) -> Any:
 
 
 NWC, NHWC, NDHWC = ("NWC", "WIO", "NWC"), ("NHWC", "HWIO", "NHWC"), ("NDHWC", "DHWIO", "NDHWC")
+TWO: dict[str, Any] = {"dimension_numbers": NHWC}
 CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 7, 3), (3, 3, 4), {"window_strides": (2,), "padding": "SAME", "dimension_numbers": NWC}),
     ((2, 3, 7, 8), (4, 3, 3, 2), {"window_strides": (1, 2), "padding": [(1, 0), (2, 3)], "rhs_dilation": (2, 1)}),
     ((2, 3, 5, 6), (4, 3, 3, 2), {"window_strides": (2, 1), "padding": [(1, 2), (0, -1)], "lhs_dilation": (2, 3)}),
-    ((2, 5, 5, 6), (3, 3, 3, 4), {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": NHWC, "feature_group_count": 2}),
-    ((2, 5, 5, 3), (3, 3, 1, 6), {"window_strides": (2, 2), "padding": "SAME", "dimension_numbers": NHWC, "feature_group_count": 3}),
-    ((4, 5, 5, 3), (3, 3, 3, 4), {"window_strides": (1, 1), "padding": "SAME_LOWER", "dimension_numbers": NHWC, "batch_group_count": 2}),
+    ((2, 5, 5, 6), (3, 3, 3, 4), {"window_strides": (1, 1), "padding": "VALID", "feature_group_count": 2, **TWO}),
+    ((2, 5, 5, 3), (3, 3, 1, 6), {"window_strides": (2, 2), "padding": "SAME", "feature_group_count": 3, **TWO}),
+    ((4, 5, 5, 3), (3, 3, 3, 4), {"window_strides": (1, 1), "padding": "SAME_LOWER", "batch_group_count": 2, **TWO}),
     ((1, 4, 5, 3, 2), (2, 2, 2, 2, 3), {"window_strides": (1, 2, 1), "padding": "SAME", "dimension_numbers": NDHWC}),
-    ((2, 4, 4, 3), (1, 1, 3, 2), {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": NHWC}),
+    ((2, 4, 4, 3), (1, 1, 3, 2), {"window_strides": (1, 1), "padding": "VALID", **TWO}),
     ((3, 4), (5, 4), {"window_strides": (), "padding": "VALID"}),
-]  # fmt: skip
+]
 
 
 def test_conv_general_dilated() -> None:
@@ -88,7 +89,7 @@ def test_nn_conv(rank: int, args: Any, stride: int, padding: Any, dilation: int,
             (dilation,) * rank,
             numbers,
             groups,
-        ),  # fmt: skip
+        ),
         x,
         kernel,
     )
@@ -98,15 +99,15 @@ def test_nn_conv(rank: int, args: Any, stride: int, padding: Any, dilation: int,
     ("call", "words"),
     [
         (lambda: nn.conv(normal(1, 5, 5, 3), normal(3, 3, 4, 2)), ["3 features", "4 a group", "3 != 4 * 1"]),
-        (lambda: nn.conv(normal(1, 5, 5, 4), normal(3, 3, 2, 3), groups=2), ["feature_group_count=2", "3 output features"]),
-        (lambda: nn.conv(normal(5, 4), normal(3, 3, 2, 3)), ["f32[5,4]", "same number of spatial axes", "test_conv.py"]),
+        (lambda: nn.conv(normal(1, 5, 5, 4), normal(3, 3, 2, 3), groups=2), ["feature_group_count=2", "3 output"]),
+        (lambda: nn.conv(normal(5, 4), normal(3, 3, 2, 3)), ["f32[5,4]", "number of spatial axes", "test_conv.py"]),
         (lambda: nn.conv(normal(1, 5, 5, 4), normal(3, 3, 4, 3), padding="FULL"), ["'FULL'", "SAME", "test_conv.py"]),
         (lambda: nn.conv(normal(1, 5, 5, 4), normal(3, 3, 4, 3), stride=(1, 1, 1)), ["stride=(1, 1, 1)", "2 spatial"]),
         (lambda: nn.max_pool(normal(5, 4)), ["max_pool", "(N, ..., C)", "x[None]", "test_conv.py"]),
         (lambda: nn.max_pool(normal(1, 5, 4), 6), ["window", "does not fit", "(1, 5, 4)", "test_conv.py"]),
         (lambda: nn.avg_pool(normal(1, 5, 4), 0), ["window=0", "at least 1"]),
     ],
-)  # fmt: skip
+)
 def test_errors(call: Any, words: list[str]) -> None:
     with pytest.raises((ValueError, TypeError)) as info:
         call()

@@ -11,7 +11,6 @@ from jax import lax
 
 from .. import random
 from ..errors import describe, here
-
 from ..ops import conv_op, div, maximum, where, window_max, window_sum
 from ..ops.conv import Padding, dilated, explicit_padding, per_axis
 from ..tape import aval_of
@@ -52,8 +51,8 @@ def conv(
     rank = a.ndim - 2
     if rank < 1 or k.ndim != a.ndim:
         raise ValueError(
-            f"conv: the input {a} must have shape (N, ..., C) and the kernel {k} shape (..., C // groups, O), with the same "
-            f"number of spatial axes {here()}"
+            f"conv: the input {a} must have shape (N, ..., C) and the kernel {k} shape (..., C // groups, O), with the "
+            f"same number of spatial axes {here()}"
         )
     space = tuple(range(1, rank + 1))
     layout = (0, rank + 1, *space)

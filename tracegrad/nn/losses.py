@@ -17,9 +17,24 @@ from .. import ops
 from ..errors import here
 from ..op import Op
 from ..ops import (
-    abs_, add, div, equal, less_equal, log, logistic, mul, mul_no_nan, neg, reduce_sum, relu,
-    reshape, softmax, square, sub, where,
-)  # fmt: skip
+    abs_,
+    add,
+    div,
+    equal,
+    less_equal,
+    log,
+    logistic,
+    mul,
+    mul_no_nan,
+    neg,
+    reduce_sum,
+    relu,
+    reshape,
+    softmax,
+    square,
+    sub,
+    where,
+)
 from ..ops.elementwise import elementwise
 from ..ops.shape import restore_axes
 from ..tape import Aval, aval_of, make_aval
@@ -41,18 +56,20 @@ def _log_probabilities(logits: Any) -> Any:
 
 def _dense(logits: Any, targets: Any) -> Any:
     dtype = jnp.promote_types(logits.dtype, targets.dtype)
-    logits, targets = lax.convert_element_type(logits, dtype), lax.convert_element_type(targets, dtype)
-    zero = lax.full(targets.shape, 0, dtype)
+    # Sums of half-precision numbers are taken in float32, as every sum is.
+    wide = np.float32 if dtype.itemsize < 4 else dtype
+    logits, targets = lax.convert_element_type(logits, wide), lax.convert_element_type(targets, wide)
+    zero = lax.full(targets.shape, 0, wide)
     # A class of probability 0 counts nothing, even where its log-probability is -inf.
     terms = lax.select(lax.eq(targets, zero), zero, lax.mul(targets, _log_probabilities(logits)))
-    return lax.neg(lax.reduce_sum(terms, (logits.ndim - 1,)))
+    return lax.convert_element_type(lax.neg(lax.reduce_sum(terms, (logits.ndim - 1,))), dtype)
 
 
 def _dense_shape(logits: Aval, targets: Aval) -> Aval:
     if logits.shape != targets.shape:
         raise ValueError(
-            f"predictions of shape {logits.shape} and targets of shape {targets.shape}: both have the classes along the "
-            "last axis. Use sparse_categorical_cross_entropy for integer labels."
+            f"predictions of shape {logits.shape} and targets of shape {targets.shape}: both must have the classes "
+            "along the last axis. Use sparse_categorical_cross_entropy for integer labels."
         )
     return make_aval(logits.shape[:-1], jnp.promote_types(logits.dtype, targets.dtype))
 
@@ -74,14 +91,12 @@ _softmax_cross_entropy: Op = Op("softmax_cross_entropy", _dense, (_dense_logits,
 
 def _sparse(logits: Any, labels: Any) -> Any:
     last = logits.ndim - 1
-    keep = range(last)
-    hit = lax.eq(
-        lax.broadcast_in_dim(labels, logits.shape, keep), lax.broadcasted_iota(labels.dtype, logits.shape, last)
-    )
-    top = lax.reduce_max(logits, (last,))
-    shifted = lax.sub(logits, lax.broadcast_in_dim(top, logits.shape, keep))
-    chosen = lax.reduce_sum(lax.select(hit, shifted, lax.full_like(shifted, 0)), (last,))
-    return lax.sub(lax.log(lax.reduce_sum(lax.exp(shifted), (last,))), chosen)
+    wide = lax.convert_element_type(logits, np.float32) if logits.dtype.itemsize < 4 else logits
+    # Comparing with every class is one fused loop; a gather, and the scatter of its gradient, are slower.
+    each = lax.broadcast_in_dim(labels, logits.shape, range(last))
+    hit = lax.eq(each, lax.broadcasted_iota(labels.dtype, logits.shape, last))
+    chosen = lax.select(hit, _log_probabilities(wide), lax.full(logits.shape, 0, wide.dtype))
+    return lax.convert_element_type(lax.neg(lax.reduce_sum(chosen, (last,))), logits.dtype)
 
 
 def _sparse_shape(logits: Aval, labels: Aval) -> Aval:
@@ -89,7 +104,8 @@ def _sparse_shape(logits: Aval, labels: Aval) -> Aval:
         raise TypeError(f"labels must be integers, not {labels}. Use categorical_cross_entropy for probabilities.")
     if logits.shape[:-1] != labels.shape or not logits.shape:
         raise ValueError(
-            f"predictions of shape {logits.shape} need labels of shape {logits.shape[:-1]}, one an example, not {labels.shape}"
+            f"predictions of shape {logits.shape} need labels of shape {logits.shape[:-1]}, one an example, not "
+            f"{labels.shape}"
         )
     return make_aval(labels.shape, logits.dtype)
 
@@ -123,8 +139,8 @@ def _reduced(loss: Any, weights: Any, reduction: str, name: str) -> Any:
         w = aval_of(weights)
         if w.shape != shape[: w.ndim]:
             raise ValueError(
-                f"{name}: weights of shape {w.shape} for losses of shape {shape} {here()}. Their shape must be the leading "
-                f"part of it: one weight an example has shape {shape[:1]}."
+                f"{name}: weights of shape {w.shape} for losses of shape {shape} {here()}. Their shape must be the "
+                f"leading part of it: one weight an example has shape {shape[:1]}."
             )
         weights = reshape(weights, shape=(*w.shape, *(1,) * (len(shape) - w.ndim)))
         loss = mul(loss, weights)
@@ -221,8 +237,9 @@ def sparse_categorical_cross_entropy(
       >>> import numpy as np
       >>> from tracegrad import nn
       >>> logits = np.array([[0.0, 1e4], [0.0, 0.0]], np.float32)
-      >>> nn.sparse_categorical_cross_entropy(logits, np.array([0, 1]), from_logits=True, reduction="none").round(1).tolist()
-      [10000.0, 0.699999988079071]
+      >>> loss = nn.sparse_categorical_cross_entropy(logits, np.array([0, 1]), from_logits=True, reduction="sum")
+      >>> round(float(loss), 2)
+      10000.69
     """
     name = "sparse_categorical_cross_entropy"
     predictions = _float(predictions)
@@ -231,8 +248,13 @@ def sparse_categorical_cross_entropy(
         p = aval_of(predictions)
         dense = one_hot(targets, p.shape[-1], dtype=p.dtype)
         return categorical_cross_entropy(
-            predictions, dense, from_logits=from_logits, weights=weights, reduction=reduction, label_smoothing=label_smoothing
-        )  # fmt: skip
+            predictions,
+            dense,
+            from_logits=from_logits,
+            weights=weights,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
     loss = _sparse_cross_entropy(predictions, targets) if from_logits else neg(_pick(log, predictions, targets))
     return _reduced(loss, weights, reduction, name)
 
@@ -287,7 +309,8 @@ def binary_cross_entropy(
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
-      >>> nn.binary_cross_entropy(np.array([-1e4, 1e4], np.float32), np.array([1, 1]), from_logits=True, reduction="none").tolist()
+      >>> logits = np.array([-1e4, 1e4], np.float32)
+      >>> nn.binary_cross_entropy(logits, np.array([1, 1]), from_logits=True, reduction="none").tolist()
       [10000.0, 0.0]
     """
     name = "binary_cross_entropy"
@@ -322,8 +345,8 @@ def _same_shape(predictions: Any, targets: Any, name: str) -> None:
     p, t = aval_of(predictions).shape, aval_of(targets).shape
     if p != t:
         raise ValueError(
-            f"{name}: predictions of shape {p} and targets of shape {t} {here()}. Give both the same shape: broadcasting "
-            "one against the other would compare every example with every target."
+            f"{name}: predictions of shape {p} and targets of shape {t} {here()}. Give both the same shape: "
+            "broadcasting one against the other would compare every example with every target."
         )
 
 

@@ -316,7 +316,10 @@ def _split(name: str, ary: Any, indices_or_sections: Any, axis: int, even: bool)
             )
         each, more = builtins.divmod(n, sections)
         cuts = [k * each + builtins.min(k, more) for k in range(sections + 1)]
-    return [_part(ary, s, i, lo, builtins.max(lo, hi)) for lo, hi in itertools.pairwise(cuts)]
+    sizes = tuple(hi - lo for lo, hi in itertools.pairwise(cuts))
+    if builtins.min(sizes) < 0:  # cuts that go back, whose parts overlap
+        return [_part(ary, s, i, lo, builtins.max(lo, hi)) for lo, hi in itertools.pairwise(cuts)]
+    return list(ops.split_op(ary, sizes=sizes, axis=i))
 
 
 def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
@@ -349,7 +352,9 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
     s = type_of(x, "unstack").shape
     i = axis_of(axis, len(s), "unstack")
     rest = (*s[:i], *s[i + 1 :])
-    return tuple(ops.reshape(_part(x, s, i, k, k + 1), shape=rest) for k in range(s[i]))
+    if not s[i]:
+        return ()
+    return tuple(ops.reshape(part, shape=rest) for part in ops.split_op(x, sizes=(1,) * s[i], axis=i))
 
 
 # -- reversing, shifting, repeating

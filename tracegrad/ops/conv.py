@@ -72,9 +72,10 @@ def _conv_shape(
             raise ValueError(f"{name}={count} does not divide the {size} {what}: {x} convolved with {kernel}")
     shape = [0] * x.ndim
     shape[out[0]], shape[out[1]] = batch // batch_group_count, outs
+    sizes = _spatial(x.shape, lhs), _spatial(kernel.shape, rhs)
     for n, k, axis, stride, (lo, hi), a, b in zip(
-        _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), out[2:], window_strides, padding, lhs_dilation, rhs_dilation, strict=True
-    ):  # fmt: skip
+        *sizes, out[2:], window_strides, padding, lhs_dilation, rhs_dilation, strict=True
+    ):
         shape[axis] = max(0, (dilated(n, a) + lo + hi - dilated(k, b)) // stride + 1)
     if dtype is None:
         dtype = jnp.promote_types(x.dtype, kernel.dtype)
@@ -85,29 +86,34 @@ def _conv_shape(
 # deep learning" (2016): strides and dilations trade places, and so do groups of features and groups of examples.
 
 
+def _spatial_axes(x: Any, kernel: Any, ct: Any, params: dict[str, Any]) -> Any:
+    """For each spatial axis, the sizes of input, kernel and output, the stride, the padding and the dilations."""
+    lhs, rhs, out = params["dimension_numbers"]
+    sizes = _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), _spatial(ct.shape, out)
+    names = "window_strides", "padding", "lhs_dilation", "rhs_dilation"
+    return zip(*sizes, *(params[name] for name in names), strict=True)
+
+
 def _conv_x(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
     lhs, rhs, result = params["dimension_numbers"]
-    strides, a, b = params["window_strides"], params["lhs_dilation"], params["rhs_dilation"]
-    groups, batch_groups = params["feature_group_count"], params["batch_group_count"]
+    batch_groups = params["batch_group_count"]
     padding = []
-    for n, k, m, s, (lo, _), da, db in zip(
-        _spatial(x.shape, lhs), _spatial(kernel.shape, rhs), _spatial(ct.shape, result), strides, params["padding"], a, b, strict=True
-    ):  # fmt: skip
-        before = dilated(k, db) - lo - 1
-        padding.append((before, dilated(n, da) + dilated(k, db) - 1 - dilated(m, s) - before))
-    count = max(groups, batch_groups)
-    if count > 1:
-        kernel = _move_groups(kernel, rhs[0], rhs[1], count)
+    for n, k, m, stride, (lo, _), a, b in _spatial_axes(x, kernel, ct, params):
+        before = dilated(k, b) - lo - 1
+        padding.append((before, dilated(n, a) + dilated(k, b) - 1 - dilated(m, stride) - before))
+    groups = max(params["feature_group_count"], batch_groups)
+    if groups > 1:
+        kernel = _move_groups(kernel, rhs[0], rhs[1], groups)
     flipped = rev(kernel, axes=tuple(rhs[2:])) if any(n > 1 for n in _spatial(kernel.shape, rhs)) else kernel
     grad = conv_op(
         ct,
         flipped,
-        window_strides=a,
+        window_strides=params["lhs_dilation"],
         padding=tuple(padding),
-        lhs_dilation=strides,
-        rhs_dilation=b,
+        lhs_dilation=params["window_strides"],
+        rhs_dilation=params["rhs_dilation"],
         dimension_numbers=lax.ConvDimensionNumbers(result, (rhs[1], rhs[0], *rhs[2:]), lhs),
-        feature_group_count=count,
+        feature_group_count=groups,
         batch_group_count=1,
         precision=params["precision"],
         dtype=None,
@@ -117,27 +123,17 @@ def _conv_x(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
 
 def _conv_kernel(ct: Any, out: Any, x: Any, kernel: Any, **params: Any) -> Any:
     lhs, rhs, result = params["dimension_numbers"]
-    strides, a, b = params["window_strides"], params["lhs_dilation"], params["rhs_dilation"]
     padding = tuple(
-        (lo, dilated(m, s) - dilated(n, da) + dilated(k, db) - lo - 1)
-        for n, k, m, s, (lo, _), da, db in zip(
-            _spatial(x.shape, lhs),
-            _spatial(kernel.shape, rhs),
-            _spatial(ct.shape, result),
-            strides,
-            params["padding"],
-            a,
-            b,
-            strict=True,
-        )  # fmt: skip
+        (lo, dilated(m, stride) - dilated(n, a) + dilated(k, b) - lo - 1)
+        for n, k, m, stride, (lo, _), a, b in _spatial_axes(x, kernel, ct, params)
     )
     return conv_op(
         x,
         ct,
-        window_strides=b,
+        window_strides=params["rhs_dilation"],
         padding=padding,
-        lhs_dilation=a,
-        rhs_dilation=strides,
+        lhs_dilation=params["lhs_dilation"],
+        rhs_dilation=params["window_strides"],
         dimension_numbers=lax.ConvDimensionNumbers(*((s[1], s[0], *s[2:]) for s in (lhs, result, rhs))),
         feature_group_count=params["batch_group_count"],
         batch_group_count=params["feature_group_count"],
@@ -253,7 +249,8 @@ def explicit_padding(padding: Padding, sizes: Sequence[int], window: Sequence[in
         name = padding.upper()
         if name not in ("SAME", "SAME_LOWER", "VALID"):
             raise ValueError(
-                f"padding={padding!r} {here()}: choose 'SAME', 'SAME_LOWER', 'VALID', or give numbers, (low, high) for each axis"
+                f"padding={padding!r} {here()}: choose 'SAME', 'SAME_LOWER', 'VALID', or give numbers, (low, high) for "
+                "each axis"
             )
         return tuple((int(lo), int(hi)) for lo, hi in lax.padtype_to_pads(sizes, window, strides, name))
     pads = [padding] * len(sizes) if isinstance(padding, int) else list(padding)
@@ -331,7 +328,7 @@ def _padded_shape(shape: Sequence[int], padding: Pads) -> list[int]:
 def _lowest(dtype: Any) -> Any:
     if jnp.issubdtype(dtype, jnp.inexact):
         return -math.inf
-    return False if dtype == np.bool_ else jnp.iinfo(dtype).min
+    return False if dtype == np.bool_ else np.iinfo(dtype).min
 
 
 def _reduce(x: Any, window: Any, strides: Any, padding: Pads, initial: Any, combine: Callable[[Any, Any], Any]) -> Any:
@@ -400,7 +397,8 @@ def _ties(x: Any, out: Any, window: Any, strides: Any) -> Any:
     """How many elements of each window of the padded `x` are its maximum."""
     if math.prod(window) > UNROLLED and window == strides:
         covered = lax.slice(x, (0,) * x.ndim, [n * k for n, k in zip(out.shape, window, strict=True)])
-        return _reduce(_count(lax.eq(covered, _repeat(out, window)), out.dtype), window, strides, ((0, 0),) * x.ndim, 0, lax.add)  # fmt: skip
+        hits = _count(lax.eq(covered, _repeat(out, window)), out.dtype)
+        return _reduce(hits, window, strides, ((0, 0),) * x.ndim, 0, lax.add)
     total = None
     for _, part in _positions(x, window, strides):
         hit = _count(lax.eq(part, out), out.dtype)

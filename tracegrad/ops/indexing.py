@@ -21,6 +21,7 @@ from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, po
 from .shape import (
     broadcast_to,
     concatenate,
+    dynamic_slice_op,
     dynamic_update_slice_op,
     iota,
     pad,
@@ -559,9 +560,8 @@ def getitem(x: Any, index: Any) -> Any:
     """`x[index]`, by NumPy's rules.
 
     Integers, slices, `...` and None become slices; arrays of integers a gather; a boolean array stands for the
-    indices of its true elements, so its value must be known (it is, except under `@jit` and in bodies). A Python
-    integer is part of the program, which is compiled anew for another one; an undecorated function does not
-    compile anew for another NumPy integer or another array. An index whose value is not known is clamped to
+    indices of its true elements, so its value must be known (it is, except under `@jit` and in bodies). An undecorated
+    function does not compile anew for another integer `i` in `x[i]`, or another array of integers. An index whose value is not known is clamped to
     the bounds, as in `jax.numpy`.
 
     Raises:
@@ -579,8 +579,23 @@ def getitem(x: Any, index: Any) -> Any:
             return x[index]
         return x[_plan(x.shape, index).expression]
     x = _array(x)
+    if type(index) is int and x.ndim and state.tape is not None:
+        return _row(x, index, state.tape.lazy)
     plan = _plan(x.shape, index)
     return _read(x, plan, plan.spec)
+
+
+def _row(x: Any, index: int, lift: bool) -> Any:
+    """`x[index]`; with `lift`, by an index that is an input of the program, so that another one recompiles nothing."""
+    size, *rest = shape = x.shape
+    if not -size <= index < size:
+        raise _out_of_bounds(index, 0, shape)
+    index %= size
+    if lift:
+        row = dynamic_slice_op(x, index, *[literal(0)] * len(rest), sizes=(1, *rest))
+    else:
+        row = slice_(x, start=(index,) + (0,) * len(rest), limit=(index + 1, *rest), strides=(1,) * len(shape))
+    return reshape(row, shape=tuple(rest))
 
 
 # -- updated copies

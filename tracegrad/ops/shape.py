@@ -286,7 +286,7 @@ def dynamic_update_slice(x: Any, update: Any, starts: Sequence[Any]) -> Any:
     return dynamic_update_slice_op(x, update, *starts)
 
 
-# -- joining
+# -- joining and splitting
 
 
 def _concatenate_shape(*xs: Aval, axis: int) -> Aval:
@@ -320,6 +320,23 @@ concatenate: Op = Op(
     lambda *xs, axis: lax.concatenate(xs, axis) if len(xs) > 1 else xs[0],
     _concatenate_vjp,
     shape=_concatenate_shape,
+)
+
+def _split_shape(x: Aval, *, sizes: tuple[int, ...], axis: int) -> list[Aval]:
+    if sum(sizes) != x.shape[axis]:
+        raise ValueError(f"parts of {sizes} do not add up to the {x.shape[axis]} of axis {axis} of shape {x.shape}")
+    shape = x.shape
+    return [make_aval((*shape[:axis], n, *shape[axis + 1 :]), x.dtype, x.weak_type) for n in sizes]
+
+
+def _split_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    parts = [zeros_of(v) if ct is None else ct for v, ct in zip(node.outputs, cts, strict=True)]
+    return [concatenate(*parts, axis=node.params["axis"])]
+
+
+# Not one slice a part: their gradients would be as many padded arrays, and a sum of them.
+split_op: Op = Op(
+    "split", lambda x, *, sizes, axis: lax.split(x, sizes, axis), _split_vjp, shape=_split_shape, multiple=True
 )
 
 # -- creation: recorded like everything else
