@@ -103,12 +103,26 @@ class BodyCache:
         self.name: str = getattr(fun, "__name__", None) or type(fun).__name__
         self.references: list[Reference] | None = None
         self.bodies: dict[Any, Tape] = {}
+        self.version = 0
+        self.watched: dict[int, Any] = {}
 
     def closed_over(self) -> list[Any]:
         """The arrays that the function closes over, as they are now."""
         if self.references is None:
             self.references = find_references(self.fun)
-        return [array for reference in self.references for array in arrays_in(reference())]
+        arrays = [array for reference in self.references for array in arrays_in(reference())]
+        if any(i >= len(arrays) or arrays[i] is not array for i, array in self.watched.items()):
+            self.version += 1
+            self.watched = {}
+        return arrays
+
+    def watch(self, arrays: list[Any], inputs: Sequence[Var], tape: Tape) -> None:
+        """Remembers the arrays that no node reads: if one changes, `version` does, for all to be recorded anew.
+
+        Arithmetic of one such array with another is JAX's or NumPy's own, and its result a part of the program.
+        """
+        read = {v for node in tape.nodes for v in node.inputs} | set(tape.outputs)
+        self.watched |= {i: a for i, (a, v) in enumerate(zip(arrays, inputs, strict=True)) if v not in read}
 
     def get(
         self, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: Any = (), **options: Any
@@ -118,11 +132,14 @@ class BodyCache:
         arrays = self.closed_over()
         varying = tuple(options.get("varying", ()))
         types = tuple([leaf_aval(x, self.name) for x in leaves])
-        key = (tree, static, types, tuple([aval_of(x) for x in arrays]), varying, str(options.get("axes")))
+        closed = tuple([aval_of(x) for x in arrays])
+        key = (tree, static, types, closed, varying, str(options.get("axes")), self.version)
         body = self.bodies.get(key)
         if body is not None:
             return body, arrays
         raw, captured = record_body(fun, args, kwargs, self.name, given=arrays, **options)
+        count = len(raw.inputs) - len(captured)
+        self.watch(arrays, raw.inputs[count - len(arrays) : count], raw)
         body = optimize(raw)
         if not captured:
             self.bodies[key] = body

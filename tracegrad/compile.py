@@ -14,7 +14,7 @@ from .body import BodyCache, call
 from .errors import LeakedTracerError, describe, here
 from .lower import evaluate
 from .passes import optimize
-from .tape import Tape, aval_of
+from .tape import Tape, aval_of, long_lived
 from .tracer import Tracer, leaked_message, operand, recording, state
 
 
@@ -40,14 +40,15 @@ class Jitted:
         self.wrapper = self._wrapper()
 
     def _jax_jit(self, closure: bool) -> Any:
-        """`jax.jit` of the recorded function; with `closure`, its first argument is the arrays it closes over."""
+        """`jax.jit` of the recorded function; with `closure`, of the arrays it closes over and their version too."""
         fun, name = self.fun, self.name
 
         def run(arrays: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves, tree = jax.tree.flatten((args, kwargs))
             tape = Tape(name)
-            for array, value in zip(self.bodies.closed_over() if closure else (), arrays, strict=True):
-                tape.constants[id(array)] = Tracer(aval_of(value), tape, value)
+            closed = self.bodies.closed_over() if closure else []
+            inputs = [Tracer(aval_of(value), tape, value) for value in arrays]
+            tape.constants.update((id(array), v) for array, v in zip(closed, inputs, strict=True))
             with recording(tape):
                 # Whatever jax.jit did not trace is a static argument.
                 ins = [operand(tape, x) if isinstance(x, jax.core.Tracer) else x for x in leaves]
@@ -55,16 +56,18 @@ class Jitted:
                 out, out_tree = jax.tree.flatten(fun(*args, **kwargs))
                 tape.outputs = [operand(tape, v) for v in out]
             tape.open = False
-            final = optimize(tape)
-            return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
+            self.bodies.watch(closed, inputs, tape)
+            with long_lived():
+                final = optimize(tape)
+                return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
 
         shift = 0
         if closure:
 
-            def traced(arrays: Any, /, *args: Any, **kwargs: Any) -> Any:
+            def traced(version: int, arrays: Any, /, *args: Any, **kwargs: Any) -> Any:
                 return run(arrays, args, kwargs)
 
-            shift = 1
+            shift = 2
         else:
 
             def traced(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
@@ -77,10 +80,10 @@ class Jitted:
                 traced.__signature__ = inspect.signature(fun)  # type: ignore[attr-defined]
         options = dict(self.options)
         if closure and isinstance(options.get("in_shardings"), tuple):
-            options["in_shardings"] = (None, *options["in_shardings"])
+            options["in_shardings"] = (None, *options["in_shardings"])  # none for the static version
         return jax.jit(
             traced,
-            static_argnums=tuple(i + shift if i >= 0 else i for i in self.static_argnums) or None,
+            static_argnums=(0,) * closure + tuple(i + shift if i >= 0 else i for i in self.static_argnums) or None,
             static_argnames=self.static_argnames or None,
             donate_argnums=tuple(i + shift if i >= 0 else i for i in self.donate_argnums) or None,
             **options,
@@ -100,7 +103,7 @@ class Jitted:
                     return plain(*args, **kwargs)
                 arrays = self.closed_over()
                 if arrays is not None:
-                    return self.closing(arrays, *args, **kwargs)
+                    return self.closing(self.bodies.version, arrays, *args, **kwargs)
                 known = True
                 return plain(*args, **kwargs)
             except (TypeError, ValueError):

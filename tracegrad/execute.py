@@ -12,7 +12,7 @@ import numpy as np
 from .errors import LeakedTracerError, TracerError, here
 from .lower import evaluate, lower
 from .op import Op
-from .passes import dead_code, optimize
+from .passes import dead_code, fold, optimize
 from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure
 from .tracer import Tracer, leaked_message, state
 
@@ -121,7 +121,8 @@ def _shrink() -> None:
 
 def run_by_op(nodes: list[Node], outputs: Sequence[Var]) -> list[Any]:
     """Runs the nodes one at a time, each as its own cached compiled call."""
-    nodes = dead_code(Tape.of((), nodes, outputs, Tape())).nodes
+    program = dead_code(fold(Tape.of((), nodes, outputs, Tape())))
+    nodes, outputs = program.nodes, program.outputs
     last_use = {v: i for i, node in enumerate(nodes) for v in node.inputs}
     keep = set(outputs)
     env: dict[Var, Any] = {}

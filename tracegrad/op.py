@@ -73,7 +73,8 @@ class Op:
         self.shape = shape
         self.multiple = multiple
         self.numbers = numbers
-        self.avals: dict[Any, tuple[Aval, ...]] = {}
+        # With and without 64-bit types: they decide what integers and Python numbers become.
+        self.avals: tuple[dict[Any, tuple[Aval, ...]], ...] = ({}, {})
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:
@@ -89,7 +90,8 @@ class Op:
     def infer(self, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval, ...]:
         """The types of the outputs for operands of these types."""
         key = (avals, *params.items()) if params else avals
-        known = self.avals.get(key)
+        cache = self.avals[jax.config.jax_enable_x64]  # type: ignore[attr-defined]
+        known = cache.get(key)
         if known is not None:
             return known
         if self.shape is not None:
@@ -99,7 +101,7 @@ class Op:
             out = jax.eval_shape(lambda *xs: lower(*xs, **params), *[a.struct() for a in avals])
         outs = out if self.multiple else (out,)
         result = tuple(o if type(o) is Aval else make_aval(o.shape, o.dtype, o.weak_type) for o in outs)
-        self.avals[key] = result
+        cache[key] = result
         return result
 
     def infer_or_explain(

@@ -146,25 +146,9 @@ class Tape:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_key",
-        "axes",
-        "blame",
-        "captured",
-        "constants",
-        "done",
-        "inputs",
-        "jitted",
-        "lazy",
-        "linear",
-        "name",
-        "nodes",
-        "open",
-        "out_tree",
-        "outputs",
-        "parent",
-        "varying",
-    )  # fmt: skip
+        "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "linear",
+        "name", "nodes", "open", "out_tree", "outputs", "parent", "varying", "x64",
+    )  # fmt: skip  # fmt: skip
 
     def __init__(
         self, name: str = "", *, lazy: bool = False, parent: Tape | None = None, axes: dict[str, int] | None = None
@@ -183,6 +167,7 @@ class Tape:
         self.done = 0
         self.varying: tuple[int, dict[Var, frozenset[str]]] = (0, {})
         self.linear: dict[Any, Any] = {}
+        self.x64: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]
         self._key: Any = None
         self.jitted: Callable[..., Any] | None = None
         self.out_tree: Any = None

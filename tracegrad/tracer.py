@@ -352,7 +352,7 @@ def record(tape: Tape, op: Op, args: tuple[Any, ...], params: dict[str, Any]) ->
         else:
             inputs.append(operand(tape, a, op))
     avals = tuple([v.aval for v in inputs])
-    out_avals = op.avals.get((avals, *params.items()) if params else avals)
+    out_avals = op.avals[tape.x64].get((avals, *params.items()) if params else avals)
     blame = tape.blame
     if blame is None:
         f = sys._getframe(2)

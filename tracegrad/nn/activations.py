@@ -67,7 +67,7 @@ _SQRT_HALF, _SQRT_2_OVER_PI, _CUBIC = math.sqrt(0.5), math.sqrt(2 / math.pi), 0.
 
 
 def _gelu_erf(x: Any) -> Any:
-    half, root = lax.full((), 0.5, x.dtype), lax.full((), -_SQRT_HALF, x.dtype)
+    half, root = np.asarray(0.5, x.dtype), np.asarray(-_SQRT_HALF, x.dtype)
     return lax.mul(lax.mul(half, x), lax.erfc(lax.mul(x, root)))
 
 
@@ -78,7 +78,7 @@ def _gelu_erf_vjp(ct: Any, out: Any, x: Any) -> Any:
 
 def _gelu_tanh(x: Any) -> Any:
     def number(value: float) -> Any:
-        return lax.full((), value, x.dtype)
+        return np.asarray(value, x.dtype)
 
     # The terms are those of the derivative below, so that XLA computes the hyperbolic tangent once for both.
     inner = lax.mul(x, lax.add(lax.mul(lax.mul(x, x), number(_SQRT_2_OVER_PI * _CUBIC)), number(_SQRT_2_OVER_PI)))

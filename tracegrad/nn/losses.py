@@ -122,7 +122,7 @@ _sparse_cross_entropy: Op = Op("sparse_cross_entropy", _sparse, (_sparse_vjp, No
 _sigmoid_cross_entropy = elementwise(
     "sigmoid_cross_entropy",
     lambda z, t: lax.add(
-        lax.sub(lax.max(z, lax.full_like(z, 0)), lax.mul(z, t)), lax.log1p(lax.exp(lax.neg(lax.abs(z))))
+        lax.sub(lax.max(z, np.asarray(0, z.dtype)), lax.mul(z, t)), lax.log1p(lax.exp(lax.neg(lax.abs(z))))
     ),
     lambda ct, out, z, t: mul(ct, sub(logistic(z), t)),
     lambda ct, out, z, t: neg(mul(ct, z)),

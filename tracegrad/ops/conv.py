@@ -281,7 +281,7 @@ def _window_shape(x: Aval, *, window: tuple[int, ...], strides: tuple[int, ...],
 def _padded(x: Any, padding: Pads, value: Any) -> Any:
     if not any(lo or hi for lo, hi in padding):
         return x
-    return lax.pad(x, lax.full((), value, x.dtype), [(lo, hi, 0) for lo, hi in padding])
+    return lax.pad(x, np.asarray(value, x.dtype), [(lo, hi, 0) for lo, hi in padding])
 
 
 def _positions(x: Any, window: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[tuple[int, ...], Any]]:
@@ -301,7 +301,7 @@ def _place(parts: list[tuple[tuple[int, ...], Any]], shape: Sequence[int], strid
         config = [
             (i, n - i - (m - 1) * s - 1, s - 1) for i, n, m, s in zip(offset, shape, part.shape, strides, strict=True)
         ]
-        placed = lax.pad(part, lax.full((), 0, part.dtype), config)
+        placed = lax.pad(part, np.asarray(0, part.dtype), config)
         total = placed if total is None else lax.add(total, placed)
     return total
 
@@ -318,7 +318,7 @@ def _unpadded(grad: Any, padded: Sequence[int], padding: Pads) -> Any:
     config = [(-lo, n - m - hi, 0) for n, m, (lo, hi) in zip(padded, grad.shape, padding, strict=True)]
     if not any(lo or hi for lo, hi, _ in config):
         return grad
-    return lax.pad(grad, lax.full((), 0, grad.dtype), config)
+    return lax.pad(grad, np.asarray(0, grad.dtype), config)
 
 
 def _padded_shape(shape: Sequence[int], padding: Pads) -> list[int]:
@@ -360,7 +360,7 @@ def _window_spread(ct: Any, *, shape: tuple[int, ...], window: Any, strides: Any
             (k - 1 - lo, n + lo - (m - 1) * s - 1, s - 1)
             for n, m, k, s, (lo, _) in zip(shape, ct.shape, window, strides, padding, strict=True)
         ]
-        spread = lax.pad(_wide(ct), lax.full((), 0, _wide(ct).dtype), config)
+        spread = lax.pad(_wide(ct), np.asarray(0, _wide(ct).dtype), config)
         return lax.convert_element_type(
             _reduce(spread, window, (1,) * ct.ndim, ((0, 0),) * ct.ndim, 0, lax.add), ct.dtype
         )
@@ -409,7 +409,7 @@ def _ties(x: Any, out: Any, window: Any, strides: Any) -> Any:
 def _window_max_spread(ct: Any, x: Any, out: Any, *, window: Any, strides: Any, padding: Pads) -> Any:
     xp = _padded(x, padding, _lowest(x.dtype))
     share = lax.div(ct, _ties(xp, out, window, strides))
-    zero = lax.full((), 0, ct.dtype)
+    zero = np.asarray(0, ct.dtype)
     if window == strides:
         share = _repeat(share, window)
         covered = lax.slice(xp, (0,) * x.ndim, share.shape)

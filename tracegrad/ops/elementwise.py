@@ -20,8 +20,6 @@ _NUMBERS = (bool, int, float, complex)
 
 def _convert(x: Any, dtype: Any, weak: bool = False) -> Any:
     if isinstance(x, _NUMBERS):
-        if not weak:
-            return lax.full((), x, dtype)
         x = np.asarray(x, dtype)
     if weak:
         return lax.convert_element_type_p.bind(x, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
@@ -52,8 +50,8 @@ def _promote(xs: tuple[Any, ...], inexact: bool = False) -> list[Any]:
         if dtype is not None:
             if dtype == np.float32:
                 return [float(x) if isinstance(x, int) else x for x in xs]
-            return [lax.full((), x, dtype) if isinstance(x, _NUMBERS) else x for x in xs]
-    if len(xs) == 1 and not inexact:
+            return [np.asarray(x, dtype) if isinstance(x, _NUMBERS) else x for x in xs]
+    if len(xs) == 1 and not inexact and not isinstance(xs[0], _NUMBERS):
         return list(xs)
     common, weak = jax.dtypes.result_type(*xs, return_weak_type_flag=True)
     if inexact and not jnp.issubdtype(common, jnp.inexact):
@@ -63,13 +61,17 @@ def _promote(xs: tuple[Any, ...], inexact: bool = False) -> list[Any]:
     return list(xs)
 
 
+def _zero(x: Any) -> Any:
+    return lax.full_like(x, 0, shape=()) if getattr(x, "weak_type", False) else np.asarray(0, x.dtype)
+
+
 def _broadcast(xs: list[Any]) -> list[Any]:
-    """The operands in one shape; scalars are left to `jax.lax`, which broadcasts them itself."""
+    """The operands with as many axes as each other; scalars and axes of size 1 are left to `jax.lax`."""
     shapes = [x.shape for x in xs if not isinstance(x, _NUMBERS) and x.ndim]
-    if len(shapes) < 2 or all(s == shapes[0] for s in shapes):
+    if len(shapes) < 2 or all(len(s) == len(shapes[0]) for s in shapes):
         return xs
     shape = np.broadcast_shapes(*shapes)
-    return [x if isinstance(x, _NUMBERS) or not x.ndim or x.shape == shape else broadcast_to(x, shape) for x in xs]
+    return [x if isinstance(x, _NUMBERS) or x.ndim in (0, len(shape)) else broadcast_to(x, shape) for x in xs]
 
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
@@ -145,8 +147,8 @@ def elementwise(
 def _where_nonzero(ct: Any, value: Any) -> Any:
     if isinstance(ct, _NUMBERS):
         return value if ct != 0 else lax.full_like(value, 0)
-    zero = lax.full((), 0, value.dtype)
-    taken = lax.ne(ct, lax.full((), 0, ct.dtype))
+    zero = np.asarray(0, value.dtype)
+    taken = lax.ne(ct, np.asarray(0, ct.dtype))
     return lax.select_n(taken if taken.shape == value.shape else broadcast_to(taken, value.shape),
                         lax.broadcast(zero, value.shape), value)  # fmt: skip
 
@@ -350,7 +352,7 @@ def _over_square_norm(v: Any, x: Any, y: Any) -> Any:
 logistic: Op = elementwise("logistic", lax.logistic, lambda ct, out, x: mul(ct, mul(out, sub(1.0, out))), inexact=True)
 softplus: Op = elementwise(
     "softplus",
-    lambda x: lax.add(lax.max(x, lax.full_like(x, 0)), lax.log1p(lax.exp(lax.neg(lax.abs(x))))),
+    lambda x: lax.add(lax.max(x, _zero(x)), lax.log1p(lax.exp(lax.neg(lax.abs(x))))),
     lambda ct, out, x: mul(ct, logistic(x)),
     inexact=True,
 )
@@ -373,7 +375,7 @@ polygamma: Op = elementwise(
 lgamma: Op = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul(ct, digamma(x)), inexact=True)
 relu: Op = elementwise(
     "relu",
-    lambda x: lax.max(x, lax.full_like(x, 0, shape=())),
+    lambda x: lax.max(x, _zero(x)),
     lambda ct, out, x: _where_zero(greater(x, 0), ct),
 )
 
@@ -468,8 +470,8 @@ def _where(p: Any, x: Any, y: Any) -> Any:
         x = _convert(x, y.dtype, getattr(y, "weak_type", False))
     elif isinstance(y, _NUMBERS):
         y = _convert(y, x.dtype, getattr(x, "weak_type", False))
-    p = lax.full((), p, np.bool_) if isinstance(p, _NUMBERS) else p
-    p = p if p.dtype == np.bool_ else lax.ne(p, lax.full((), 0, p.dtype))
+    p = np.asarray(p, np.bool_) if isinstance(p, _NUMBERS) else p
+    p = p if p.dtype == np.bool_ else lax.ne(p, np.asarray(0, p.dtype))
     if p.shape != shape and p.ndim:
         p = broadcast_to(p, shape)
     return lax.select_n(p, *(v if v.shape == shape else broadcast_to(v, shape) for v in (y, x)))
@@ -516,7 +518,7 @@ fmin: Op = elementwise("fmin", jnp.fmin, _tie, lambda ct, out, x, y: _tie(ct, ou
 
 def _astype(x: Any, *, dtype: Any) -> Any:
     if jnp.issubdtype(x.dtype, jnp.complexfloating) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        x = lax.ne(x, lax.full((), 0, x.dtype)) if dtype == np.bool_ else lax.real(x)
+        x = lax.ne(x, np.asarray(0, x.dtype)) if dtype == np.bool_ else lax.real(x)
     return lax.convert_element_type(x, dtype)
 
 

@@ -89,7 +89,7 @@ argmin = Op(
 
 
 def _truth(x: Any) -> Any:
-    return x if x.dtype == np.bool_ else lax.ne(x, lax.full((), 0, x.dtype))
+    return x if x.dtype == np.bool_ else lax.ne(x, np.asarray(0, x.dtype))
 
 
 def _logical(x: Aval, *, axes: tuple[int, ...]) -> Aval:
@@ -190,11 +190,11 @@ cumsum: Op = Op(
 def _variance(x: Any, *, axes: tuple[int, ...], ddof: float) -> Any:
     wide = _widened(x)
     n = math.prod(x.shape[a] for a in axes)
-    mean = lax.div(lax.reduce_sum(wide, axes), lax.full((), n, wide.dtype))
+    mean = lax.div(lax.reduce_sum(wide, axes), np.asarray(n, wide.dtype))
     kept = [i for i in range(x.ndim) if i not in axes]
     centered = lax.sub(wide, lax.broadcast_in_dim(mean, x.shape, kept))
     square = lax.real(lax.mul(centered, lax.conj(centered))) if x.dtype.kind == "c" else lax.mul(centered, centered)
-    out = lax.div(lax.reduce_sum(square, axes), lax.full((), n - ddof, square.dtype))
+    out = lax.div(lax.reduce_sum(square, axes), np.asarray(n - ddof, square.dtype))
     return lax.convert_element_type(out, _real_dtype(x.dtype))
 
 
@@ -253,7 +253,7 @@ reduce_logsumexp = Op("logsumexp", _logsumexp, (_logsumexp_vjp,), shape=_same_ty
 
 def _softmax(x: Any, *, axis: int) -> Any:
     top = lax.reduce_max(x, (axis,))
-    e = lax.exp(lax.sub(x, _keep(lax.select(lax.is_finite(top), top, lax.full_like(top, 0)), x, axis)))
+    e = lax.exp(lax.sub(x, _keep(top, x, axis)))
     return lax.div(e, _keep(lax.reduce_sum(e, (axis,)), x, axis))
 
 
@@ -271,7 +271,7 @@ softmax = Op("softmax", _softmax, (_softmax_vjp,), shape=lambda x, *, axis: x)
 
 def _log_softmax(x: Any, *, axis: int) -> Any:
     top = lax.reduce_max(x, (axis,))
-    shifted = lax.sub(x, _keep(lax.select(lax.is_finite(top), top, lax.full_like(top, 0)), x, axis))
+    shifted = lax.sub(x, _keep(top, x, axis))
     return lax.sub(shifted, _keep(lax.log(lax.reduce_sum(lax.exp(shifted), (axis,))), x, axis))
 
 
