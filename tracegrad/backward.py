@@ -6,20 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
 from .lower import replay
 from .ops import add, broadcast_in_dim, unbroadcast
 from .passes import dead_code, optimize
 from .tape import Node, Tape, Var, long_lived, make_aval
 from .tracer import Literal, Tracer, recording, state
 from .varying import sum_over_missing_axes
-
-
-def differentiable(dtype: Any) -> bool:
-    """Whether values of this dtype have cotangents: floats and complex numbers do."""
-    return isinstance(dtype, np.dtype) and bool(dtype.kind in "fc" or jnp.issubdtype(dtype, jnp.inexact))
 
 
 def backward(
@@ -48,7 +40,7 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
         for v in node.inputs:
             if v in active:
                 path.append(node)
-                active.update([o for o in node.outputs if differentiable(o.aval.dtype)])
+                active.update([o for o in node.outputs if o.aval.differentiable])
                 break
 
     pending: dict[Var, Any] = {}
@@ -205,4 +197,4 @@ def keep_residuals(node: Node, forward: Tape) -> list[Any]:
     return list(extra)
 
 
-__all__ = ["Linearized", "Literal", "backward", "differentiable", "keep_residuals", "linearize", "ones", "zeros"]
+__all__ = ["Linearized", "Literal", "backward", "keep_residuals", "linearize", "ones", "zeros"]

@@ -34,12 +34,14 @@ class Aval:
     Avals are interned by `make_aval`, so two of them are equal exactly when they are one object.
     """
 
-    __slots__ = ("dtype", "shape", "weak_type")
+    __slots__ = ("differentiable", "dtype", "shape", "weak_type")
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, weak_type: bool) -> None:
         self.shape = shape
         self.dtype = dtype
         self.weak_type = weak_type
+        self.differentiable = bool(jax.dtypes.issubdtype(dtype, np.inexact))
+        """Whether values of this type have cotangents: floats and complex numbers do."""
 
     @property
     def ndim(self) -> int:

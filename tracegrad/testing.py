@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from . import numpy as tnp
-from .backward import differentiable
 from .errors import describe, here
 from .tape import aval_of
 from .transforms import define_by_run, grad
@@ -57,7 +56,7 @@ def check_grads(
     with jax.enable_x64(True):
         paths, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
         values = [x for _, x in paths]
-        which = [i for i, x in enumerate(values) if differentiable(aval_of(x).dtype)]
+        which = [i for i, x in enumerate(values) if aval_of(x).differentiable]
         if not which:
             raise TypeError(f"check_grads: there is no float or complex value among the arguments {here()}")
         names = _argument_names(f)
@@ -117,7 +116,7 @@ def _weighted_sum(outputs: Any) -> Any:
     total = None
     for out in jax.tree.leaves(outputs):
         aval = aval_of(out)
-        if not differentiable(aval.dtype):
+        if not aval.differentiable:
             continue
         weights = rng.uniform(0.5, 1.5, (2, *aval.shape))
         term = tnp.sum(tnp.real(out) * weights[0])

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .backward import backward, differentiable, ones, zeros
+from .backward import backward, ones, zeros
 from .body import call, leaf_axes, record_body, split_mapped, vmap_op
 from .errors import describe, here
 from .execute import History, run_pending
@@ -205,7 +205,7 @@ def differentiate(
             aval = aval_of(x)
         except TypeError:
             aval = None
-        if aval is None or not differentiable(aval.dtype):
+        if aval is None or not aval.differentiable:
             where = _argument_name(fun, args, which, position)
             raise TypeError(
                 f"{transform} with respect to {where}: it is {describe(x)}, and only float or complex values "
@@ -259,7 +259,7 @@ def check_scalar(fun: Any, out: Any, transform: str, holomorphic: bool) -> None:
             f"{transform}: {name_of(fun)} returned a complex scalar, {aval} {here()}. Take its real part or "
             "abs(), or pass holomorphic=True if the function is holomorphic."
         )
-    if not differentiable(aval.dtype):
+    if not aval.differentiable:
         raise TypeError(
             f"{transform}: {name_of(fun)} must return a float, it returned {aval} {here()}. A comparison, "
             "argmax or integer result has no gradient."
@@ -370,7 +370,7 @@ def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux:
             rows = []
             for k, leaf in enumerate(leaves):
                 aval = aval_of(leaf)
-                if not differentiable(aval.dtype):
+                if not aval.differentiable:
                     raise TypeError(f"{name}: {name_of(fun)} must return floats, it returned {aval} {here()}")
 
                 def one(ct: Any, k: int = k) -> Any:

@@ -81,12 +81,12 @@ def _counted(x: Any, indices: Sequence[Any], spec: Spec, clamp: bool) -> list[An
     for axis, i in zip(spec.axes, indices, strict=True):
         i = lax.convert_element_type(i, dtype)
         if spec.mode == "wrap":
-            i = lax.rem(i, lax.full_like(i, x.shape[axis]))
+            i = lax.rem(i, np.asarray(x.shape[axis], dtype))
         if spec.mode != "promise_in_bounds":
-            size, zero = lax.full_like(i, x.shape[axis]), lax.full_like(i, 0)
-            i = lax.select(lax.lt(i, zero), lax.add(i, size), i)
+            zero = np.asarray(0, dtype)
+            i = lax.select(lax.lt(i, zero), lax.add(i, np.asarray(x.shape[axis], dtype)), i)
             if clamp and spec.mode == "clip":
-                i = lax.clamp(zero, i, lax.full_like(i, x.shape[axis] - 1))
+                i = lax.clamp(zero, i, np.asarray(x.shape[axis] - 1, dtype))
         result.append(i)
     return result
 
@@ -120,11 +120,28 @@ def _gather(x: Any, *indices: Any, spec: Spec) -> Any:
         return lax.reshape(window, shape)
     coordinates, numbers = _numbers(x, found, spec)
     # XLA clamps what a gather reads, so "clip" costs nothing here.
-    mode = "fill" if spec.mode == "fill" else "promise_in_bounds"
-    return lax.gather(
+    read = lax.gather(
         x, coordinates, numbers, tuple(sizes), unique_indices=spec.unique, indices_are_sorted=spec.sorted,
-        mode=mode, fill_value=spec.fill,
+        mode="promise_in_bounds",
     )  # fmt: skip
+    return read if spec.mode != "fill" else _filled(x, read, found, wide, spec)
+
+
+def _filled(x: Any, read: Any, indices: list[Any], wide: tuple[int, ...], spec: Spec) -> Any:
+    """What was read, with a filling where an index is out of bounds: by default NaN, or the least integer."""
+    inside = None
+    for axis, i in zip(spec.axes, indices, strict=True):
+        # A negative index is a large one among the unsigned integers: one comparison does for both ends.
+        unsigned = lax.convert_element_type(i, np.dtype(f"uint{8 * i.dtype.itemsize}"))
+        here_inside = lax.lt(unsigned, np.asarray(x.shape[axis], unsigned.dtype))
+        here_inside = lax.broadcast_in_dim(here_inside, wide, range(len(wide) - i.ndim, len(wide)))
+        inside = here_inside if inside is None else lax.bitwise_and(inside, here_inside)
+    inside = lax.broadcast_in_dim(inside, read.shape, range(spec.at, spec.at + len(wide)))
+    fill = spec.fill
+    if fill is None:
+        kind = x.dtype.kind
+        fill = np.iinfo(x.dtype).min if kind == "i" else np.iinfo(x.dtype).max if kind == "u" else kind == "b" or np.nan
+    return lax.select(inside, read, lax.full(read.shape, fill, read.dtype))
 
 
 def _gather_shape(x: Aval, *indices: Aval, spec: Spec) -> Aval:
@@ -561,8 +578,8 @@ def getitem(x: Any, index: Any) -> Any:
 
     Integers, slices, `...` and None become slices; arrays of integers a gather; a boolean array stands for the
     indices of its true elements, so its value must be known (it is, except under `@jit` and in bodies). An undecorated
-    function does not compile anew for another integer `i` in `x[i]`, or another array of integers. An index whose value is not known is clamped to
-    the bounds, as in `jax.numpy`.
+    function does not compile anew for another integer `i` in `x[i]`, or another array of integers. An index whose
+    value is not known is clamped to the bounds, as in `jax.numpy`.
 
     Raises:
       IndexError: if an index of known value is out of bounds, or there are more indices than axes.

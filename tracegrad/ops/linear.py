@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,36 +46,47 @@ def _dot_shape(x: Aval, y: Aval, *, dims: Dims, precision: Any = None, dtype: An
     return make_aval(tuple(shape), jnp.promote_types(x.dtype, y.dtype))
 
 
-def _cotangent(ct: Any, y: Any, ct_dims: Any, y_dims: Any, axes: list[int], axes_swapped: list[int], extra: Any) -> Any:
-    """The product of `ct` and the other operand, in whichever order needs no transposition of the result.
+class _Product(NamedTuple):
+    """How to multiply a cotangent with the other operand: in which order, and what to do with the result."""
 
-    `axes` says which axis of the wanted operand each axis of `dot_general(ct, y)` is, and `axes_swapped`
-    the same for `dot_general(y, ct)`.
+    swapped: bool
+    dims: Dims
+    order: tuple[int, ...] | None
+
+
+@functools.lru_cache(maxsize=4096)
+def _product(dims: Dims, ndim: int, other_ndim: int, first: bool) -> _Product:
+    """How an operand of `dot_general` gets its cotangent, in whichever order needs no transposition if one does.
+
+    `first` says whether it is the first operand; `dims` has its own axes first.
     """
-    (ct_contract, ct_batch), (y_contract, y_batch) = ct_dims, y_dims
+    (contract, other_contract), (batch, other_batch) = dims
+    nb, free, other_free = len(batch), _free(ndim, contract, batch), _free(other_ndim, other_contract, other_batch)
+    start = nb + len(free) if first else nb
+    ct_contract, ct_batch = tuple(range(start, start + len(other_free))), tuple(range(nb))
+    rest = [contract[other_contract.index(j)] for j in sorted(other_contract)]
+    axes, axes_swapped = [*batch, *free, *rest], [*batch, *rest, *free]
     if axes_swapped == sorted(axes_swapped):
-        return dot_general(y, ct, dims=((y_contract, ct_contract), (y_batch, ct_batch)), **extra)
-    product = dot_general(ct, y, dims=((ct_contract, y_contract), (ct_batch, y_batch)), **extra)
-    order = tuple(int(i) for i in np.argsort(axes))
-    return product if axes == sorted(axes) else transpose(product, axes=order)
+        return _Product(True, ((tuple(other_free), ct_contract), (other_batch, ct_batch)), None)
+    order = None if axes == sorted(axes) else tuple(sorted(range(len(axes)), key=axes.__getitem__))
+    return _Product(False, ((ct_contract, tuple(other_free)), (ct_batch, other_batch)), order)
+
+
+def _cotangent(ct: Any, other: Any, product: _Product, precision: Any) -> Any:
+    params: dict[str, Any] = {"dims": product.dims}
+    if precision is not None:
+        params["precision"] = precision
+    out = dot_general(other, ct, **params) if product.swapped else dot_general(ct, other, **params)
+    return out if product.order is None else transpose(out, axes=product.order)
 
 
 def _dot_x(ct: Any, out: Any, x: Any, y: Any, *, dims: Dims, precision: Any = None, dtype: Any = None) -> Any:
-    (xc, yc), (xb, yb) = dims
-    nb, xf, yf = len(xb), _free(x.ndim, xc, xb), _free(y.ndim, yc, yb)
-    ct_dims = (tuple(range(nb + len(xf), ct.ndim)), tuple(range(nb)))
-    rest = [xc[yc.index(j)] for j in sorted(yc)]
-    extra = {} if precision is None else {"precision": precision}
-    return _cotangent(ct, y, ct_dims, (tuple(yf), yb), [*xb, *xf, *rest], [*xb, *rest, *xf], extra)
+    return _cotangent(ct, y, _product(dims, x.ndim, y.ndim, True), precision)
 
 
 def _dot_y(ct: Any, out: Any, x: Any, y: Any, *, dims: Dims, precision: Any = None, dtype: Any = None) -> Any:
     (xc, yc), (xb, yb) = dims
-    nb, xf, yf = len(xb), _free(x.ndim, xc, xb), _free(y.ndim, yc, yb)
-    ct_dims = (tuple(range(nb, nb + len(xf))), tuple(range(nb)))
-    rest = [yc[xc.index(i)] for i in sorted(xc)]
-    extra = {} if precision is None else {"precision": precision}
-    return _cotangent(ct, x, ct_dims, (tuple(xf), xb), [*yb, *yf, *rest], [*yb, *rest, *yf], extra)
+    return _cotangent(ct, x, _product(((yc, xc), (yb, xb)), y.ndim, x.ndim, False), precision)
 
 
 dot_general: Op = Op("dot_general", _dot_general, (_dot_x, _dot_y), shape=_dot_shape)
