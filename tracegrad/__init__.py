@@ -10,7 +10,7 @@ Example:
   [0.0, 0.0]
 """
 
-from . import tracer as _tracer  # isort: skip  (first: ops and the array namespace are made of tracers)
+from . import tracer as tracer  # isort: skip  (first: ops and the array namespace are made of tracers)
 from . import initializers as initializers
 from . import nn as nn
 from . import numpy as numpy

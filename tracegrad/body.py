@@ -179,8 +179,8 @@ def split_mapped(
         shape = aval.shape
         if not -len(shape) <= axis < len(shape):
             raise ValueError(
-                f"{transform}: array {i} of the arguments has shape {shape} and no axis {axis} to map over {here()}. Give "
-                "it that axis, or in_axes=None to pass it whole."
+                f"{transform}: array {i} of the arguments has shape {shape} and no axis {axis} to map over {here()}. "
+                "Give it that axis, or in_axes=None to pass it whole."
             )
         axis %= len(shape)
         sizes[i] = (shape[axis], shape)

@@ -14,6 +14,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Aval:
         self.shape = shape
         self.dtype = dtype
         self.weak_type = weak_type
-        self.differentiable = bool(jax.dtypes.issubdtype(dtype, np.inexact))
+        self.differentiable = bool(jnp.issubdtype(dtype, jnp.inexact))
         """Whether values of this type have cotangents: floats and complex numbers do."""
 
     @property

@@ -400,7 +400,7 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
     if kind is Tracer:
         raise TracerError(
             f"a value that another recording traced ({value.aval}) was used in {tape.name or 'a function'} {here()}, "
-            "which records separately from it (in another thread, or inside a jax transformation). Pass it as an argument."
+            "which records separately (in another thread, or inside a jax transformation). Pass it as an argument."
         )
     aval = aval_or_explain(value, op)
     if isinstance(value, np.ndarray | np.generic):

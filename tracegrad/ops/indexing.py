@@ -129,7 +129,7 @@ def _gather(x: Any, *indices: Any, spec: Spec) -> Any:
 
 def _filled(x: Any, read: Any, indices: list[Any], wide: tuple[int, ...], spec: Spec) -> Any:
     """What was read, with a filling where an index is out of bounds: by default NaN, or the least integer."""
-    inside = None
+    inside: Any = None
     for axis, i in zip(spec.axes, indices, strict=True):
         # A negative index is a large one among the unsigned integers: one comparison does for both ends.
         unsigned = lax.convert_element_type(i, np.dtype(f"uint{8 * i.dtype.itemsize}"))

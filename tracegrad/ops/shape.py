@@ -322,6 +322,7 @@ concatenate: Op = Op(
     shape=_concatenate_shape,
 )
 
+
 def _split_shape(x: Aval, *, sizes: tuple[int, ...], axis: int) -> list[Aval]:
     if sum(sizes) != x.shape[axis]:
         raise ValueError(f"parts of {sizes} do not add up to the {x.shape[axis]} of axis {axis} of shape {x.shape}")

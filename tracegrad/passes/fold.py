@@ -14,7 +14,7 @@ from ..tracer import Literal
 
 def fold(tape: Tape) -> Tape:
     """`tape` without aliases and steps that change nothing (`x * 1`, `x / 1`, a cast to the same dtype), and
-    with moves joined and arithmetic on literals done. Broadcast literals stay scalars where ops broadcast by themselves.
+    with moves joined and arithmetic on literals done. Broadcast literals stay scalars where ops broadcast.
     """
     same: dict[Var, Var] = {}
     splat: dict[Var, Var] = {}
