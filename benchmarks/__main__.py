@@ -50,13 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The other workloads still have figures to give; the exit status tells.
             errors[workload.name] = f"{type(error).__name__}: {error}"
             print(f"{workload.name:>15} failed: {errors[workload.name]}", file=sys.stderr, flush=True)
-    print(report(results, options.clock))
+    text = report(results, options.clock)
+    print(text)
     if options.json is not None:
         content = {
             "environment": environment(),
             "clock": options.clock,
             "seconds": time.time() - start,
             "errors": errors,
+            "table": text,
         }
         options.json.write_text(json.dumps(content | {"results": [r.as_json() for r in results]}, indent=1) + "\n")
     return 1 if errors else 0
@@ -166,10 +168,9 @@ def environment() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
+        "platform": platform.system(),
         "processor": processor(),
         "cpus": os.cpu_count(),
-        "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "backend": device.platform,
         "device": device.device_kind,
         "python": platform.python_version(),

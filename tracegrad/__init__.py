@@ -28,6 +28,7 @@ from .parallel import psum as psum
 from .parallel import sum_gradients as sum_gradients
 from .tape import Tape as Tape
 from .tracer import Tracer as Tracer
+from .tracer import nan_safe as nan_safe
 from .transforms import explain as explain
 from .transforms import grad as grad
 from .transforms import hessian as hessian

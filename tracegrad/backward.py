@@ -135,7 +135,7 @@ def linearize(
     `varying` and `varying_out` name, for each input and each output's cotangent of a body that runs on many
     devices, the axes along which it varies.
     """
-    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out))
+    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out), state.no_nan)
     known: Linearized | None = body.linear.get(key)
     if known is not None:
         return known

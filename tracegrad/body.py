@@ -133,7 +133,7 @@ class BodyCache:
         varying = tuple(options.get("varying", ()))
         types = tuple([leaf_aval(x, self.name) for x in leaves])
         closed = tuple([aval_of(x) for x in arrays])
-        key = (tree, static, types, closed, varying, str(options.get("axes")), self.version)
+        key = (tree, static, types, closed, varying, str(options.get("axes")), self.version, state.no_nan)
         body = self.bodies.get(key)
         if body is not None:
             return body, arrays

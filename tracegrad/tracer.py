@@ -39,6 +39,31 @@ def recording(tape: Tape) -> Iterator[Tape]:
         state.tape = outer
 
 
+@contextmanager
+def nan_safe(enabled: bool) -> Iterator[None]:
+    """Says whether gradients recorded in the block are 0 where the incoming cotangent is 0, whatever the derivative.
+
+    They are, unless this is turned off: that is what keeps the branch of a `where` that was not taken from
+    making NaN. Without it a rule with a pole (of `sqrt`, `log`, `/`, `**`, ...) costs a comparison and a selection
+    less, and gives NaN for 0 times infinity, as JAX does.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> f = lambda x: np.where(x > 0, np.sqrt(x), 0.0)
+      >>> float(tg.grad(f)(0.0))
+      0.0
+      >>> with tg.nan_safe(False):
+      ...     float(tg.grad(f)(0.0))
+      nan
+    """
+    outer = state.no_nan
+    state.no_nan = enabled
+    try:
+        yield
+    finally:
+        state.no_nan = outer
+
+
 class Tracer(Var):
     """A value of a tape that is recording: an array to the code that holds it.
 
