@@ -304,3 +304,50 @@ def test_name_and_docstring_are_kept() -> None:
         assert g.__name__ == "f"
         assert g.__doc__ == "What it does."
     assert "jit_f" in tg.jit(f).lower(X).as_text() or "@f" in tg.jit(f).lower(X).as_text()
+
+
+def test_arithmetic_of_closed_over_arrays_alone_is_never_stale() -> None:
+    # `scale * 2` is NumPy's or JAX's own, and its result a constant of the program.
+    for make in (np.float32, jnp.float32):
+        scale = make(2) * np.ones(4, np.float32)
+        f, runs = counted(lambda x: tnp.sum(x * (scale * 2)))  # noqa: B023
+        g, d = tg.jit(f), tg.grad(lambda x: g(x))  # noqa: B023
+        for _ in range(2):
+            np.testing.assert_allclose(d(X), np.full(4, 4.0), rtol=1e-6)
+            np.testing.assert_allclose(g(X), (4 * X).sum(), rtol=1e-6)
+        assert len(runs) == 2
+        scale = make(5) * np.ones(4, np.float32)
+        np.testing.assert_allclose(d(X), np.full(4, 10.0), rtol=1e-6)
+        np.testing.assert_allclose(g(X), (10 * X).sum(), rtol=1e-6)
+
+
+@dataclass
+class Holder:
+    GLOBAL: Any
+
+
+def test_an_attribute_is_not_the_global_of_its_name() -> None:
+    global GLOBAL
+    f, runs = counted(lambda x, static: tnp.sum(x * static.GLOBAL))
+    g = tg.jit(f, static_argnums=1)
+
+    class Static(Holder):
+        __hash__ = object.__hash__
+
+    held, before = Static(3.0), GLOBAL
+    try:
+        for value in (before, before + 1, before + 2):
+            GLOBAL = value
+            np.testing.assert_allclose(g(X, held), 3 * X.sum(), rtol=1e-6)
+    finally:
+        GLOBAL = before
+    assert len(runs) == 1
+
+
+def test_nan_safety_is_part_of_what_is_recorded() -> None:
+    inner = tg.jit(lambda x: tnp.where(x > 0, tnp.sqrt(x), 0.0))
+    f = tg.grad(lambda x: inner(x))
+    for _ in range(2):
+        assert float(f(0.0)) == 0.0
+        with tg.nan_safe(False):
+            assert np.isnan(f(0.0))

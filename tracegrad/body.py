@@ -102,7 +102,7 @@ class BodyCache:
         self.fun = fun
         self.name: str = getattr(fun, "__name__", None) or type(fun).__name__
         self.references: list[Reference] | None = None
-        self.bodies: dict[Any, Tape] = {}
+        self.bodies: dict[Any, tuple[Tape, list[Any]]] = {}
         self.version = 0
         self.watched: dict[int, Any] = {}
 
@@ -134,15 +134,16 @@ class BodyCache:
         types = tuple([leaf_aval(x, self.name) for x in leaves])
         closed = tuple([aval_of(x) for x in arrays])
         key = (tree, static, types, closed, varying, str(options.get("axes")), self.version, state.no_nan)
-        body = self.bodies.get(key)
-        if body is not None:
-            return body, arrays
+        known = self.bodies.get(key)
+        if known is not None:
+            return known[0], arrays + known[1]
         raw, captured = record_body(fun, args, kwargs, self.name, given=arrays, **options)
         count = len(raw.inputs) - len(captured)
         self.watch(arrays, raw.inputs[count - len(arrays) : count], raw)
         body = optimize(raw)
-        if not captured:
-            self.bodies[key] = body
+        # What another recording made is that recording's alone.
+        if not any(isinstance(value, Tracer | jax.core.Tracer) for value in captured):
+            self.bodies[key] = (body, captured)
         return body, arrays + captured
 
 

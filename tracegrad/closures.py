@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import os
 import sysconfig
@@ -65,7 +66,8 @@ def find_references(fun: Any) -> list[Reference]:
 
 
 def _names(code: CodeType) -> list[str]:
-    names = list(code.co_names)
+    """The global variables that the code reads, not the attributes of the same names."""
+    names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names += _names(constant)

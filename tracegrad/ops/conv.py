@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -252,11 +253,16 @@ def explicit_padding(padding: Padding, sizes: Sequence[int], window: Sequence[in
                 f"padding={padding!r} {here()}: choose 'SAME', 'SAME_LOWER', 'VALID', or give numbers, (low, high) for "
                 "each axis"
             )
-        return tuple((int(lo), int(hi)) for lo, hi in lax.padtype_to_pads(sizes, window, strides, name))
+        return _named_padding(tuple(sizes), tuple(window), tuple(strides), name)
     pads = [padding] * len(sizes) if isinstance(padding, int) else list(padding)
     if len(pads) != len(sizes):
         raise ValueError(f"padding={padding} has {len(pads)} entries, there are {len(sizes)} spatial axes {here()}")
     return tuple((int(p), int(p)) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in pads)
+
+
+@functools.lru_cache(maxsize=1024)
+def _named_padding(sizes: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...], name: str) -> Pads:
+    return tuple((int(lo), int(hi)) for lo, hi in lax.padtype_to_pads(sizes, window, strides, name))
 
 
 # -- pooling: an op takes a window size, a stride and a padding for every axis of its operand
