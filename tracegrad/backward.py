@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .lower import replay
-from .ops import add, broadcast_in_dim, unbroadcast
+from .ops import add, unbroadcast
 from .passes import dead_code, optimize
 from .tape import Node, Tape, Var, long_lived, make_aval
 from .tracer import Literal, Tracer, recording, state
@@ -86,12 +86,6 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
 def ones(v: Var) -> Any:
     """The cotangent of a scalar output with itself."""
     return Literal(make_aval((), v.aval.dtype), None, 1.0)
-
-
-def zeros(v: Var) -> Any:
-    """A zero cotangent, where an op needs one written out."""
-    scalar = Literal(make_aval((), v.aval.dtype), None, 0.0)
-    return broadcast_in_dim(scalar, shape=v.aval.shape, dims=()) if v.aval.shape else scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,4 +191,4 @@ def keep_residuals(node: Node, forward: Tape) -> list[Any]:
     return list(extra)
 
 
-__all__ = ["Linearized", "Literal", "backward", "keep_residuals", "linearize", "ones", "zeros"]
+__all__ = ["Linearized", "Literal", "backward", "keep_residuals", "linearize", "ones"]

@@ -10,7 +10,7 @@ import jax
 
 from .errors import LeakedTracerError, describe, here, user_source
 from .tape import Aval, Node, Source, aval_of, describe_source, make_aval
-from .tracer import Literal, Tracer, leaked_message, operand, record, state
+from .tracer import Literal, Tracer, leaked_message, record, state
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
@@ -163,6 +163,3 @@ def _is_array(value: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-__all__ = ["Op", "operand"]

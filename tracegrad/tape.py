@@ -282,32 +282,29 @@ def structure(
         count += 1
     leaves: list[Var] = []
     key: list[Any] = []
+
+    def read(v: Var) -> Any:
+        """The place of a value that no node before this one computed: a literal stands for itself."""
+        if v.tape is None:
+            return (v.value.__class__, repr(v.value), v.aval)
+        leaves.append(v)
+        position[v] = -len(leaves)
+        return position[v]
+
     for node in nodes:
         key.append(node.op)
         if node.params:
             key.append(tuple(node.params.items()))
         for v in node.inputs:
             p = position.get(v)
-            if p is None:
-                if v.tape is None:
-                    p = (v.value.__class__, repr(v.value), v.aval)
-                else:
-                    leaves.append(v)
-                    position[v] = p = -len(leaves)
-            key.append(p)
+            key.append(read(v) if p is None else p)
         for v in node.outputs:
             position[v] = count
             count += 1
     key.append(None)
     for v in outputs:
         p = position.get(v)
-        if p is None:
-            if v.tape is None:
-                p = (v.value.__class__, repr(v.value), v.aval)
-            else:
-                leaves.append(v)
-                position[v] = p = -len(leaves)
-        key.append(p)
+        key.append(read(v) if p is None else p)
     return tuple(key), leaves
 
 

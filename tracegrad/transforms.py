@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .backward import backward, ones, zeros
+from .backward import backward, ones
 from .body import call, leaf_axes, record_body, split_mapped, vmap_op
 from .errors import describe, here
 from .execute import History, run_pending
-from .ops import alias, mul, reshape
+from .ops import alias, mul, reshape, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Tape, Var, aval_of
@@ -171,7 +171,7 @@ def _gradient(
         grads: list[Any] = [None] * len(leaves)
         if isinstance(out, Tracer) and out.tape is not None:
             grads = backward(tape, [out], [ones(out)], leaves, start)
-        grads = [zeros(v) if g is None else g for v, g in zip(leaves, grads, strict=True)]
+        grads = [zeros_of(v) if g is None else g for v, g in zip(leaves, grads, strict=True)]
         return result(out, aux, tree_unflatten(tree, grads))
 
     @functools.wraps(fun)
@@ -305,7 +305,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
             target = state.tape
             assert target is not None
             grads = backward(tape, outs, [operand(target, c) for c in cts], leaves, start, end)
-            return tree_unflatten(tree, [zeros(v) if g is None else g for v, g in zip(leaves, grads, strict=True)])
+            return tree_unflatten(tree, [zeros_of(v) if g is None else g for v, g in zip(leaves, grads, strict=True)])
 
         return out, pullback, aux, (outs, out_tree)
 
@@ -374,7 +374,7 @@ def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux:
                     raise TypeError(f"{name}: {name_of(fun)} must return floats, it returned {aval} {here()}")
 
                 def one(ct: Any, k: int = k) -> Any:
-                    cts = [zeros(operand(state.tape, v)) for v in leaves]  # type: ignore[arg-type]
+                    cts = [zeros_of(operand(state.tape, v)) for v in leaves]  # type: ignore[arg-type]
                     cts[k] = ct
                     return pullback(tree_unflatten(tree, cts))
 
