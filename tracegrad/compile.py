@@ -13,8 +13,8 @@ import jax
 from .body import BodyCache, call
 from .errors import LeakedTracerError, describe, here
 from .lower import evaluate
-from .passes import optimize
-from .tape import Tape, aval_of, long_lived
+from .passes import optimize, outline
+from .tape import Tape, aval_of, long_lived, verified
 from .tracer import Tracer, leaked_message, operand, recording, state
 
 
@@ -58,7 +58,7 @@ class Jitted:
             tape.open = False
             self.bodies.watch(closed, inputs, tape)
             with long_lived():
-                final = optimize(tape)
+                final = verified(outline(optimize(tape)))
                 return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
 
         shift = 0
@@ -195,7 +195,7 @@ class Jitted:
 def _tuple(value: Any) -> tuple[Any, ...]:
     if value is None:
         return ()
-    return (value,) if isinstance(value, int | str) else tuple(value)
+    return (value,) if isinstance(value, (int, str)) else tuple(value)
 
 
 def _statics(fun: Any, argnums: Any, argnames: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .tape import Node, Tape, Var
+from .passes.outline import outline
+from .tape import Node, Tape, Var, verified
 from .tracer import record
 
 
@@ -36,9 +37,10 @@ def evaluate(nodes: Sequence[Node], outputs: Sequence[Var], env: dict[Var, Any])
 
 def lower(tape: Tape) -> Callable[..., list[Any]]:
     """A function over JAX arrays that runs a finished tape."""
+    program = verified(outline(tape))
 
     def run(*values: Any) -> list[Any]:
-        return evaluate(tape.nodes, tape.outputs, dict(zip(tape.inputs, values, strict=True)))
+        return evaluate(program.nodes, program.outputs, dict(zip(program.inputs, values, strict=True)))
 
     run.__name__ = run.__qualname__ = tape.name or "tape"
     return run

@@ -4,6 +4,7 @@ from ..tape import Tape, long_lived, verified
 from .common_subexpressions import common_subexpressions
 from .dead_code import dead_code
 from .fold import fold
+from .outline import outline
 
 
 def optimize(tape: Tape) -> Tape:
@@ -15,4 +16,4 @@ def optimize(tape: Tape) -> Tape:
     return tape
 
 
-__all__ = ["common_subexpressions", "dead_code", "fold", "optimize"]
+__all__ = ["common_subexpressions", "dead_code", "fold", "optimize", "outline"]
