@@ -26,6 +26,8 @@ Source = tuple[CodeType, int]
 VERIFY = False
 """Whether every pass and transform checks the tape that it returns; the tests turn it on."""
 
+_NEVER = 1_000_000
+
 _SHORT_DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
 
@@ -78,10 +80,11 @@ def aval_of(value: Any) -> Aval:
     """
     if isinstance(value, Var):
         return value.aval
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, (np.ndarray, np.generic)):
         return make_aval(value.shape, jax.dtypes.canonicalize_dtype(value.dtype))
-    if isinstance(value, jax.Array):
-        return make_aval(value.shape, value.dtype, getattr(value, "weak_type", False))  # typed keys have none
+    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        aval = value.aval
+        return make_aval(aval.shape, aval.dtype, getattr(aval, "weak_type", False))  # typed keys have none
     aval = jax.typeof(value)
     return make_aval(aval.shape, aval.dtype, getattr(aval, "weak_type", False))
 
@@ -264,6 +267,24 @@ def long_lived() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@contextmanager
+def no_full_collections() -> Iterator[None]:
+    """Puts off garbage collections of the oldest generation, for code that makes many objects that stay a while.
+
+    A tape that grows to 100,000 nodes would otherwise be searched for garbage many times over. The young
+    generations are collected as ever.
+    """
+    young, middle, old = gc.get_threshold()
+    if old >= _NEVER:
+        yield
+        return
+    gc.set_threshold(young, middle, _NEVER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(young, middle, old)
 
 
 def structure(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from .errors import INTERNAL, LeakedTracerError, NotRecordedError, TracerError, describe, here
-from .tape import Aval, Node, Tape, Var, aval_of, make_aval
+from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections
 
 if TYPE_CHECKING:
     from .op import Op
@@ -34,7 +34,8 @@ def recording(tape: Tape) -> Iterator[Tape]:
     outer = state.tape
     state.tape = tape
     try:
-        yield tape
+        with no_full_collections():
+            yield tape
     finally:
         state.tape = outer
 
@@ -428,7 +429,7 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
             "which records separately (in another thread, or inside a jax transformation). Pass it as an argument."
         )
     aval = aval_or_explain(value, op)
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, (np.ndarray, np.generic)):
         # A copy: the caller may change the array before the recorded program runs.
         return Tracer(aval, tape, np.array(value, aval.dtype))
     constant = Tracer(aval, tape, value)
@@ -442,7 +443,7 @@ def aval_or_explain(value: Any, op: Op | None) -> Aval:
     except TypeError:
         name = f"{op.name}: " if op is not None else ""
         remedy = "Pass a number, a NumPy array, a JAX array or a traced value."
-        if isinstance(value, list | tuple):
+        if isinstance(value, (list, tuple)):
             remedy = "Make an array of it with tracegrad.numpy.asarray."
         raise TypeError(f"{name}an operand is {describe(value)}, which is not an array {here()}. {remedy}") from None
 

@@ -19,7 +19,7 @@ from .ops import alias, mul, reshape, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Tape, Var, aval_of
-from .tracer import Tracer, operand, state
+from .tracer import Tracer, operand, recording, state
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
 
@@ -54,7 +54,7 @@ def explain(fun: Callable[..., Any]) -> str:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, jax.Array | np.ndarray)
+    return isinstance(x, (jax.Array, np.ndarray))
 
 
 def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -64,15 +64,15 @@ def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> 
     tape = Tape(name_of(fun), lazy=True)
     history = history_of(fun)
     history.calls += 1
-    state.tape, state.history = tape, history
+    state.history = history
     try:
-        leaves, tree = tree_flatten((args, kwargs))
-        args, kwargs = tree_unflatten(tree, [operand(tape, x) if _is_array(x) else x for x in leaves])
-        out, out_tree = tree_flatten(run(*args, **kwargs))
-        run_pending(tape, [v for v in out if type(v) is Tracer], history)
-        results = [_result(v) if isinstance(v, Tracer) else v for v in out]
+        with recording(tape):
+            leaves, tree = tree_flatten((args, kwargs))
+            args, kwargs = tree_unflatten(tree, [operand(tape, x) if _is_array(x) else x for x in leaves])
+            out, out_tree = tree_flatten(run(*args, **kwargs))
+            run_pending(tape, [v for v in out if type(v) is Tracer], history)
+            results = [_result(v) if isinstance(v, Tracer) else v for v in out]
     finally:
-        state.tape = None
         tape.close()
     return tree_unflatten(out_tree, results)
 
