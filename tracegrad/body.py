@@ -142,7 +142,7 @@ class BodyCache:
         self.watch(arrays, raw.inputs[count - len(arrays) : count], raw)
         body = optimize(raw)
         # What another recording made is that recording's alone.
-        if not any(isinstance(value, Tracer | jax.core.Tracer) for value in captured):
+        if not any(isinstance(value, (Tracer, jax.core.Tracer)) for value in captured):
             self.bodies[key] = (body, captured)
         return body, arrays + captured
 

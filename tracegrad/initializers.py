@@ -30,12 +30,12 @@ def _floats(dtype: Any) -> Any:
 
 
 def _full(value: Any, shape: Sequence[int], dtype: Any) -> Any:
-    scalar = literal(value) if isinstance(value, bool | int | float | complex) else value
+    scalar = literal(value) if isinstance(value, (bool, int, float, complex)) else value
     return ops.astype(ops.broadcast_to(scalar, tuple(int(n) for n in shape)), dtype=_floats(dtype))
 
 
 def _scaled(x: Any, scale: Any, dtype: Any) -> Any:
-    return x * np.asarray(scale, dtype)[()] if isinstance(scale, int | float) else x * ops.astype(scale, dtype=dtype)
+    return x * np.asarray(scale, dtype)[()] if isinstance(scale, (int, float)) else x * ops.astype(scale, dtype=dtype)
 
 
 def zeros(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:

@@ -144,7 +144,7 @@ class _Cast:
         self.cast: dict[Any, Any] = {}
 
     def like(self, leaf: Any) -> Any:
-        if isinstance(self.value, int | float):
+        if isinstance(self.value, (int, float)):
             return self.value
         dtype = aval_of(leaf).dtype
         real = np.dtype(np.finfo(dtype).dtype) if dtype.kind == "c" else dtype
@@ -261,7 +261,7 @@ def scale_by_learning_rate(learning_rate: Rate, *, flip_sign: bool = True) -> Gr
 
 
 def _negative(rate: Any) -> Any:
-    if isinstance(rate, int | float):
+    if isinstance(rate, (int, float)):
         return -rate
     try:
         aval_of(rate)
@@ -333,17 +333,17 @@ def scale_by_adam(
 
 
 def _is_zero(x: Any) -> bool:
-    return isinstance(x, int | float) and x == 0
+    return isinstance(x, (int, float)) and x == 0
 
 
 def _running_mean(decay: Any) -> Callable[[Any, Any], Any]:
-    old, new = _Cast(decay), _Cast(1 - decay if isinstance(decay, int | float) else sub(1, decay))
+    old, new = _Cast(decay), _Cast(1 - decay if isinstance(decay, (int, float)) else sub(1, decay))
     return lambda x, mean: add(mul(x, new.like(x)), mul(mean, old.like(mean)))
 
 
 def _debias(decay: Any, steps: Any) -> Any:
     """1 - decay**steps, which is small, without the cancellation."""
-    if isinstance(decay, int | float):
+    if isinstance(decay, (int, float)):
         return neg(expm1(mul(steps, math.log(decay)))) if decay > 0 else 1.0
     return neg(expm1(mul(steps, log(decay))))
 

@@ -26,7 +26,7 @@ Shape = int | Sequence[int]
 
 def _shape(shape: Shape, function: str) -> tuple[int, ...]:
     try:
-        return (int(shape),) if isinstance(shape, int | np.integer) else tuple(int(n) for n in shape)
+        return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
     except (TypeError, ValueError):
         raise TypeError(f"random.{function}: shape is {describe(shape)}, not a tuple of integers {here()}") from None
 
@@ -374,7 +374,7 @@ def choice(
       >>> sorted(random.choice(random.key(0), 4, (4,), replace=False).tolist())
       [0, 1, 2, 3]
     """
-    alone = isinstance(a, int | np.integer)
+    alone = isinstance(a, (int, np.integer))
     aval = aval_of(a)
     if not alone and not -aval.ndim <= axis < aval.ndim:
         raise ValueError(f"random.choice: a is {aval}, which has no axis {axis} to draw along {here()}")
@@ -432,7 +432,7 @@ def permutation(key: Any, x: Any, axis: int = 0, independent: bool = False) -> A
       >>> sorted(random.permutation(random.key(0), 5).tolist())
       [0, 1, 2, 3, 4]
     """
-    if isinstance(x, int | np.integer):
+    if isinstance(x, (int, np.integer)):
         return _permutation_of_range(key, n=int(x))
     aval = aval_of(x)
     if not -aval.ndim <= axis < aval.ndim:

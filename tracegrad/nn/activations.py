@@ -120,7 +120,7 @@ def swish(x: Any, beta: Any = 1.0) -> Any:
       >>> float(nn.swish(2.0, beta=0.0))
       1.0
     """
-    if isinstance(beta, int | float) and beta == 1:
+    if isinstance(beta, (int, float)) and beta == 1:
         return _silu(x)
     return mul(x, logistic(mul(beta, x)))
 

@@ -181,7 +181,7 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
       >>> sorted(set(nn.dropout(random.key(0), np.ones(100, np.float32), 0.5).tolist()))
       [0.0, 2.0]
     """
-    if isinstance(rate, int | float):
+    if isinstance(rate, (int, float)):
         if not 0 <= rate <= 1:
             raise ValueError(f"dropout: rate={rate} {here()} is the probability of a zero: give a number from 0 to 1")
         if rate == 0:

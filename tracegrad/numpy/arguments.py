@@ -29,7 +29,7 @@ def type_of(x: Any, name: str) -> Aval:
     except TypeError:
         remedy = (
             "Wrap it in tracegrad.numpy.asarray(...)."
-            if isinstance(x, list | tuple)
+            if isinstance(x, (list, tuple))
             else "Pass a number, a NumPy array, a JAX array or a traced value."
         )
         raise TypeError(f"{name}: an operand is {describe(x)}, which is not an array {here()}. {remedy}") from None
@@ -37,7 +37,7 @@ def type_of(x: Any, name: str) -> Aval:
 
 def types_of(xs: Any, name: str) -> list[Aval]:
     """The types of a sequence of arrays."""
-    if not isinstance(xs, list | tuple) and not (hasattr(xs, "ndim") and xs.ndim):
+    if not isinstance(xs, (list, tuple)) and not (hasattr(xs, "ndim") and xs.ndim):
         raise TypeError(f"{name} takes a sequence of arrays, not {describe(xs)} {here()}. Put them in a list.")
     return [type_of(x, name) for x in xs]
 
@@ -60,7 +60,7 @@ def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
         return tuple(range(ndim))
     if type(axis) is int and -ndim <= axis < ndim:
         return (axis % ndim,)
-    if not isinstance(axis, tuple | list):
+    if not isinstance(axis, (tuple, list)):
         return (axis_of(axis, ndim, name),)
     axes = tuple(sorted([axis_of(a, ndim, name) for a in axis]))
     if len(set(axes)) != len(axes):
@@ -89,7 +89,7 @@ def integer(value: Any, name: str, what: str) -> int:
 
 def shape_of(shape: Any, name: str) -> tuple[int, ...]:
     """A shape given as an integer or a sequence of integers."""
-    if not isinstance(shape, tuple | list | np.ndarray):
+    if not isinstance(shape, (tuple, list, np.ndarray)):
         return (integer(shape, name, "shape"),)
     return tuple([n if type(n) is int else integer(n, name, "each size of a shape") for n in shape])
 

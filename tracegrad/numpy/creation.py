@@ -95,7 +95,7 @@ def asarray(a: Any, dtype: Any = None, order: None = None, *, copy: bool | None 
       3.0
     """
     tape = state.tape
-    if isinstance(a, list | tuple):
+    if isinstance(a, (list, tuple)):
         if _holds_arrays(a):
             x = _stacked(a)
         else:
@@ -130,11 +130,11 @@ def array(object: Any, dtype: Any = None, copy: bool = True, order: None = None,
 
 
 def _holds_arrays(a: Sequence[Any]) -> bool:
-    return any(_holds_arrays(x) if isinstance(x, list | tuple) else isinstance(x, Tracer | jax.Array) for x in a)
+    return any(_holds_arrays(x) if isinstance(x, (list, tuple)) else isinstance(x, (Tracer, jax.Array)) for x in a)
 
 
 def _stacked(a: Sequence[Any]) -> Any:
-    parts = [asarray(x) if isinstance(x, list | tuple) else x for x in a]
+    parts = [asarray(x) if isinstance(x, (list, tuple)) else x for x in a]
     avals = [type_of(x, "array") for x in parts]
     for aval in avals:
         if aval.shape != avals[0].shape:

@@ -40,7 +40,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
         axes = tuple(range(aval.ndim))
         if ord is None:
             return _root_of_squares(x, aval.shape, axes, keepdims)
-    elif isinstance(axis, tuple | list):
+    elif isinstance(axis, (tuple, list)):
         axes = order_of(axis, aval.ndim, "norm")
     else:
         axes = axes_of(axis, aval.ndim, "norm")

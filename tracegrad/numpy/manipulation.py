@@ -103,8 +103,8 @@ def matrix_transpose(x: Any, /) -> Any:
 def moveaxis(a: Any, source: Any, destination: Any) -> Any:
     """`a` with the axes `source` moved to `destination`; the others keep their order."""
     n = type_of(a, "moveaxis").ndim
-    src = order_of(source if isinstance(source, tuple | list) else (source,), n, "moveaxis")
-    dst = order_of(destination if isinstance(destination, tuple | list) else (destination,), n, "moveaxis")
+    src = order_of(source if isinstance(source, (tuple, list)) else (source,), n, "moveaxis")
+    dst = order_of(destination if isinstance(destination, (tuple, list)) else (destination,), n, "moveaxis")
     if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
         raise ValueError(
             f"moveaxis: source {source} and destination {destination} {here()}: give as many of each, no two alike"
@@ -146,7 +146,7 @@ def squeeze(a: Any, axis: Any = None) -> Any:
 def expand_dims(a: Any, axis: Any) -> Any:
     """`a` with new axes of size 1, which stand at the positions `axis` of the result."""
     s = type_of(a, "expand_dims").shape
-    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     new = axes_of(tuple(axes), len(s) + len(axes), "expand_dims")
     rest = iter(s)
     return ops.reshape(a, shape=tuple(1 if i in new else next(rest) for i in range(len(s) + len(new))))
@@ -304,7 +304,7 @@ def _split(name: str, ary: Any, indices_or_sections: Any, axis: int, even: bool)
     s = type_of(ary, name).shape
     i = axis_of(axis, len(s), name)
     n = s[i]
-    if isinstance(indices_or_sections, tuple | list) or np.ndim(indices_or_sections):
+    if isinstance(indices_or_sections, (tuple, list)) or np.ndim(indices_or_sections):
         inner = [integer(k, name, "each index") for k in indices_or_sections]
         cuts = [0, *[builtins.min(builtins.max(k + n if k < 0 else k, 0), n) for k in inner], n]
     else:
@@ -383,8 +383,8 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     s = type_of(a, "roll").shape
     if axis is None:
         return ops.reshape(roll(ravel(a), shift, 0), shape=s)
-    axes = order_of(axis, len(s), "roll") if isinstance(axis, tuple | list) else (axis_of(axis, len(s), "roll"),)
-    shifts = tuple(shift) if isinstance(shift, tuple | list) else (shift,) * len(axes)
+    axes = order_of(axis, len(s), "roll") if isinstance(axis, (tuple, list)) else (axis_of(axis, len(s), "roll"),)
+    shifts = tuple(shift) if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
     if len(axes) == 1 and len(shifts) > 1:
         axes = axes * len(shifts)
     if len(shifts) != len(axes):
@@ -431,7 +431,7 @@ def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length
         a, axis = ravel(a), 0
     s = type_of(a, "repeat").shape
     i = axis_of(axis, len(s), "repeat")
-    if not isinstance(repeats, tuple | list) and not np.ndim(repeats):
+    if not isinstance(repeats, (tuple, list)) and not np.ndim(repeats):
         n = integer(repeats, "repeat", "repeats")
         x = ops.broadcast_in_dim(
             a, shape=(*s[: i + 1], n, *s[i + 1 :]), dims=(*range(i + 1), *range(i + 2, len(s) + 1))
@@ -497,9 +497,9 @@ def diagflat(v: Any, k: int = 0) -> Any:
 
 def _pairs(value: Any, n: int, name: str, what: str) -> list[tuple[Any, Any]]:
     """A number, a pair, or a pair an axis, as a pair an axis."""
-    if not isinstance(value, tuple | list | np.ndarray):
+    if not isinstance(value, (tuple, list, np.ndarray)):
         return [(value, value)] * n
-    rows = [tuple(v) if isinstance(v, tuple | list | np.ndarray) else v for v in value]
+    rows = [tuple(v) if isinstance(v, (tuple, list, np.ndarray)) else v for v in value]
     if len(rows) == 1:
         rows = [rows[0] if isinstance(rows[0], tuple) else (rows[0], rows[0])] * n
     elif len(rows) == 2 and not isinstance(rows[0], tuple):

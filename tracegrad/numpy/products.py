@@ -318,8 +318,8 @@ def outer(a: Any, b: Any, out: None = None) -> Any:
 def tensordot(a: Any, b: Any, axes: Any = 2, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The sum of products over several axes: the last of `a` and the first of `b`, or a pair of lists of axes."""
     x, y = type_of(a, "tensordot"), type_of(b, "tensordot")
-    if isinstance(axes, tuple | list):
-        first, second = (p if isinstance(p, tuple | list) else (p,) for p in axes)
+    if isinstance(axes, (tuple, list)):
+        first, second = (p if isinstance(p, (tuple, list)) else (p,) for p in axes)
         left, right = order_of(first, x.ndim, "tensordot"), order_of(second, y.ndim, "tensordot")
         if len(left) != len(right):
             raise ValueError(
@@ -470,7 +470,7 @@ def _spell(arguments: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         operands, output = operands[:-1], operands[-1]
 
     def text(labels: Any) -> str:
-        if not isinstance(labels, tuple | list):
+        if not isinstance(labels, (tuple, list)):
             raise TypeError(
                 f"einsum: {describe(labels)} stands where labels are expected {here()}. Give a string first."
             )

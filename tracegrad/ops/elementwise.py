@@ -147,10 +147,13 @@ def elementwise(
 def _where_nonzero(ct: Any, value: Any) -> Any:
     if isinstance(ct, _NUMBERS):
         return value if ct != 0 else lax.full_like(value, 0)
-    zero = np.asarray(0, value.dtype)
     taken = lax.ne(ct, np.asarray(0, ct.dtype))
-    return lax.select_n(taken if taken.shape == value.shape else broadcast_to(taken, value.shape),
-                        lax.broadcast(zero, value.shape), value)  # fmt: skip
+    if ct.shape == value.shape and ct.dtype == value.dtype:
+        return _strong(
+            lax.select_n(taken, ct, value)
+        )  # where it is not taken, the cotangent is the zero that is wanted
+    zero = lax.broadcast(np.asarray(0, value.dtype), value.shape)
+    return lax.select_n(broadcast_to(taken, value.shape), zero, value)
 
 
 mul_no_nan_op: Op = elementwise(

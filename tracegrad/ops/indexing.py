@@ -305,13 +305,13 @@ _REMEDY = "Indices are integers, slices, `...`, None, and arrays of integers or 
 
 def _entry(value: Any) -> Any:
     """One part of an index expression: None, `...`, a slice, an int, a bool, or an array of integers or booleans."""
-    if value is None or value is Ellipsis or isinstance(value, slice | int):
+    if value is None or value is Ellipsis or isinstance(value, (slice, int)):
         return value
     if isinstance(value, np.bool_):
         return bool(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         value = _from_list(value)
-    if isinstance(value, np.ndarray | np.generic | jax.Array | Tracer):
+    if isinstance(value, (np.ndarray, np.generic, jax.Array, Tracer)):
         kind = value.dtype.kind if isinstance(value.dtype, np.dtype) else "V"
         if kind == "b" or kind in "iu":
             return value[()] if isinstance(value, np.ndarray) and not value.ndim else value
@@ -437,12 +437,12 @@ def _plan(shape: tuple[int, ...], index: Any, check: bool = True) -> _Plan:
                 kept.append(1)
                 continue
             n = shape[axis]
-            if isinstance(e, int | np.integer) and -n <= e < n:
+            if isinstance(e, (int, np.integer)) and -n <= e < n:
                 if not (lifts and isinstance(e, np.integer)):
                     window.append((int(e) % n, 1, 1))
                     continue
                 e = np.int64(int(e) % n) if n > 2**31 else np.int32(int(e) % n)
-            elif isinstance(e, int | np.integer | np.ndarray) and check:
+            elif isinstance(e, (int, np.integer, np.ndarray)) and check:
                 e = checked(np.asarray(e), axis, shape)
             elif isinstance(e, int):
                 e, known = np.asarray(e), False
@@ -567,7 +567,7 @@ def _read(x: Any, plan: _Plan, spec: Spec | None) -> Any:
 
 def _array(x: Any) -> Any:
     """`x`, a sequence of numbers too, as a value of the tape that is recording."""
-    x = np.asarray(x) if isinstance(x, list | tuple) else x
+    x = np.asarray(x) if isinstance(x, (list, tuple)) else x
     if state.tape is None:
         return x if hasattr(x, "shape") else np.asarray(x)
     return x if type(x) is Tracer else operand(state.tape, x)
@@ -727,7 +727,7 @@ class _Place:
         x, options = self.x, _options(given)
         values = self._cast(values)
         mask = self.index[0] if type(self.index) is tuple and len(self.index) == 1 else self.index
-        if isinstance(mask, np.ndarray | jax.Array | Tracer) and mask.dtype == np.bool_:
+        if isinstance(mask, (np.ndarray, jax.Array, Tracer)) and mask.dtype == np.bool_:
             rest = x.ndim - mask.ndim
             if mask.shape == x.shape[: mask.ndim] and values.ndim <= rest:
                 # The same values everywhere: no indices, so nothing depends on how many there are.
@@ -812,7 +812,7 @@ def fill_of(value: Any) -> int | float | None:
     """A fill value as a static parameter: None for NaN, which does not equal itself."""
     if value is None or value != value:
         return None
-    return operator.index(value) if isinstance(value, int | np.integer) else float(value)
+    return operator.index(value) if isinstance(value, (int, np.integer)) else float(value)
 
 
 # -- reading along an axis
@@ -831,12 +831,12 @@ def _shape(x: Any) -> tuple[int, ...]:
 
 def _indices(x: Any, indices: Any, axis: int, name: str, mode: Any) -> tuple[Any, str]:
     """Indices as an array, with the mode; those of known value are checked where no mode is given."""
-    if isinstance(indices, list | tuple):
+    if isinstance(indices, (list, tuple)):
         indices = _from_list(indices)
     aval = aval_of(indices)
     if aval.dtype.kind not in "iu":
         raise TypeError(f"{name}: the indices are {aval} {here()}: convert them with .astype(int)")
-    host = isinstance(indices, np.ndarray | np.generic | int)
+    host = isinstance(indices, (np.ndarray, np.generic, int))
     if mode is None and host:
         array = checked(np.asarray(indices), axis, x.shape)
         # A number of Python's stays one: it is lifted to an input, so that another one is no other program.

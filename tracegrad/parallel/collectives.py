@@ -99,7 +99,7 @@ def psum(x: Any, axis_name: str | Sequence[str]) -> Any:
     _forbid_bodies(tape, names)
 
     def one(leaf: Any) -> Any:
-        if isinstance(leaf, int | float | complex):
+        if isinstance(leaf, (int, float, complex)):
             size = int(np.prod([axis_size(name) for name in names]))
             return leaf * size
         if isinstance(leaf, Tracer) and tape is not None and _tracked(tape, names) and _summed(tape, leaf, names):
