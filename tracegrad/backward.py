@@ -113,7 +113,7 @@ def body_cotangents(
 ) -> tuple[Linearized, list[Any]]:
     """For a node that runs a body: its linearized form, and the operands of the backward part."""
     lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], varying, varying_out)
-    values = {"input": node.inputs, "output": node.outputs, "residual": keep_residuals(node, lin.forward)}
+    values = {"input": node.inputs, "output": node.outputs, "residual": keep_residuals(node, body=lin.forward)}
     return lin, [values[kind][i] for kind, i in lin.saved] + [cts[i] for i in lin.cts]
 
 
@@ -171,22 +171,22 @@ def linearize(
     return result
 
 
-def keep_residuals(node: Node, forward: Tape) -> list[Any]:
-    """Makes `node` run `forward` in place of its body, and returns the values it now returns too.
+def keep_residuals(node: Node, **bodies: Any) -> list[Any]:
+    """Makes `node` run these bodies, which return residuals too, in place of its own, and returns what they add.
 
     The node keeps its outputs and its place, so that nothing runs twice.
     """
-    if len(forward.outputs) == len(node.outputs):
+    params = {**node.params, **bodies}
+    out_avals = node.op.infer(tuple(v.aval for v in node.inputs), params)
+    if len(out_avals) == len(node.outputs):
         return []
     tape = node.outputs[0].tape
     assert tape is not None
-    out_avals = node.op.infer(tuple(v.aval for v in node.inputs), {**node.params, "body": forward})
-    extra = tuple(Tracer(aval, tape) for aval in out_avals[len(node.outputs) :])
     if node.outputs[0].value is not None:
         # It has run already, in an earlier call of a define-by-run recording.
-        outs = node.op(*node.inputs, **{**node.params, "body": forward})
-        return list(outs[len(node.outputs) :])
-    node.params = {**node.params, "body": forward}
+        return list(node.op(*node.inputs, **params)[len(node.outputs) :])
+    extra = tuple(Tracer(aval, tape) for aval in out_avals[len(node.outputs) :])
+    node.params = params
     node.outputs = (*node.outputs, *extra)
     return list(extra)
 

@@ -28,6 +28,7 @@ def record_body(
     varying: Sequence[frozenset[str]] = (),
     given: Sequence[Any] = (),
     static: Callable[[Any], bool] = lambda x: False,
+    lifts: bool = False,
 ) -> tuple[Tape, list[Any]]:
     """Records `fun` for arguments of these types on a tape of its own.
 
@@ -37,6 +38,7 @@ def record_body(
       axes: names and sizes of mapped axes that the body may use.
       varying: for each input, the mapped axes along which it varies.
       given: outer values that are inputs too, after the arguments, whether `fun` turns out to use them or not.
+      lifts: whether numbers are inputs as well where they are on the enclosing tape: not for a body that is kept.
 
     Returns:
       The finished tape, with the structure of the result as `out_tree`, and the outer values that it closes
@@ -44,6 +46,7 @@ def record_body(
     """
     tape = Tape(name, parent=state.tape, axes=axes)
     tape.captured = []
+    tape.lifts = lifts and tape.parent is not None and tape.parent.lifts
     leaves, tree = jax.tree.flatten((args, kwargs))
     ins = []
     for i, leaf in enumerate(leaves):

@@ -145,14 +145,14 @@ class Tape:
       outputs: the values the program returns, in order.
       name: the name of the function it was recorded from.
 
-    While it records, a tape also knows how: `lazy` (values can be computed on demand, scalars are
-    lifted to inputs), `parent` and `captured` (a body's enclosing tape, and what it took from there),
+    While it records, a tape also knows how: `lazy` (values can be computed on demand), `lifts` (scalars
+    are lifted to inputs), `parent` and `captured` (a body's enclosing tape, and what it took from there),
     `axes` (mapped axis names and their sizes), `blame` (the node whose line new nodes take, instead of the
     caller's).
     """
 
     __slots__ = (
-        "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "linear",
+        "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "lifts", "linear",
         "name", "nodes", "open", "out_tree", "outputs", "parent", "varying", "x64",
     )  # fmt: skip  # fmt: skip
 
@@ -164,6 +164,7 @@ class Tape:
         self.outputs: list[Var] = []
         self.name = name
         self.lazy = lazy
+        self.lifts = lazy
         self.parent = parent
         self.captured: list[tuple[Var, Any]] | None = None
         self.constants: dict[int, Var] = {}

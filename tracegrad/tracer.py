@@ -406,8 +406,13 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
     if kind in _SCALARS:
         # Lifted to an input of the compiled call, so that a changing number never recompiles; 0 and 1
         # stay, since the simplifications that they allow are worth more.
-        if tape.lazy and tape.blame is None and value not in (0, 1):
-            return Tracer(literal(value).aval, tape, value)
+        if tape.lifts and tape.blame is None and value not in (0, 1):
+            if tape.captured is None:
+                return Tracer(literal(value).aval, tape, value)
+            inner = Tracer(literal(value).aval, tape)
+            tape.inputs.append(inner)
+            tape.captured.append((inner, value))
+            return inner
         return literal(value)
     if kind is Tracer and value.tape is tape:
         return value  # type: ignore[no-any-return]

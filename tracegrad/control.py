@@ -1,0 +1,698 @@
+"""Control flow: loops and branches whose bodies are tapes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from .backward import keep_residuals, linearize
+from .body import leaf_aval, record_body
+from .errors import describe, here
+from .lower import lower, replay
+from .op import Op
+from .ops import add, astype, zeros_of
+from .passes import dead_code, optimize
+from .tape import Aval, Node, Tape, Var, aval_of, make_aval, verified
+from .tracer import Tracer, operand, recording, state
+
+tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
+
+
+# -- scan
+
+
+def _run_scan(
+    *operands: Any, body: Tape, carried: int, scanned: int, length: int, reverse: bool, unroll: int | bool
+) -> Any:
+    init, xs, consts = operands[:carried], operands[carried : carried + scanned], operands[carried + scanned :]
+    run = lower(body)
+
+    def step(carry: Any, x: Any) -> Any:
+        outs = run(*carry, *x, *consts)
+        return _retyped(outs[:carried], body), tuple(outs[carried:])
+
+    final, ys = lax.scan(step, tuple(init), tuple(xs), length=length, reverse=reverse, unroll=unroll)
+    return (*final, *ys)
+
+
+def _retyped(outs: Sequence[Any], body: Tape) -> tuple[Any, ...]:
+    """The values that go round a loop, no more weakly typed than those that went in."""
+    return tuple(
+        x if v.aval.weak_type else lax.convert_element_type(x, v.aval.dtype)
+        for x, v in zip(outs, body.inputs, strict=False)
+    )
+
+
+def _scan_types(*avals: Aval, body: Tape, carried: int, length: int, **params: Any) -> list[Aval]:
+    ys = [v.aval for v in body.outputs[carried:]]
+    return [v.aval for v in body.inputs[:carried]] + [make_aval((length, *y.shape), y.dtype, y.weak_type) for y in ys]
+
+
+def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    params = node.params
+    body, carried, length = params["body"], params["carried"], params["length"]
+    consts_at = carried + params["scanned"]
+    # What a step passes on depends on what the step before passed on, and so do the cotangents: both to a fixed point.
+    need = _varying_carry(body, carried, needs)
+    given = [ct is not None for ct in cts]
+    given[:carried] = [g and n for g, n in zip(given[:carried], need[:carried], strict=True)]
+    while True:
+        lin = linearize(body, need, given)
+        missing = [i for i in lin.grads if i < carried and not given[i]]
+        if not missing:
+            break
+        for i in missing:
+            given[i] = True
+
+    # A step's residuals are stacked; a constant is the same for every step.
+    extras: list[Var] = []
+    position: dict[tuple[str, int], int] = {}
+    for kind, i in lin.saved:
+        if (kind == "input" and i < carried) or (kind == "output" and i < carried):
+            position[kind, i] = len(lin.forward.outputs) - len(body.outputs) + len(extras)
+            extras.append((lin.forward.inputs if kind == "input" else lin.forward.outputs)[i])
+    forward = lin.forward
+    if extras:
+        forward = Tape.of(forward.inputs, forward.nodes, forward.outputs + extras, forward)
+    stacked = keep_residuals(node, body=forward)
+
+    def saved(kind: str, i: int) -> Any:
+        if kind == "residual":
+            return stacked[i]
+        if (kind, i) in position:
+            return stacked[position[kind, i]]
+        return (node.inputs if kind == "input" else node.outputs)[i]
+
+    loop = [i for i in range(carried) if given[i]]
+    sums = [i for i in lin.grads if i >= consts_at]
+    grads_of_xs = [i for i in lin.grads if carried <= i < consts_at]
+    once = [s for s in lin.saved if s[0] == "input" and s[1] >= consts_at]
+    each = [s for s in lin.saved if s not in once]
+    given_ys = [i for i in range(carried, len(cts)) if given[i]]
+
+    tape = Tape(f"{body.name}_backward", axes=body.axes)
+
+    def new(aval: Aval) -> Tracer:
+        v = Tracer(aval, tape)
+        tape.inputs.append(v)
+        return v
+
+    with recording(tape):
+        values: dict[Any, Any] = {("ct", i): new(body.inputs[i].aval) for i in loop}
+        totals = [new(body.inputs[i].aval) for i in sums]
+        operands = dict(zip(lin.saved, lin.backward.inputs, strict=False))
+        values.update((s, new(operands[s].aval)) for s in each)
+        values.update((("ct", i), new(body.outputs[i].aval)) for i in given_ys)
+        values.update((s, new(operands[s].aval)) for s in once)
+        grads = dict(
+            zip(
+                lin.grads,
+                replay(tape, lin.backward, [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]),
+                strict=True,
+            )
+        )
+        passed = [grads[i] if i in grads else zeros_of(values["ct", i]) for i in loop]
+        added = [add(total, grads[i]) for total, i in zip(totals, sums, strict=True)]
+        tape.outputs = [operand(tape, v) for v in (*passed, *added, *[grads[i] for i in grads_of_xs])]
+    tape.open = False
+    outs = scan_op(
+        *[zeros_of(node.inputs[i]) if cts[i] is None else cts[i] for i in loop],
+        *[zeros_of(node.inputs[i]) for i in sums],
+        *[saved(*s) for s in each],
+        *[cts[i] for i in given_ys],
+        *[saved(*s) for s in once],
+        body=optimize(tape),
+        carried=len(loop) + len(sums),
+        scanned=len(each) + len(given_ys),
+        length=length,
+        reverse=not params["reverse"],
+        unroll=params["unroll"],
+    )
+    result: list[Any] = [None] * len(node.inputs)
+    for i, ct in zip([*loop, *sums, *grads_of_xs], outs, strict=True):
+        if needs[i]:
+            result[i] = ct
+    return result
+
+
+def _varying_carry(body: Tape, carried: int, needs: Sequence[bool]) -> list[bool]:
+    """Which inputs of a loop's body depend on those that need a cotangent, once values have gone round."""
+    need = list(needs)
+    while True:
+        active = {v for v, n in zip(body.inputs, need, strict=True) if n}
+        for node in body.nodes:
+            if any(v in active for v in node.inputs):
+                active.update(o for o in node.outputs if o.aval.differentiable)
+        new = [i for i in range(carried) if not need[i] and body.outputs[i] in active]
+        if not new:
+            return need
+        for i in new:
+            need[i] = True
+
+
+scan_op: Op = Op("scan", _run_scan, _scan_vjp, shape=_scan_types, multiple=True)
+
+
+def scan(
+    f: Callable[..., Any],
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+) -> tuple[Any, Any]:
+    """A loop that carries a value along, over the first axis of `xs`.
+
+    Args:
+      f: takes `(carry, x)` and returns `(carry, y)`, pytrees of arrays; it is recorded once.
+      init: the carry of the first step; `f` must return a carry of its structure, shapes and dtypes.
+      xs: a pytree of arrays with one first axis, a step for each element; `None` for none.
+      length: the number of steps, needed where `xs` is `None`.
+      reverse: whether to go from the last element to the first.
+      unroll: how many steps are compiled together; `True` for all.
+
+    Returns:
+      `(carry, ys)`: the last carry, and the `y` of all steps, stacked in the order of `xs`.
+
+    Differentiation keeps, for each step, the values that the backward pass reads, and no others.
+
+    Raises:
+      TypeError: if `f` does not return a pair, or the carries differ; the message names the leaf.
+      ValueError: if the lengths of `xs` differ, or there is none.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> total, running = tg.scan(lambda c, x: (c + x, c + x), 0.0, np.array([1.0, 2.0, 3.0]))
+      >>> float(total), running.tolist()
+      (6.0, [1.0, 3.0, 6.0])
+    """
+    leaves, xs_tree = tree_flatten(xs)
+    count = _length(leaves, length)
+    avals = [leaf_aval(x, "scan") for x in leaves]
+    x = tree_unflatten(xs_tree, [make_aval(a.shape[1:], a.dtype, a.weak_type) for a in avals])
+    if not isinstance(unroll, (bool, int)) or unroll < 0:
+        raise ValueError(f"scan: unroll is {describe(unroll)} {here()}. Give a number of steps, or True for all.")
+
+    def step(carry: Any, x: Any) -> Any:
+        out = f(carry, x)
+        if not (isinstance(out, (tuple, list)) and len(out) == 2):
+            raise TypeError(f"scan: {_name(f)} must return a pair (carry, y), it returned {describe(out)} {here()}.")
+        return tuple(out)
+
+    init_leaves, body, consts = _looped("scan", f, step, init, (x,), lambda tree: tree.children()[0])
+    carried = len(init_leaves)
+    outs = scan_op(
+        *init_leaves, *leaves, *consts,
+        body=body, carried=carried, scanned=len(leaves), length=count, reverse=bool(reverse), unroll=unroll,
+    )  # fmt: skip
+    carry_tree, y_tree = body.out_tree.children()
+    return tree_unflatten(carry_tree, outs[:carried]), tree_unflatten(y_tree, outs[carried:])
+
+
+def _length(leaves: Sequence[Any], length: int | None) -> int:
+    sizes = {}
+    for i, x in enumerate(leaves):
+        shape = leaf_aval(x, "scan").shape
+        if not shape:
+            raise ValueError(
+                f"scan: array {i} of xs is {describe(x)}, which has no axis to go along {here()}. Close over it instead."
+            )
+        sizes[i] = shape[0]
+    found = set(sizes.values()) | ({int(length)} if length is not None else set())
+    if not found:
+        raise ValueError(f"scan: neither xs nor length says how many steps there are {here()}. Pass length=n.")
+    if len(found) > 1:
+        arrays = ", ".join(f"{n} (array {i} of xs)" for i, n in sizes.items())
+        said = f", and length={length}" if length is not None else ""
+        raise ValueError(f"scan: the lengths differ: {arrays}{said} {here()}.")
+    return found.pop()
+
+
+def _looped(
+    name: str, f: Any, step: Callable[..., Any], init: Any, rest: tuple[Any, ...], carry_of: Callable[[Any], Any]
+) -> tuple[list[Any], Tape, list[Any]]:
+    """The body of a loop, recorded for a carry that comes out as it goes in; the first carry; the outer values."""
+    leaves, tree = tree_flatten(init)
+    avals = [leaf_aval(x, name) for x in leaves]
+    for _ in range(len(leaves) + 1):
+        raw, captured = record_body(step, (tree_unflatten(tree, avals), *rest), {}, _name(f), lifts=True)
+        out_tree = carry_of(raw.out_tree)
+        outs = [v.aval for v in raw.outputs[: out_tree.num_leaves]]
+        if out_tree != tree:
+            raise TypeError(
+                f"{name}: the carry that {_name(f)} returns has structure {out_tree}, the carry it takes has {tree} "
+                f"{here()}. They must be the same."
+            )
+        promoted = [
+            make_aval(a.shape, o.dtype) if a.weak_type and not o.weak_type and a.shape == o.shape else a
+            for a, o in zip(avals, outs, strict=True)
+        ]
+        if promoted == avals:
+            break
+        avals = promoted  # a number that becomes an array's dtype in the first step has it from the start
+    for (path, x), a, o in zip(jax.tree_util.tree_flatten_with_path(init)[0], avals, outs, strict=True):
+        if (a.shape, a.dtype) != (o.shape, o.dtype):
+            where = jax.tree_util.keystr(path) or "the carry"
+            raise TypeError(
+                f"{name}: {where} is {aval_of(x)} when it goes into {_name(f)} and {o} when it comes out {here()}. A loop "
+                "needs the same shape and dtype: give the first carry the dtype of the result (np.zeros(..., dtype), "
+                ".astype), or convert what is returned."
+            )
+    first = [
+        x if aval_of(x) is a or aval_of(x).weak_type is a.weak_type else astype(x, dtype=a.dtype)
+        for x, a in zip(leaves, avals, strict=True)
+    ]
+    body, consts = _hoisted(optimize(raw), len(raw.inputs) - len(captured), captured)
+    return first, body, consts
+
+
+def _hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[Any]]:
+    """A loop's body without the nodes that depend on outer values alone: those are recorded outside, once.
+
+    Their values would else be saved anew for every step.
+    """
+    outer = state.tape
+    if outer is None:
+        return body, captured
+    fixed, free = set(body.inputs[first:]), set[Var]()
+    literals: list[Node] = []
+    moved: list[Node] = []
+    rest: list[Node] = []
+    for node in body.nodes:
+        if all(v.tape is None or v in free for v in node.inputs):
+            free.update(node.outputs)
+            literals.append(node)
+            rest.append(node)
+        elif all(v.tape is None or v in free or v in fixed for v in node.inputs):
+            fixed.update(node.outputs)
+            moved.append(node)
+        else:
+            rest.append(node)
+    if not moved:
+        return body, captured
+    wanted = {v for node in moved for v in node.inputs} & free
+    copies = [node for node in dead_code(Tape.of((), literals, list(wanted), body)).nodes] if wanted else []
+    read = {v for node in rest for v in node.inputs} | set(body.outputs)
+    computed = [v for node in moved for v in node.outputs if v in read]
+    outside = Tape.of(body.inputs[first:], copies + moved, computed, body)
+    values = replay(outer, outside, captured)
+    kept = [(v, x) for v, x in zip(body.inputs[first:], captured, strict=True) if v in read]
+    inner = Tape.of([*body.inputs[:first], *[v for v, _ in kept], *computed], rest, body.outputs, body)
+    return verified(dead_code(inner)), [x for _, x in kept] + values
+
+
+# -- branches
+
+
+def _run_switch(index: Any, *operands: Any, branches: tuple[Tape, ...]) -> Any:
+    types = _switch_types(None, branches=branches)
+
+    def typed(branch: Tape) -> Callable[..., Any]:
+        run = lower(branch)
+        return lambda *xs: tuple(
+            o if a.weak_type else lax.convert_element_type(o, a.dtype) for o, a in zip(run(*xs), types, strict=True)
+        )
+
+    if len(branches) == 2:
+        return lax.cond(lax.gt(index, np.asarray(0, index.dtype)), typed(branches[1]), typed(branches[0]), *operands)
+    return lax.switch(index, [typed(b) for b in branches], *operands)
+
+
+def _switch_types(*avals: Any, branches: tuple[Tape, ...]) -> list[Aval]:
+    return [
+        make_aval(outs[0].aval.shape, outs[0].aval.dtype, all(v.aval.weak_type for v in outs))
+        for outs in zip(*[b.outputs for b in branches], strict=True)
+    ]
+
+
+def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    branches = node.params["branches"]
+    given = [ct is not None for ct in cts]
+    lins = [linearize(b, needs[1:], given) for b in branches]
+    # The branches' residuals share places, type by type; where a branch has none for a place it returns zeros.
+    places: list[Aval] = []
+    taken: list[dict[int, int]] = []
+    for lin, b in zip(lins, branches, strict=True):
+        at: dict[int, int] = {}
+        used: set[int] = set()
+        for r, v in enumerate(lin.forward.outputs[len(b.outputs) :]):
+            p = next((p for p, a in enumerate(places) if p not in used and a is v.aval), None)
+            if p is None:
+                p = len(places)
+                places.append(v.aval)
+            used.add(p)
+            at[r] = p
+        taken.append(at)
+    forwards = tuple(
+        _with_places(lin.forward, len(b.outputs), at, places) for lin, b, at in zip(lins, branches, taken, strict=True)
+    )
+    residuals = keep_residuals(node, branches=forwards)
+    read = list(dict.fromkeys((kind, i) for lin in lins for kind, i in lin.saved if kind != "residual"))
+    wanted = sorted({i for lin in lins for i in lin.grads})
+    given_at = [i for i, g in enumerate(given) if g]
+    operands = [(node.inputs[1:] if kind == "input" else node.outputs)[i] for kind, i in read]
+    back = []
+    for lin, b, at in zip(lins, branches, taken, strict=True):
+        tape = Tape(f"{b.name}_backward", axes=b.axes)
+
+        def new(aval: Aval, tape: Tape = tape) -> Tracer:
+            v = Tracer(aval, tape)
+            tape.inputs.append(v)
+            return v
+
+        values: dict[Any, Any] = {key: new(v.aval) for key, v in zip(read, operands, strict=True)}
+        held = [new(a) for a in places]
+        values.update((("residual", r), held[p]) for r, p in at.items())
+        values.update((("ct", i), new(node.outputs[i].aval)) for i in given_at)
+        with recording(tape):
+            inputs = [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]
+            grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=True))
+            tape.outputs = [
+                operand(tape, grads[i] if i in grads else zeros_of(b.inputs[i])) for i in wanted
+            ]
+        tape.open = False
+        back.append(optimize(tape))
+    outs = switch_op(
+        node.inputs[0], *operands, *residuals, *[cts[i] for i in given_at], branches=tuple(back)
+    ) if wanted else ()  # fmt: skip
+    result: list[Any] = [None] * len(node.inputs)
+    for i, ct in zip(wanted, outs, strict=True):
+        result[i + 1] = ct
+    return result
+
+
+def _with_places(forward: Tape, count: int, at: dict[int, int], places: list[Aval]) -> Tape:
+    tape = Tape(forward.name, axes=forward.axes)
+    tape.inputs = [Tracer(v.aval, tape) for v in forward.inputs]
+    with recording(tape):
+        outs = replay(tape, forward, tape.inputs)
+        held = {p: outs[count + r] for r, p in at.items()}
+        tape.outputs = [
+            operand(tape, v)
+            for v in outs[:count]
+            + [held[p] if p in held else zeros_of(Tracer(a, tape)) for p, a in enumerate(places)]
+        ]
+    tape.open, tape.out_tree = False, forward.out_tree
+    return verified(tape)
+
+
+switch_op: Op = Op("cond", _run_switch, _switch_vjp, shape=_switch_types, multiple=True)
+
+
+def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
+    """`true_fun(*operands)` if `pred`, else `false_fun(*operands)`; only one of them runs.
+
+    Args:
+      pred: a scalar, true where it is not 0.
+      true_fun, false_fun: take the operands, and return the same structure, shapes and dtypes. What they close over
+        is differentiated too.
+
+    Raises:
+      TypeError: if `pred` is no scalar, or the results differ; the message names the leaf.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> f = tg.jit(lambda x: tg.cond(x > 0, np.sin, np.cos, x))
+      >>> float(f(0.0))
+      1.0
+    """
+    aval = leaf_aval(pred, "cond")
+    if aval.shape != () or aval.dtype.kind == "c":
+        raise TypeError(
+            f"cond: pred is {describe(pred)}, not a scalar {here()}. Reduce it with .any() or .all(), or choose "
+            "element by element with tracegrad.numpy.where."
+        )
+    taken = astype(pred, dtype=np.dtype(bool)) if aval.dtype != np.bool_ else pred
+    return _branch("cond", astype(taken, dtype=np.dtype(np.int32)), (false_fun, true_fun), operands)
+
+
+def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+    """`branches[index](*operands)`; only that branch runs. An index out of range is clamped into it.
+
+    Args:
+      index: an integer scalar.
+      branches: functions of the operands that return the same structure, shapes and dtypes.
+
+    Raises:
+      TypeError: if `index` is no integer scalar, or the results differ; the message names the leaf.
+      ValueError: if there are no branches.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> float(tg.switch(2, [np.sin, np.cos, np.exp], 0.0))
+      1.0
+    """
+    aval = leaf_aval(index, "switch")
+    if aval.shape != () or aval.dtype.kind not in "iu":
+        raise TypeError(f"switch: index is {describe(index)}, not an integer scalar {here()}.")
+    if not branches:
+        raise ValueError(f"switch: there are no branches {here()}.")
+    if len(branches) == 1:
+        return branches[0](*operands)
+    index = tnp.clip(index, 0, len(branches) - 1)
+    return _branch("switch", astype(index, dtype=np.dtype(np.int32)), tuple(branches), operands)
+
+
+def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operands: tuple[Any, ...]) -> Any:
+    leaves, tree = tree_flatten(operands)
+    args = tree_unflatten(tree, [leaf_aval(x, name) for x in leaves])
+    recorded = [record_body(f, args, {}, _name(f), lifts=True) for f in funs]
+    # Every branch takes what any of them closes over.
+    outer: dict[int, Any] = {id(x): x for _, captured in recorded for x in captured}
+    bodies = []
+    for body, captured in recorded:
+        own = {id(x): v for x, v in zip(captured, body.inputs[len(leaves) :], strict=True)}
+        inputs = [own[i] if i in own else Tracer(aval_of(x), body) for i, x in outer.items()]
+        bodies.append(optimize(Tape.of([*body.inputs[: len(leaves)], *inputs], body.nodes, body.outputs, body)))
+    first = bodies[0]
+    for k, body in enumerate(bodies[1:], 1):
+        if body.out_tree != first.out_tree:
+            raise TypeError(
+                f"{name}: {_name(funs[k])} returns {body.out_tree}, {_name(funs[0])} returns {first.out_tree} "
+                f"{here()}. All branches must return the same structure."
+            )
+        paths = jax.tree_util.tree_flatten_with_path(tree_unflatten(first.out_tree, first.outputs))[0]
+        for (path, a), b in zip(paths, body.outputs, strict=True):
+            if (a.aval.shape, a.aval.dtype) != (b.aval.shape, b.aval.dtype):
+                where = jax.tree_util.keystr(path) or "the result"
+                raise TypeError(
+                    f"{name}: {where} is {a.aval} from {_name(funs[0])} and {b.aval} from {_name(funs[k])} {here()}. "
+                    "All branches must return the same shapes and dtypes: convert with .astype, or broadcast."
+                )
+    outs = switch_op(index, *leaves, *outer.values(), branches=tuple(bodies))
+    return tree_unflatten(first.out_tree, outs)
+
+
+# -- while
+
+
+def _run_while(*operands: Any, cond: Tape, body: Tape, carried: int, tested: int) -> Any:
+    init, for_cond, for_body = operands[:carried], operands[carried : carried + tested], operands[carried + tested :]
+    test, step = lower(cond), lower(body)
+    return lax.while_loop(
+        lambda carry: test(*carry, *for_cond)[0],
+        lambda carry: _retyped(step(*carry, *for_body), body),
+        tuple(init),
+    )
+
+
+def _while_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    raise TypeError(
+        f"a while_loop has no reverse-mode derivative {here()}: the number of its steps is not known before it runs, and "
+        "the backward pass would need what each of them computed. Use scan, or fori_loop with Python integers as "
+        "bounds (with a step that changes nothing once it is done: tracegrad.numpy.where(done, x, step(x))); an "
+        "undecorated function may use a Python `while`; or give the loop a derivative of its own with custom_vjp."
+    )
+
+
+def _while_types(*avals: Aval, body: Tape, carried: int, **params: Any) -> list[Aval]:
+    return [v.aval for v in body.inputs[:carried]]
+
+
+while_op: Op = Op("while", _run_while, _while_vjp, shape=_while_types, multiple=True)
+
+
+def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_val: Any) -> Any:
+    """A loop that goes on while a condition on its value holds. It has no reverse-mode derivative.
+
+    Args:
+      cond_fun: from the value to a boolean scalar.
+      body_fun: from the value to the next, of the same structure, shapes and dtypes.
+      init_val: the first value, a pytree of arrays.
+
+    Raises:
+      TypeError: if `cond_fun` returns no boolean scalar, or the values differ; when it is differentiated, with what to use.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> int(tg.while_loop(lambda n: n < 100, lambda n: n * 2, 1))
+      128
+    """
+    leaves, body, consts = _looped("while_loop", body_fun, body_fun, init_val, (), lambda tree: tree)
+    carry = tree_unflatten(body.out_tree, [v.aval for v in body.inputs[: len(leaves)]])
+    test, for_test = record_body(cond_fun, (carry,), {}, _name(cond_fun), lifts=True)
+    found = [v.aval for v in test.outputs]
+    if len(found) != 1 or found[0].shape != () or found[0].dtype != np.bool_:
+        raise TypeError(
+            f"while_loop: {_name(cond_fun)} must return a boolean scalar, it returned {found} {here()}. Compare, or "
+            "reduce with .any() or .all()."
+        )
+    outs = while_op(
+        *leaves, *for_test, *consts, cond=optimize(test), body=body, carried=len(leaves), tested=len(for_test)
+    )
+    return tree_unflatten(body.out_tree, outs)
+
+
+def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: Any, *, unroll: int | bool = 1) -> Any:
+    """`for i in range(lower, upper): val = body_fun(i, val)`, recorded once.
+
+    Args:
+      lower, upper: the bounds. If both are Python (or NumPy) integers the loop is a `scan` and can be differentiated;
+        traced bounds make it a `while_loop`.
+      body_fun: takes `(i, val)` and returns the next value, of the same structure, shapes and dtypes.
+      init_val: the first value, a pytree of arrays.
+      unroll: how many steps are compiled together, if the bounds are known.
+
+    Raises:
+      TypeError: if the values differ; or, with traced bounds, when it is differentiated.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> float(tg.grad(lambda x: tg.fori_loop(0, 3, lambda i, y: y * x, 1.0))(2.0))
+      12.0
+    """
+    if all(isinstance(bound, (int, np.integer)) for bound in (lower, upper)):
+
+        def counted(carry: Any, _: Any) -> Any:
+            i, value = carry
+            return (i + 1, body_fun(i, value)), None
+
+        start = np.asarray(lower, aval_of(int(lower)).dtype)
+        counted.__name__ = _name(body_fun)
+        (_, value), _ = scan(counted, (start, init_val), length=max(int(upper) - int(lower), 0), unroll=unroll)
+        return value
+    for name, bound in (("lower", lower), ("upper", upper)):
+        aval = leaf_aval(bound, "fori_loop")
+        if aval.shape != () or aval.dtype.kind not in "iu":
+            raise TypeError(f"fori_loop: {name} is {describe(bound)}, not an integer {here()}.")
+    dtype = tnp.result_type(lower, upper)
+    upper = astype(upper, dtype=dtype)
+
+    def step(carry: Any) -> Any:
+        i, value = carry
+        return i + 1, body_fun(i, value)
+
+    step.__name__ = _name(body_fun)
+    return while_loop(lambda carry: carry[0] < upper, step, (astype(lower, dtype=dtype), init_val))[1]
+
+
+# -- loops made of these
+
+
+def map(f: Callable[..., Any], xs: Any, *, batch_size: int | None = None) -> Any:
+    """`f` applied to each element along the first axis of `xs`, one after another: `vmap` with the memory of one.
+
+    Args:
+      f: from a pytree of arrays to another.
+      xs: a pytree of arrays with one first axis.
+      batch_size: how many elements are taken at once; the rest, if they do not divide, at the end.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.map(lambda x: x * x, np.array([1.0, 2.0])).tolist()
+      [1.0, 4.0]
+    """
+    if batch_size is None:
+        return scan(_named(lambda _, x: (None, f(x)), f), None, xs)[1]
+    from .transforms import vmap
+
+    leaves, tree = tree_flatten(xs)
+    n = _length(leaves, None)
+    size = max(1, min(int(batch_size), n))
+    whole = n // size * size
+    parts = []
+    if whole:
+        chunks = [tnp.reshape(x[:whole], (n // size, size, *x.shape[1:])) for x in leaves]
+        out = scan(_named(lambda _, x: (None, vmap(f)(x)), f), None, tree_unflatten(tree, chunks))[1]
+        parts.append(jax.tree.map(lambda y: tnp.reshape(y, (whole, *y.shape[2:])), out))
+    if whole < n:
+        parts.append(vmap(f)(tree_unflatten(tree, [x[whole:] for x in leaves])))
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda a, b: tnp.concatenate([a, b]), *parts)
+
+
+def associative_scan(fn: Callable[..., Any], elems: Any, reverse: bool = False, axis: int = 0) -> Any:
+    """All prefixes of an associative operation, in a number of steps that grows with the logarithm of the length.
+
+    Args:
+      fn: takes two pytrees of the structure of `elems`, slices along `axis`, and combines them element by element.
+      elems: a pytree of arrays, all of one size along `axis`.
+      reverse: whether to go from the end.
+
+    The even prefixes are those of neighbouring pairs, combined recursively (Blelloch, "Prefix sums and their
+    applications", 1990).
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.associative_scan(np.add, np.array([1.0, 2.0, 3.0, 4.0])).tolist()
+      [1.0, 3.0, 6.0, 10.0]
+    """
+    leaves, tree = tree_flatten(elems)
+    if not leaves:
+        return elems
+    if not callable(fn):
+        raise TypeError(f"associative_scan: fn is {describe(fn)}, which is not a function {here()}.")
+    moved = [tnp.moveaxis(x, axis, 0) for x in leaves]
+    if len({x.shape[0] for x in moved}) > 1:
+        raise ValueError(
+            f"associative_scan: arrays differ in size along axis {axis}: {[tuple(x.shape) for x in leaves]} {here()}."
+        )
+    if reverse:
+        moved = [tnp.flip(x, 0) for x in moved]
+
+    def combine(a: list[Any], b: list[Any]) -> list[Any]:
+        back = [tnp.moveaxis(x, 0, axis) for x in (*a, *b)]
+        out = fn(tree_unflatten(tree, back[: len(a)]), tree_unflatten(tree, back[len(a) :]))
+        out_leaves, out_tree = tree_flatten(out)
+        if out_tree != tree:
+            raise TypeError(f"associative_scan: fn returns {out_tree}, it takes {tree} {here()}.")
+        return [tnp.moveaxis(x, axis, 0) for x in out_leaves]
+
+    def prefixes(xs: list[Any]) -> list[Any]:
+        n = xs[0].shape[0]
+        if n < 2:
+            return xs
+        odd = prefixes(combine([x[: n - 1 : 2] for x in xs], [x[1::2] for x in xs]))
+        even = [x[:1] for x in xs]
+        if n > 2:
+            later = combine([x[: (n - 1) // 2] for x in odd], [x[2::2] for x in xs])
+            even = [tnp.concatenate([a, b]) for a, b in zip(even, later, strict=True)]
+        return [_interleaved(e, o) for e, o in zip(even, odd, strict=True)]
+
+    out = prefixes(moved)
+    if reverse:
+        out = [tnp.flip(x, 0) for x in out]
+    return tree_unflatten(tree, [tnp.moveaxis(x, 0, axis) for x in out])
+
+
+def _interleaved(even: Any, odd: Any) -> Any:
+    n, rest = odd.shape[0], odd.shape[1:]
+    pairs = tnp.reshape(tnp.stack([even[:n], odd], axis=1), (2 * n, *rest))
+    return pairs if even.shape[0] == n else tnp.concatenate([pairs, even[n:]])
+
+
+def _name(f: Any) -> str:
+    return getattr(f, "__name__", None) or type(f).__name__
+
+
+def _named(new: Any, f: Any) -> Any:
+    new.__name__ = _name(f)
+    return new
+
+
+__all__ = ["associative_scan", "cond", "fori_loop", "map", "scan", "switch", "while_loop"]
+
+from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as this is)
