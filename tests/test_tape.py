@@ -50,7 +50,8 @@ def test_literals_bodies_and_weak_types_are_shown() -> None:
 
     tape = tg.trace(lambda x: block(x) + 1)(2.0)
     text = str(tape)
-    assert "<block: 1 nodes>" in text
+    assert "call[body=block] a" in text
+    assert "    | block(" in text
     assert "f32[]~" in text
     assert re.search(r"add b 1 ", text)
 

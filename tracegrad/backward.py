@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,13 +123,17 @@ def linearize(
     given: Sequence[bool],
     varying: Sequence[frozenset[str]] = (),
     varying_out: Sequence[frozenset[str]] = (),
+    keep: Callable[[Node], bool] | None = None,
 ) -> Linearized:
     """Differentiates a finished body once for these needed inputs and given output cotangents.
+
+    What the backward part reads and `keep` does not keep, it computes again from the inputs. By default that is
+    what depends on no input at all.
 
     `varying` and `varying_out` name, for each input and each output's cotangent of a body that runs on many
     devices, the axes along which it varies.
     """
-    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out), state.no_nan)
+    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out), keep, state.no_nan)
     known: Linearized | None = body.linear.get(key)
     if known is not None:
         return known
@@ -147,12 +151,15 @@ def linearize(
     given_cts = [ct for ct in cts if ct is not None]
     back = dead_code(Tape.of(ins + given_cts, tape.nodes[count:], [g for _, g in kept], tape))
 
-    made = {v for node in back.nodes for v in node.outputs} | set(given_cts)
-    read = [v for node in back.nodes for v in node.inputs] + back.outputs
+    again = _recomputed(tape.nodes[:count], back, keep)
+    made = {v for node in again + back.nodes for v in node.outputs} | set(given_cts)
+    read = [v for node in again + back.nodes for v in node.inputs] + back.outputs
     free = dict.fromkeys(v for v in read if v not in made and v.tape is not None)
     saved: list[tuple[str, int]] = []
     residuals: list[Var] = []
-    origin = {v: ("output", i) for i, v in enumerate(outs)} | {v: ("input", i) for i, v in enumerate(ins)}
+    origin = {v: ("output", i) for i, v in enumerate(outs) if keep is None} | {
+        v: ("input", i) for i, v in enumerate(ins)
+    }
     for v in free:
         if v in origin:
             saved.append(origin[v])
@@ -161,7 +168,7 @@ def linearize(
             residuals.append(v)
     forward = optimize(Tape.of(ins, tape.nodes[:count], [*outs, *residuals], tape))
     forward.name, forward.out_tree = body.name, body.out_tree
-    back = optimize(Tape.of([*free, *given_cts], back.nodes, back.outputs, tape))
+    back = optimize(Tape.of([*free, *given_cts], again + back.nodes, back.outputs, tape))
     back.name = f"{body.name}_backward"
     result = Linearized(
         forward, back, tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept)
@@ -169,6 +176,22 @@ def linearize(
     tape.open = False
     body.linear[key] = result
     return result
+
+
+def _recomputed(nodes: list[Node], back: Tape, keep: Callable[[Node], bool] | None) -> list[Node]:
+    """The nodes of the forward part that the backward part runs again, in order."""
+    free: set[Var] = set()
+    for node in nodes:
+        if keep is None and all(v.tape is None or v in free for v in node.inputs):
+            free.update(node.outputs)
+    wanted = {v for node in back.nodes for v in node.inputs} | set(back.outputs)
+    again = []
+    for node in reversed(nodes):
+        saved = node.outputs[0] not in free if keep is None else keep(node)
+        if not saved and any(v in wanted for v in node.outputs):
+            again.append(node)
+            wanted.update(node.inputs)
+    return again[::-1]
 
 
 def keep_residuals(node: Node, **bodies: Any) -> list[Any]:

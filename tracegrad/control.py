@@ -16,7 +16,7 @@ from .lower import lower, replay
 from .op import Op
 from .ops import add, astype, zeros_of
 from .passes import dead_code, optimize
-from .tape import Aval, Node, Tape, Var, aval_of, make_aval, verified
+from .tape import Aval, Node, Tape, Var, aval_of, describe_source, make_aval, verified
 from .tracer import Tracer, operand, recording, state
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
@@ -219,7 +219,7 @@ def _length(leaves: Sequence[Any], length: int | None) -> int:
         shape = leaf_aval(x, "scan").shape
         if not shape:
             raise ValueError(
-                f"scan: array {i} of xs is {describe(x)}, which has no axis to go along {here()}. Close over it instead."
+                f"scan: array {i} of xs is {describe(x)}, which has no axis to go along {here()}. Close over it."
             )
         sizes[i] = shape[0]
     found = set(sizes.values()) | ({int(length)} if length is not None else set())
@@ -258,9 +258,9 @@ def _looped(
         if (a.shape, a.dtype) != (o.shape, o.dtype):
             where = jax.tree_util.keystr(path) or "the carry"
             raise TypeError(
-                f"{name}: {where} is {aval_of(x)} when it goes into {_name(f)} and {o} when it comes out {here()}. A loop "
-                "needs the same shape and dtype: give the first carry the dtype of the result (np.zeros(..., dtype), "
-                ".astype), or convert what is returned."
+                f"{name}: {where} is {aval_of(x)} when it goes into {_name(f)} and {o} when it comes out {here()}. A "
+                "loop needs the same shape and dtype: give the first carry those of the result, or convert what is "
+                "returned with .astype."
             )
     first = [
         x if aval_of(x) is a or aval_of(x).weak_type is a.weak_type else astype(x, dtype=a.dtype)
@@ -295,7 +295,7 @@ def _hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[An
     if not moved:
         return body, captured
     wanted = {v for node in moved for v in node.inputs} & free
-    copies = [node for node in dead_code(Tape.of((), literals, list(wanted), body)).nodes] if wanted else []
+    copies = dead_code(Tape.of((), literals, list(wanted), body)).nodes
     read = {v for node in rest for v in node.inputs} | set(body.outputs)
     computed = [v for node in moved for v in node.outputs if v in read]
     outside = Tape.of(body.inputs[first:], copies + moved, computed, body)
@@ -371,9 +371,7 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
         with recording(tape):
             inputs = [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]
             grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=True))
-            tape.outputs = [
-                operand(tape, grads[i] if i in grads else zeros_of(b.inputs[i])) for i in wanted
-            ]
+            tape.outputs = [operand(tape, grads[i] if i in grads else zeros_of(b.inputs[i])) for i in wanted]
         tape.open = False
         back.append(optimize(tape))
     outs = switch_op(
@@ -393,8 +391,7 @@ def _with_places(forward: Tape, count: int, at: dict[int, int], places: list[Ava
         held = {p: outs[count + r] for r, p in at.items()}
         tape.outputs = [
             operand(tape, v)
-            for v in outs[:count]
-            + [held[p] if p in held else zeros_of(Tracer(a, tape)) for p, a in enumerate(places)]
+            for v in outs[:count] + [held[p] if p in held else zeros_of(Tracer(a, tape)) for p, a in enumerate(places)]
         ]
     tape.open, tape.out_tree = False, forward.out_tree
     return verified(tape)
@@ -502,10 +499,11 @@ def _run_while(*operands: Any, cond: Tape, body: Tape, carried: int, tested: int
 
 def _while_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     raise TypeError(
-        f"a while_loop has no reverse-mode derivative {here()}: the number of its steps is not known before it runs, and "
-        "the backward pass would need what each of them computed. Use scan, or fori_loop with Python integers as "
-        "bounds (with a step that changes nothing once it is done: tracegrad.numpy.where(done, x, step(x))); an "
-        "undecorated function may use a Python `while`; or give the loop a derivative of its own with custom_vjp."
+        f"the while_loop at {describe_source(node.source)} has no reverse-mode derivative: the number of its steps is "
+        "not known before it runs, and the backward pass would need what each of them computed. Use scan, or fori_loop "
+        "with Python integers as bounds (with a step that changes nothing once it is done: "
+        "tracegrad.numpy.where(done, x, step(x))); an undecorated function may use a Python `while`; or give the loop "
+        "a derivative of its own with custom_vjp."
     )
 
 
@@ -525,7 +523,7 @@ def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_
       init_val: the first value, a pytree of arrays.
 
     Raises:
-      TypeError: if `cond_fun` returns no boolean scalar, or the values differ; when it is differentiated, with what to use.
+      TypeError: if `cond_fun` returns no boolean scalar, or the values differ; when it is differentiated.
 
     Example:
       >>> import tracegrad as tg
@@ -656,9 +654,9 @@ def associative_scan(fn: Callable[..., Any], elems: Any, reverse: bool = False, 
     def combine(a: list[Any], b: list[Any]) -> list[Any]:
         back = [tnp.moveaxis(x, 0, axis) for x in (*a, *b)]
         out = fn(tree_unflatten(tree, back[: len(a)]), tree_unflatten(tree, back[len(a) :]))
-        out_leaves, out_tree = tree_flatten(out)
-        if out_tree != tree:
-            raise TypeError(f"associative_scan: fn returns {out_tree}, it takes {tree} {here()}.")
+        out_leaves = jax.tree.leaves(out)
+        if jax.tree.structure(out) != tree:
+            raise TypeError(f"associative_scan: fn returns {jax.tree.structure(out)}, it takes {tree} {here()}.")
         return [tnp.moveaxis(x, axis, 0) for x in out_leaves]
 
     def prefixes(xs: list[Any]) -> list[Any]:

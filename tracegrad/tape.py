@@ -152,9 +152,9 @@ class Tape:
     """
 
     __slots__ = (
-        "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "lifts", "linear",
-        "name", "nodes", "open", "out_tree", "outputs", "parent", "varying", "x64",
-    )  # fmt: skip  # fmt: skip
+        "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "lifts",
+        "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "varying", "x64",
+    )  # fmt: skip
 
     def __init__(
         self, name: str = "", *, lazy: bool = False, parent: Tape | None = None, axes: dict[str, int] | None = None
@@ -398,10 +398,12 @@ def format_tape(tape: Tape) -> str:
 
     def show(value: Any) -> str:
         if isinstance(value, Tape):
-            return f"<{value.name or 'tape'}: {len(value)} nodes>"
+            return value.name or "tape"
+        if isinstance(value, tuple) and any(isinstance(x, Tape) for x in value):
+            return f"({', '.join(map(show, value))})"
         return getattr(value, "__name__", None) or str(value)
 
-    rows = []
+    rows: list[tuple[str, str]] = []
     for node in tape.nodes:
         for v in node.inputs:
             name(v)
@@ -412,9 +414,13 @@ def format_tape(tape: Tape) -> str:
         text = linecache.getline(filename, line).strip()
         where = f"{filename.rsplit('/', 1)[-1]}:{line}"
         rows.append((f"{left} = {right}", ("∇ " if node.grad else "  ") + where + (f"  {text}" if text else "")))
-    width = min(max((len(code) for code, _ in rows), default=0), 72)
+        for value in node.params.values():
+            for body in value if isinstance(value, tuple) else (value,):
+                if isinstance(body, Tape):
+                    rows += [(f"  | {row}", "") for row in format_tape(body).splitlines()]
+    width = min(max((len(code) for code, where in rows if where), default=0), 72)
     head = ", ".join(f"{name(v)}:{v.aval}" for v in tape.inputs)
     lines = [f"{tape.name or 'tape'}({head})"]
-    lines += [f"  {code.ljust(width)}  # {where}" for code, where in rows]
+    lines += [f"  {code.ljust(width)}  # {where}" if where else f"  {code}" for code, where in rows]
     lines.append("  return " + ", ".join(f"{name(v)}:{v.aval}" for v in tape.outputs))
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from .execute import History, run_pending
 from .ops import alias, mul, reshape, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
-from .tape import Tape, Var, aval_of
+from .tape import Aval, Tape, Var, aval_of
 from .tracer import Tracer, operand, recording, state
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
@@ -301,50 +301,63 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         end = len(tape.nodes)
 
         def pullback(ct: Any) -> Any:
-            cts = _check_cotangent(ct, outs, out_tree)
+            cts = check_like(ct, outs, out_tree, "cotangent", "function's value")
             target = state.tape
             assert target is not None
             grads = backward(tape, outs, [operand(target, c) for c in cts], leaves, start, end)
             return tree_unflatten(tree, [zeros_of(v) if g is None else g for v, g in zip(leaves, grads, strict=True)])
 
-        return out, pullback, aux, (outs, out_tree)
+        return out, pullback, aux, (out_tree, [v.aval for v in outs])
 
+    def check(ct: Any, tree: Any, avals: list[Aval]) -> list[Any]:
+        return check_like(ct, [Tracer(a, None) for a in avals], tree, "cotangent", "function's value")
+
+    out, pullback, aux = linear_part(fun, run, primals, check)
+    return (out, pullback, aux) if has_aux else (out, pullback)
+
+
+def linear_part(
+    fun: Any, run: Callable[..., Any], primals: tuple[Any, ...], check: Callable[..., list[Any]]
+) -> tuple[Any, Callable[[Any], Any], Any]:
+    """`(value, linear function, aux)` of what `run` records; outside a recording the function is compiled.
+
+    `run` returns the structure and types of the function's argument too, and `check` holds arguments against them.
+    """
     if state.tape is not None:
-        out, pullback, aux, _ = run(*primals)
-        return (out, pullback, aux) if has_aux else (out, pullback)
+        out, linear, aux, _ = run(*primals)
+        return out, linear, aux
 
-    # Not recording: the backward part is recorded now, and is a program of its own afterwards.
+    # Not recording: the linear part is recorded now, and is a program of its own afterwards.
     split: list[Any] = []
 
     def run_and_split(*primals: Any) -> Any:
-        tape = state.tape
-        assert tape is not None
-        out, pullback, aux, (outs, out_tree) = run(*primals)
-        body, saved = record_body(pullback, (tree_unflatten(out_tree, [v.aval for v in outs]),), {}, "pullback")
-        split.extend((body, out_tree, [v.aval for v in outs]))
+        out, linear, aux, (tree, avals) = run(*primals)
+        body, saved = record_body(linear, (tree_unflatten(tree, avals),), {}, "pullback")
+        split.extend((body, tree, avals))
         return out, aux, saved
 
     out, aux, saved = define_by_run(fun, run_and_split, primals, {})
-    body, out_tree, avals = split
+    body, tree, avals = split
     final = optimize(body)
 
-    def compiled_pullback(ct: Any) -> Any:
-        cts = _check_cotangent(ct, [Tracer(a, None) for a in avals], out_tree)
-        return tree_unflatten(final.out_tree, call(*cts, *saved, body=final))
+    def compiled(value: Any) -> Any:
+        return tree_unflatten(final.out_tree, call(*check(value, tree, avals), *saved, body=final))
 
-    return (out, compiled_pullback, aux) if has_aux else (out, compiled_pullback)
+    return out, compiled, aux
 
 
-def _check_cotangent(ct: Any, outs: Sequence[Var], out_tree: Any) -> list[Any]:
-    leaves, tree = tree_flatten(ct)
-    if tree != out_tree:
-        raise TypeError(f"the cotangent has structure {tree}, the function's value has {out_tree} {here()}")
-    for c, v in zip(leaves, outs, strict=True):
-        aval = aval_of(c)
+def check_like(value: Any, like: Sequence[Var], tree: Any, what: str, whose: str) -> list[Any]:
+    """The leaves of a tangent or cotangent, after a check that it has the structure, shapes and dtypes of `like`."""
+    leaves, found = tree_flatten(value)
+    if found != tree:
+        raise TypeError(f"the {what} has structure {found}, the {whose} has {tree} {here()}")
+    for c, v in zip(leaves, like, strict=True):
+        try:
+            aval = aval_of(c)
+        except TypeError:
+            raise TypeError(f"a leaf of the {what} is {describe(c)}, which is not an array {here()}") from None
         if aval.shape != v.aval.shape or (aval.dtype != v.aval.dtype and not aval.weak_type):
-            raise TypeError(
-                f"the cotangent is {aval}, the function's value is {v.aval} {here()}: give it the same shape and dtype"
-            )
+            raise TypeError(f"the {what} is {aval}, the {whose} is {v.aval} {here()}: give it the same shape and dtype")
     return leaves
 
 

@@ -1,0 +1,195 @@
+"""Forward mode, by reversing the pullback: a pullback is linear, and the pullback of that is the pushforward."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .backward import backward
+from .errors import describe, here
+from .ops import alias, zeros_of
+from .tape import Aval, Tape, Var
+from .tracer import Tracer, operand, state
+from .transforms import check_like, define_by_run, differentiate, linear_part, name_of, vmap
+from .varying import varying_axes
+
+tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
+
+
+def _pushforward(fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool, transform: str) -> Any:
+    """Records `fun`: its value, the linear function from tangents of the primals to those of the value, and the aux."""
+    tape = state.tape
+    assert tape is not None
+    start = len(tape.nodes)
+    args, leaves, tree = differentiate(fun, primals, tuple(range(len(primals))), transform)
+    out = fun(*args)
+    out, aux = out if has_aux else (out, None)
+    out_leaves, out_tree = tree_flatten(out)
+    outs = [operand(tape, v) for v in out_leaves]
+    middle = len(tape.nodes)
+    # The cotangents are variables of the pullback; their values are never used, since it is linear in them.
+    cts = [_variable(tape, v) if v.aval.differentiable else None for v in outs]
+    variables = [ct for ct in cts if ct is not None]
+    first = len(tape.nodes)
+    grads = backward(tape, outs, cts, leaves, start, middle)
+    last = len(tape.nodes)
+
+    def push(tangents: Any) -> Any:
+        given = [operand(_recording(), t) for t in check_like(tangents, leaves, tree, "tangent", "argument")]
+        pairs = [(g, t) for g, t in zip(grads, given, strict=True) if g is not None]
+        pushed = backward(tape, [g for g, _ in pairs], [t for _, t in pairs], variables, first, last)
+        found = iter(pushed)
+        result: list[Any] = []
+        for v, ct in zip(outs, cts, strict=True):
+            t = next(found) if ct is not None else None
+            if ct is None:
+                t = np.zeros(v.aval.shape, jax.dtypes.float0)
+            result.append(zeros_of(v) if t is None else t)
+        return tree_unflatten(out_tree, result)
+
+    return out, push, aux, (leaves, tree)
+
+
+def _recording() -> Tape:
+    assert state.tape is not None
+    return state.tape
+
+
+def _variable(tape: Tape, v: Var) -> Var:
+    ct: Var = alias(zeros_of(v))
+    if tape.axes:
+        varies = varying_axes(tape, v)
+        varying_axes(tape, ct)
+        tape.varying[1][ct] = varies
+    return ct
+
+
+def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
+    """The value of `fun` and its directional derivative.
+
+    Args:
+      fun: takes and returns pytrees of arrays.
+      primals: a tuple with its arguments, of float dtype.
+      tangents: a tuple with the direction, of the structure, shapes and dtypes of `primals`.
+      has_aux: whether `fun` returns `(value, aux)`.
+
+    Returns:
+      `(value, tangent)`, or `(value, tangent, aux)`. It costs what the function and two backward passes would before
+      what is not needed is dropped, and about what a forward pass does after that.
+
+    Raises:
+      TypeError: if tangents do not match primals, or a primal is not of float dtype, or `fun` contains a `while_loop`.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> value, tangent = tg.jvp(np.sin, (0.0,), (2.0,))
+      >>> float(value), float(tangent)
+      (0.0, 2.0)
+    """
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise TypeError(
+            f"jvp: primals and tangents are tuples, one element an argument {here()}. Write jvp(f, (x,), (t,)): "
+            f"they are {describe(primals)} and {describe(tangents)}."
+        )
+
+    def run(primals: Any, tangents: Any) -> Any:
+        out, push, aux, _ = _pushforward(fun, tuple(primals), has_aux, "jvp")
+        tangent = push(tuple(tangents))
+        return (out, tangent, aux) if has_aux else (out, tangent)
+
+    return define_by_run(fun, run, (tuple(primals), tuple(tangents)), {})
+
+
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """The value of `fun`, and its derivative there as a linear function of tangents.
+
+    Returns:
+      `(value, push)`, or `(value, push, aux)`; `push(*tangents)` may be called any number of times.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> value, push = tg.linearize(lambda x: x ** 3, 2.0)
+      >>> float(push(1.0)), float(push(0.5))
+      (12.0, 6.0)
+    """
+
+    def run(*primals: Any) -> Any:
+        out, push, aux, (leaves, tree) = _pushforward(fun, primals, has_aux, "linearize")
+        return out, push, aux, (tree, [v.aval for v in leaves])
+
+    def check(tangents: Any, tree: Any, avals: list[Aval]) -> list[Any]:
+        return check_like(tangents, [Tracer(a, None) for a in avals], tree, "tangent", "argument")
+
+    out, push, aux = linear_part(fun, run, primals, check)
+
+    def pushed(*tangents: Any) -> Any:
+        return push(tangents)
+
+    return (out, pushed, aux) if has_aux else (out, pushed)
+
+
+def jacfwd(
+    fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """The Jacobian of `fun` by forward mode: all its columns in one batched pass. See `jacobian`.
+
+    It does less than `jacobian` where the value has more elements than the argument.
+
+    Raises:
+      TypeError: if an argument is not of float dtype.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.jacfwd(lambda x: x * x)(np.array([1.0, 2.0])).tolist()
+      [[2.0, 0.0], [0.0, 4.0]]
+    """
+    if fun is None:
+        return functools.partial(jacfwd, argnums=argnums, has_aux=has_aux)
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+            for i in which:
+                if not -len(args) <= i < len(args):
+                    raise TypeError(
+                        f"jacfwd: argnums={argnums} of {name_of(fun)}, called with {len(args)} arguments {here()}"
+                    )
+
+            def of_selected(*selected: Any) -> Any:
+                new = list(args)
+                for i, x in zip(which, selected, strict=True):
+                    new[i] = x
+                return fun(*new, **kwargs)
+
+            _, push, aux, (leaves, tree) = _pushforward(of_selected, tuple(args[i] for i in which), has_aux, "jacfwd")
+            columns = []
+            for k, leaf in enumerate(leaves):
+
+                def one(tangent: Any, k: int = k) -> Any:
+                    tangents = [zeros_of(v) for v in leaves]
+                    tangents[k] = tangent
+                    return push(tree_unflatten(tree, tangents))
+
+                size = int(np.prod(leaf.aval.shape))
+                basis = tnp.reshape(tnp.eye(size, dtype=leaf.aval.dtype), (size, *leaf.aval.shape))
+                out = vmap(one, out_axes=-1)(basis)
+                columns.append(jax.tree.map(lambda g, s=leaf.aval.shape: tnp.reshape(g, (*g.shape[:-1], *s)), out))
+            flat = [jax.tree.leaves(c) for c in columns]
+            out_tree = jax.tree.structure(columns[0])
+            rows = [tree_unflatten(tree, list(parts)) for parts in zip(*flat, strict=True)]
+            result = tree_unflatten(out_tree, [r[0] if isinstance(argnums, int) else r for r in rows])
+            return (result, aux) if has_aux else result
+
+        return define_by_run(fun, run, args, kwargs)
+
+    return wrapped
+
+
+__all__ = ["jacfwd", "jvp", "linearize"]
+
+from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as transforms are)
