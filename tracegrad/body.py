@@ -16,6 +16,7 @@ from .ops import reduce_sum, transpose
 from .passes import optimize
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, verified
 from .tracer import Tracer, operand, recording, state
+from .varying import NOWHERE
 
 
 def record_body(
@@ -94,6 +95,38 @@ def _output(tape: Tape, value: Any, name: str) -> Var:
         raise TypeError(f"{name} returned {describe(value)}, which is not an array {here()}: return arrays") from error
 
 
+class Taps:
+    """The taps of one `capture`, each with the tape that it is on."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[str, Any, Tape]] = []
+        self.gradients: list[tuple[str, Any, Tape]] = []
+
+    def take(self, tape: Tape | None) -> dict[str, list[Any]]:
+        """The values on `tape`, which leave the list: whoever runs it as a body returns them too."""
+        taken: dict[str, list[Any]] = {}
+        for name, value, where in self.values:
+            if where is tape:
+                taken.setdefault(name, []).append(value)
+        self.values = [v for v in self.values if v[2] is not tape]
+        return taken
+
+    def put(self, taken: dict[str, list[Any]]) -> None:
+        assert state.tape is not None
+        self.values += [(name, value, state.tape) for name, values in taken.items() for value in values]
+
+
+def taken() -> dict[str, list[Any]]:
+    """What was tapped on the body that is recording, for the enclosing recording to return."""
+    return state.capture.take(state.tape) if state.capture is not None else {}
+
+
+def put(taps: dict[str, list[Any]]) -> None:
+    """Notes what a body has returned of its taps."""
+    if state.capture is not None:
+        state.capture.put(taps)
+
+
 class BodyCache:
     """The bodies that a function has become, one for each set of argument types.
 
@@ -165,7 +198,7 @@ def leaf_axes(tree: Any, spec: Any, transform: str) -> list[int | None]:
 
 
 def split_mapped(
-    leaves: Sequence[Any], axes: Sequence[int | None], transform: str
+    leaves: Sequence[Any], axes: Sequence[int | None], transform: str, axis_size: int | None = None
 ) -> tuple[int, list[Any], list[Aval]]:
     """The size of the mapped axes, the arrays with them in front, and the types without them.
 
@@ -191,8 +224,12 @@ def split_mapped(
         rest = tuple(a for a in range(len(shape)) if a != axis)
         moved.append(transpose(x, axes=(axis, *rest)) if axis else x)
         inner.append(make_aval(tuple(shape[a] for a in rest), aval.dtype, aval.weak_type))
+    if not sizes and axis_size is not None:
+        return axis_size, moved, inner
     if not sizes:
         raise ValueError(f"{transform}: no argument is mapped: all in_axes are None {here()}")
+    if axis_size is not None and any(n != axis_size for n, _ in sizes.values()):
+        raise ValueError(f"{transform}: axis_size={axis_size}, and the mapped axes have size {sizes[0][0]} {here()}")
     if len({n for n, _ in sizes.values()}) > 1:
         found = ", ".join(f"{n} (array {i} of shape {shape})" for i, (n, shape) in sizes.items())
         raise ValueError(
@@ -217,22 +254,28 @@ call: Op = Op("call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=_o
 """Runs a body once: what a `@jit` function becomes while a tape records."""
 
 
-def _run_batched(*xs: Any, body: Tape, batched: tuple[bool, ...], size: int) -> Any:
-    return jax.vmap(lower(body), in_axes=tuple(0 if b else None for b in batched), axis_size=size)(*xs)
+def _run_batched(*xs: Any, body: Tape, batched: tuple[bool, ...], size: int, axis_name: str | None) -> Any:
+    in_axes = tuple(0 if b else None for b in batched)
+    return jax.vmap(lower(body), in_axes=in_axes, axis_size=size, axis_name=axis_name)(*xs)
 
 
-def _batched_types(*avals: Aval, body: Tape, batched: tuple[bool, ...], size: int) -> list[Aval]:
+def _batched_types(*avals: Aval, body: Tape, size: int, **params: Any) -> list[Aval]:
     return [make_aval((size, *v.aval.shape), v.aval.dtype, v.aval.weak_type) for v in body.outputs]
 
 
 def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    lin, operands = body_cotangents(node, cts, needs)
-    batched = node.params["batched"]
+    batched, name = node.params["batched"], node.params["axis_name"]
+    axes = frozenset({name}) if name is not None else NOWHERE
+    varying = [axes if b else NOWHERE for b in batched] if name is not None else ()
+    lin, operands = body_cotangents(node, cts, needs, varying, [axes] * len(cts) if name is not None else ())
     flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
-    outs = vmap_op(*operands, body=lin.backward, batched=tuple(flags), size=node.params["size"])
+    outs = vmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
     grads: list[Any] = [None] * len(node.inputs)
     for i, g in zip(lin.grads, outs, strict=True):
-        grads[i] = g if batched[i] else reduce_sum(g, axes=(0,))
+        if not batched[i]:
+            # Along a named axis, differentiation has summed the cotangents of what is shared: all are the sum.
+            g = reduce_sum(g, axes=(0,)) if name is None else g[0]
+        grads[i] = g
     return grads
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from .backward import keep_residuals, linearize
-from .body import leaf_aval, record_body
+from .body import leaf_aval, put, record_body, taken
 from .errors import describe, here
 from .lower import lower, replay
 from .op import Op
@@ -201,7 +201,7 @@ def scan(
         out = f(carry, x)
         if not (isinstance(out, (tuple, list)) and len(out) == 2):
             raise TypeError(f"scan: {_name(f)} must return a pair (carry, y), it returned {describe(out)} {here()}.")
-        return tuple(out)
+        return out[0], (out[1], taken())
 
     init_leaves, body, consts = _looped("scan", f, step, init, (x,), lambda tree: tree.children()[0])
     carried = len(init_leaves)
@@ -209,8 +209,9 @@ def scan(
         *init_leaves, *leaves, *consts,
         body=body, carried=carried, scanned=len(leaves), length=count, reverse=bool(reverse), unroll=unroll,
     )  # fmt: skip
-    carry_tree, y_tree = body.out_tree.children()
-    return tree_unflatten(carry_tree, outs[:carried]), tree_unflatten(y_tree, outs[carried:])
+    carry, (ys, taps) = tree_unflatten(body.out_tree, outs)
+    put(taps)
+    return carry, ys
 
 
 def _length(leaves: Sequence[Any], length: int | None) -> int:
@@ -654,9 +655,10 @@ def associative_scan(fn: Callable[..., Any], elems: Any, reverse: bool = False, 
     def combine(a: list[Any], b: list[Any]) -> list[Any]:
         back = [tnp.moveaxis(x, 0, axis) for x in (*a, *b)]
         out = fn(tree_unflatten(tree, back[: len(a)]), tree_unflatten(tree, back[len(a) :]))
-        out_leaves = jax.tree.leaves(out)
-        if jax.tree.structure(out) != tree:
-            raise TypeError(f"associative_scan: fn returns {jax.tree.structure(out)}, it takes {tree} {here()}.")
+        out_leaves: list[Any] = jax.tree.leaves(out)
+        found: Any = jax.tree.structure(out)
+        if found != tree:
+            raise TypeError(f"associative_scan: fn returns {found}, it takes {tree} {here()}.")
         return [tnp.moveaxis(x, axis, 0) for x in out_leaves]
 
     def prefixes(xs: list[Any]) -> list[Any]:

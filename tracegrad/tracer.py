@@ -23,6 +23,7 @@ class _State(threading.local):
 
     tape: Tape | None = None
     no_nan: bool = True
+    capture: Any = None
 
 
 state = _State()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .backward import backward, ones
-from .body import call, leaf_axes, record_body, split_mapped, vmap_op
+from .body import call, leaf_axes, put, record_body, split_mapped, taken, vmap_op
 from .errors import describe, here
 from .execute import History, run_pending
 from .ops import alias, mul, reshape, zeros_of
@@ -475,13 +475,21 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
 # -- vmap
 
 
-def vmap(fun: Callable[..., Any] | None = None, in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
+def vmap(
+    fun: Callable[..., Any] | None = None,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_name: str | None = None,
+    axis_size: int | None = None,
+) -> Callable[..., Any]:
     """A function that applies `fun` to each element along an axis, as one batched program.
 
     Args:
       fun: takes and returns pytrees of arrays.
       in_axes: the mapped axis of each positional argument, or of each leaf; `None` for one that is shared.
       out_axes: where the mapped axis is put in the results.
+      axis_name: a name by which `psum`, `pmean` and `axis_index` inside `fun` know the axis.
+      axis_size: the size of the mapped axis; needed only where no argument is mapped.
 
     Raises:
       ValueError: if mapped axes differ in size, or no argument is mapped.
@@ -492,23 +500,102 @@ def vmap(fun: Callable[..., Any] | None = None, in_axes: Any = 0, out_axes: Any 
       [2.0, 2.0, 2.0]
     """
     if fun is None:
-        return functools.partial(vmap, in_axes=in_axes, out_axes=out_axes)
+        return functools.partial(vmap, in_axes=in_axes, out_axes=out_axes, axis_name=axis_name, axis_size=axis_size)
+    if not callable(fun):
+        raise TypeError(f"vmap: fun is {describe(fun)}, which is not a function {here()}")
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
             axes = leaf_axes(tree, (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0), "vmap")
-            size, moved, inner = split_mapped(leaves, axes, "vmap")
+            size, moved, inner = split_mapped(leaves, axes, "vmap", axis_size)
             in_args, in_kwargs = tree_unflatten(tree, inner)
-            body, captured = record_body(fun, in_args, in_kwargs, name_of(fun))
+            named = {axis_name: size} if axis_name is not None else None
+            varying = [frozenset({axis_name} if axis is not None else ()) for axis in axes] if axis_name else ()
+
+            def tapped(*args: Any, **kwargs: Any) -> Any:
+                return fun(*args, **kwargs), taken()
+
+            body, captured = record_body(
+                tapped, in_args, in_kwargs, name_of(fun), axes=named, varying=varying, lifts=True
+            )
             batched = tuple(axis is not None for axis in axes) + (False,) * len(captured)
-            outs = vmap_op(*moved, *captured, body=optimize(body), batched=batched, size=size)
-            positions = leaf_axes(body.out_tree, out_axes, "vmap")
+            outs = vmap_op(*moved, *captured, body=optimize(body), batched=batched, size=size, axis_name=axis_name)
+            out, taps = tree_unflatten(body.out_tree, outs)
+            put(taps)
+            outs, out_tree = tree_flatten(out)
+            positions = leaf_axes(out_tree, out_axes, "vmap")
             outs = [tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
-            return tree_unflatten(body.out_tree, outs)
+            return tree_unflatten(out_tree, outs)
 
         return define_by_run(fun, run, args, kwargs)
+
+    return wrapped
+
+
+# -- what else there is to do with a function
+
+
+def elementwise_grad(fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The derivative of a function that works element by element: the gradient of the sum of its results.
+
+    Returns:
+      A function of the same arguments; the derivative has the shape of its argument.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.elementwise_grad(np.tanh)(np.zeros(3)).tolist()
+      [1.0, 1.0, 1.0]
+    """
+    if fun is None:
+        return functools.partial(elementwise_grad, argnums=argnums)
+
+    @functools.wraps(fun)
+    def total(*args: Any, **kwargs: Any) -> Any:
+        leaves = jax.tree.leaves(fun(*args, **kwargs))
+        return functools.reduce(lambda a, b: a + b, [tnp.sum(x) for x in leaves])
+
+    return grad(total, argnums)
+
+
+def eval_shape(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The shapes and dtypes that `fun` would return, as `jax.ShapeDtypeStruct`s; nothing is computed.
+
+    Args:
+      fun: takes and returns pytrees of arrays.
+      *args, **kwargs: arrays, or anything with a `shape` and a `dtype`.
+
+    Example:
+      >>> import jax, tracegrad as tg, tracegrad.numpy as np
+      >>> tg.eval_shape(np.matmul, jax.ShapeDtypeStruct((2, 3), "float32"), np.zeros((3, 4))).shape
+      (2, 4)
+    """
+    body, _ = record_body(fun, args, kwargs, name_of(fun))
+    return tree_unflatten(body.out_tree, [v.aval.struct() for v in body.outputs])
+
+
+def named_call(fun: Callable[..., Any] | None = None, *, name: str | None = None) -> Callable[..., Any]:
+    """`fun`, which is one node of this name on the tape, and a function of this name in the compiled program.
+
+    Profiles and `print(tg.trace(f)(...))` then show what belongs together.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> layer = tg.named_call(np.tanh, name="layer")
+      >>> [node.op.name for node in tg.trace(layer)(1.0).nodes]
+      ['call']
+    """
+    if fun is None:
+        return functools.partial(named_call, name=name)
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if state.tape is None or state.tape.axes or state.capture is not None:
+            return fun(*args, **kwargs)
+        body, captured = record_body(fun, args, kwargs, name or name_of(fun), lifts=True)
+        outs = call(*jax.tree.leaves((args, kwargs)), *captured, body=optimize(body))
+        return tree_unflatten(body.out_tree, outs)
 
     return wrapped
 
@@ -598,8 +685,11 @@ def stop_gradient(x: Any) -> Any:
     return jax.tree.map(stop_gradient_op, x)
 
 
+jacrev = jacobian
+
 __all__ = [
-    "explain", "grad", "hessian", "hvp", "jacobian", "jit", "stop_gradient", "trace", "value_and_grad", "vjp", "vmap",
+    "elementwise_grad", "eval_shape", "explain", "grad", "hessian", "hvp", "jacobian", "jacrev", "jit", "named_call",
+    "stop_gradient", "trace", "value_and_grad", "vjp", "vmap",
 ]  # fmt: skip
 
 from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as transforms are)
