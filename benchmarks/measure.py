@@ -177,7 +177,7 @@ class Bench:
 
     def gradient(self, side: Side) -> Function:
         """The value and gradient of a new function of the formula."""
-        return side.value_and_grad(self.workload.build(side))
+        return self.workload.gradient(side, self.workload.build(side))
 
     def jitted(self, side: Side) -> Any:
         build, scalar = self.workload.build, self.workload.name != "call"

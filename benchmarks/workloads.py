@@ -27,6 +27,9 @@ class Side:
     nn: Any
     value_and_grad: Callable[[Function], Function]
     jit: Callable[[Function], Any]
+    scan: Callable[..., Any]
+    vmap: Callable[..., Function]
+    hvp: Callable[..., Any]
 
 
 def activations(module: Any) -> dict[str, Function]:
@@ -44,7 +47,11 @@ def jax_side() -> Side:
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
     nn = SimpleNamespace(conv=conv, max_pool=max_pool, **activations(jax.nn))
-    return Side("jax", jnp, nn, jax.value_and_grad, jax.jit)
+
+    def hvp(f: Function, primals: Any, tangents: Any) -> Any:
+        return jax.jvp(jax.grad(f), primals, tangents)[1]
+
+    return Side("jax", jnp, nn, jax.value_and_grad, jax.jit, jax.lax.scan, jax.vmap, hvp)
 
 
 @functools.cache
@@ -54,7 +61,7 @@ def tracegrad_side() -> Side:
     import tracegrad.numpy as tnp
 
     nn = SimpleNamespace(conv=tg.nn.conv, max_pool=tg.nn.max_pool, **activations(tg.nn))
-    return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit)
+    return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit, tg.scan, tg.vmap, tg.hvp)
 
 
 SIDES: dict[str, Callable[[], Side]] = {"tracegrad": tracegrad_side, "jax": jax_side}
@@ -70,6 +77,7 @@ class Workload:
       figures: the names of the figures, as in `measure.FIGURES`.
       calls: where each call has arguments of its own, makes those of one round of calls from the round's number.
       quick: whether `--quick` includes it.
+      gradient: what is differentiated of the formula, and how.
     """
 
     name: str
@@ -78,6 +86,7 @@ class Workload:
     figures: tuple[str, ...]
     calls: Callable[[int], list[tuple[Any, ...]]] | None = None
     quick: bool = False
+    gradient: Callable[[Side, Function], Function] = lambda side, f: side.value_and_grad(f)
 
     def rounds(self, number: int) -> list[tuple[Any, ...]]:
         """The arguments of the calls that make up one round: one call, or as `calls` says."""
@@ -228,6 +237,46 @@ def lstm_arguments() -> tuple[Any, ...]:
     return params, dense(rng, steps, batch, inputs), dense(rng, batch, 16)
 
 
+def scan_lstm(side: Side) -> Function:
+    np, nn = side.np, side.nn
+
+    def loss(params: Params, xs: Array, target: Array) -> Array:
+        def step(carry: tuple[Array, Array], x: Array) -> Any:
+            h, c = carry
+            z = np.matmul(x, params["w"]) + np.matmul(h, params["u"]) + params["b"]
+            i, f, g, o = np.split(z, 4, axis=-1)
+            c = nn.sigmoid(f) * c + nn.sigmoid(i) * np.tanh(g)
+            return (nn.sigmoid(o) * np.tanh(c), c), None
+
+        start = np.zeros((xs.shape[1], params["u"].shape[0]), xs.dtype)
+        (h, _), _ = side.scan(step, (start, start), xs)
+        error = np.matmul(h, params["out"]) - target
+        return np.mean(error * error)
+
+    return loss
+
+
+# -- gradients of other kinds
+
+
+def per_example(side: Side, f: Function) -> Function:
+    """The gradient for each example of the batch by itself."""
+
+    def one(params: Any, x: Array, label: Array) -> Any:
+        return side.value_and_grad(f)(params, x[None], label[None])
+
+    return side.vmap(one, in_axes=(None, 0, 0))
+
+
+def hessian_vector(side: Side, f: Function) -> Function:
+    """The product of the Hessian with the parameters themselves."""
+
+    def product(params: Any, *batch: Any) -> Any:
+        return side.hvp(lambda p: f(p, *batch), (params,), (params,))
+
+    return product
+
+
 # -- chains of elementwise operations
 
 
@@ -309,6 +358,7 @@ def trivial_arguments() -> tuple[Any, ...]:
 
 RECORD: tuple[str, ...] = ("record_forward", "record")
 COMPILED = (*RECORD, "lower", "compile", "step", "memory", "undecorated")
+DERIVED = COMPILED[2:]
 LARGE = 4_096
 """Elements of a chain's array, so many that a step of a short chain is more than its call."""
 
@@ -321,6 +371,9 @@ def workloads() -> Iterator[Workload]:
         figures = COMPILED + (("first",) if layers == 2 else ())
         yield Workload(f"transformer-{layers}", transformer, arguments, figures, quick=layers == 2)
     yield Workload("lstm", lstm, lstm_arguments, COMPILED)
+    yield Workload("scan-lstm", scan_lstm, lstm_arguments, DERIVED)
+    yield Workload("per-example", mlp, mlp_arguments, DERIVED, gradient=per_example)
+    yield Workload("hvp", mlp, mlp_arguments, DERIVED, gradient=hessian_vector)
     for n in (10, 100, 1_000, 10_000, 100_000):
         build, arguments = functools.partial(chain, length=n), functools.partial(chain_arguments, LARGE)
         yield Workload(f"chain-{n}", build, arguments, COMPILED if n <= 1_000 else RECORD, quick=n < 1_000)
