@@ -1,0 +1,82 @@
+"""Taps: the values and gradients that `capture` finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import tracegrad as tg
+import tracegrad.numpy as tnp
+
+X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
+W = np.linspace(0.1, 0.8, 8, dtype=np.float32).reshape(2, 4)
+
+
+def model(w: Any, x: Any) -> Any:
+    h = tg.tap("hidden", tnp.tanh(x @ w))
+    for _ in range(2):
+        h = tg.tap("loop", h * h)
+    return tnp.sum(h)
+
+
+@pytest.mark.parametrize("place", ["undecorated", "inside jit", "around jit", "around both"])
+def test_values_and_gradients(place: str) -> None:
+    f = tg.value_and_grad(model)
+    captured = {
+        "undecorated": lambda: tg.capture(f),
+        "inside jit": lambda: tg.jit(tg.capture(f)),
+        "around jit": lambda: tg.capture(tg.jit(f)),
+        "around both": lambda: tg.jit(tg.capture(tg.jit(f))),
+    }[place]()
+    (value, gradient), found = captured(W, X)
+    np.testing.assert_allclose(value, f(W, X)[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, f(W, X)[1], rtol=1e-6)
+    h = np.tanh(X @ W)
+    np.testing.assert_allclose(found.values["hidden"], h, rtol=1e-6)
+    for actual, expected in zip(found.values["loop"], (h**2, h**4), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.gradients["hidden"], 4 * h**3, rtol=1e-5)
+    for actual, expected in zip(found.gradients["loop"], (2 * h**2, np.ones_like(h)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_a_tap_changes_nothing() -> None:
+    assert "tap" not in tg.jit(tg.grad(model)).lower(W, X).as_text()
+    tree = tg.tap("t", {"a": X, "b": (W, 1.0)})
+    assert jax.tree.structure(tree) == jax.tree.structure({"a": X, "b": (W, 1.0)})
+    (out, found) = tg.capture(lambda x: tg.tap("t", {"a": x, "b": 2 * x})["b"])(X)
+    assert sorted(found.values) == ["t['a']", "t['b']"] and found.gradients == {}
+
+
+def test_inside_loops_and_maps() -> None:
+    def f(x: Any) -> Any:
+        total, _ = tg.scan(lambda c, row: (c + tg.tap("row", row * 2.0).sum(), None), 0.0, x)
+        rows = tg.vmap(lambda row: tg.tap("sum", row.sum()))(x)
+        block = tg.checkpoint(lambda x: tg.tap("block", x * x))(x)
+        third = tg.map(lambda row: tg.tap("mapped", row + 1.0), x)
+        return total + rows.sum() + block.sum() + third.sum()
+
+    for g in (tg.capture(f), tg.capture(tg.grad(f)), tg.jit(tg.capture(f))):
+        _, found = g(X)
+        for name, expected in {"row": 2 * X, "sum": X.sum(1), "block": X * X, "mapped": X + 1}.items():
+            np.testing.assert_allclose(found.values[name], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_messages() -> None:
+    with pytest.raises(NotImplementedError, match=r"\['inside'\] were tapped inside a cond.*test_capture.py"):
+        tg.capture(lambda x: tg.cond(x > 0, lambda x: tg.tap("inside", x), lambda x: x, x))(1.0)
+    with pytest.raises(TypeError, match=r"name is f32\[3,2\].*Write tap\('name', x\)"):
+        tg.tap(X, "name")  # type: ignore[arg-type]
+
+
+def test_a_failing_function_leaves_no_capture_open() -> None:
+    def fails(x: Any) -> Any:
+        tg.tap("before", x)
+        raise RuntimeError("the user's")
+
+    with pytest.raises(RuntimeError, match="the user's"):
+        tg.capture(fails)(1.0)
+    assert tg.capture(lambda x: x * 2.0)(1.0)[1].values == {}
