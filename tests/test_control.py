@@ -350,3 +350,33 @@ def test_messages(name: str) -> None:
     with pytest.raises(kind) as caught:
         call()
     assert re.search(pattern, str(caught.value).replace("\n", " ")), str(caught.value)
+
+
+def test_on_many_devices() -> None:
+    """The gradient of a function with loops, branches and `checkpoint`, summed over devices, is that of each share."""
+    from tracegrad.parallel import split_batch, sum_gradients
+
+    w = W.astype(np.float32)
+    batch = split_batch(RNG.normal(size=(8, 4, 3)).astype(np.float32), 4)
+
+    def loss(w: Any, x: Any) -> Any:
+        def step(h: Any, xt: Any) -> Any:
+            return tnp.tanh(h @ w + xt), None
+
+        h, _ = tg.scan(step, tnp.zeros((2, 3)), tnp.swapaxes(x, 0, 1))
+        h = tg.checkpoint(lambda w, h: tnp.sin(h @ w))(w, h)
+        h = tg.cond(tnp.sum(x) > 0, lambda h: h @ w, tnp.cos, h)
+        return tnp.mean(h * h)
+
+    def inside(w: Any, x: Any) -> Any:
+        value, g = tg.value_and_grad(loss)(w, x)
+        return tg.pmean(value, "i"), sum_gradients(g, "i", mean=True)
+
+    shares = [tg.value_and_grad(loss)(w, x) for x in batch]
+    value, expected = np.mean([v for v, _ in shares]), np.mean([g for _, g in shares], 0)
+    for got in (
+        tg.pmap(inside, "i", in_axes=(None, 0), out_axes=None)(w, batch),
+        tg.value_and_grad(lambda w: tnp.mean(tg.pmap(loss, "i", in_axes=(None, 0))(w, batch)))(w),
+    ):
+        np.testing.assert_allclose(got[0], value, rtol=1e-5)
+        np.testing.assert_allclose(got[1], expected, rtol=1e-4, atol=1e-6)
