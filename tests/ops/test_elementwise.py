@@ -76,6 +76,15 @@ def _astype(x: Any, dtype: Any) -> Any:
     return x.astype(dtype)
 
 
+def _logical_shift(x: Any, y: Any) -> Any:
+    return (x.astype(np.uint32) >> y.astype(np.uint32)).astype(np.int32)
+
+
+def _rounded(x: Any, exponent_bits: int, mantissa_bits: int) -> Any:
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.rint(mantissa * 2 ** (mantissa_bits + 1)), exponent - mantissa_bits - 1)
+
+
 def _where(module: Any) -> Callable[..., Any]:
     return lambda p, x, y: module.where(p > 0, x, y)
 
@@ -137,6 +146,7 @@ ROWS: dict[str, Row] = {
     "ceil": u("ceil", order=0),
     "trunc": u("trunc", order=0),
     "rint": u("rint", order=0),
+    "round_away": Row(lambda x: np.copysign(np.floor(np.abs(x) + 0.5), x), lax.round, order=0),
     "conj": u("conj", complex=True),
     "real": u("real", complex=True),
     "imag": u("imag", complex=True),
@@ -156,7 +166,13 @@ ROWS: dict[str, Row] = {
     "bitwise_not": u("bitwise_not", order=0, dtypes="i?"),
     "left_shift": u("left_shift", domains=(ANY, POSITIVE), order=0, dtypes="i"),
     "right_shift": u("right_shift", domains=(ANY, POSITIVE), order=0, dtypes="i"),
+    "shift_right_arithmetic": u("right_shift", domains=(ANY, POSITIVE), order=0, dtypes="i"),
+    "shift_right_logical": Row(_logical_shift, lax.shift_right_logical, (ANY, POSITIVE), order=0, dtypes="i"),
     "population_count": Row(np.bitwise_count, lax.population_count, (POSITIVE,), order=0, dtypes="i"),
+    "clz": Row(lambda x: 32 - np.frexp(x)[1], lax.clz, (POSITIVE,), order=0, dtypes="i"),
+    "gcd": u("gcd", domains=(ANY, ANY), order=0, dtypes="i"),
+    "lcm": u("lcm", domains=(ANY, ANY), order=0, dtypes="i"),
+    "exponent": Row(lambda x: np.frexp(x)[1], lambda x: jnp.frexp(x)[1], order=0),
     "isfinite": u("isfinite", **TEST),
     "isnan": u("isnan", **TEST),
     "isinf": u("isinf", **TEST),
@@ -167,6 +183,7 @@ ROWS: dict[str, Row] = {
     "fmax": u("fmax", **two),
     "fmin": u("fmin", **two),
     "astype": Row(_astype, _astype, params={"dtype": np.dtype("f")}, order=0),
+    "reduce_precision": Row(_rounded, lax.reduce_precision, order=0, params={"exponent_bits": 8, "mantissa_bits": 7}),
     "alias": Row(lambda x: x, lambda x: x, complex=True),
     "stop_gradient": Row(lambda x: x, lax.stop_gradient, complex=True, order=0),
 }  # fmt: skip
@@ -256,7 +273,10 @@ def result_type(fn: Callable[..., Any], structs: list[Any]) -> Any:
     return out.shape, out.dtype, out.weak_type
 
 
-INTERNAL = {"mul_no_nan_op", "div_no_nan_op", "trunc_divide", "complex_", "polygamma"}
+INTERNAL = {
+    "mul_no_nan_op", "div_no_nan_op", "trunc_divide", "complex_", "polygamma", "shift_right_arithmetic",
+    "shift_right_logical",
+}  # fmt: skip
 """Ops that other ops' functions and rules call, with operands of one dtype."""
 
 WEAK_DIFFERS = {

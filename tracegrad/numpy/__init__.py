@@ -10,16 +10,23 @@ Example:
 """
 
 # ruff: noqa: F403
+from . import fft as fft
 from . import linalg as linalg
 from . import methods
 from .creation import *
 from .dtypes import *
 from .elementwise import *
+from .functional import *
+from .index_tricks import *
 from .manipulation import *
+from .polynomial import *
 from .products import *
 from .protocols import call_function as call_function
 from .protocols import call_ufunc as call_ufunc
 from .reductions import *
 from .selection import *
+from .sets import *
+from .statistics import *
+from .windows import *
 
 methods.install()

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import LeakedTracerError, TracerError, describe, here
 from ..tape import Aval, Var, aval_of, make_aval
 from ..tracer import Tracer, literal, state
 
@@ -87,6 +87,29 @@ def integer(value: Any, name: str, what: str) -> int:
         raise TypeError(f"{name}: {what} must be an integer, not {describe(value)} {here()}") from None
 
 
+def known(x: Any, name: str, remedy: str) -> np.ndarray[Any, Any]:
+    """The value of an argument that decides the shape of the result; what was recorded for it runs now.
+
+    Raises:
+      TracerError: if it has none yet, as under `@jit` and in bodies.
+    """
+    type_of(x, name)
+    try:
+        return np.asarray(x)
+    except LeakedTracerError:
+        raise
+    except (TracerError, jax.errors.TracerArrayConversionError):
+        raise TracerError(
+            f"{name}: the shape of the result depends on the values of {describe(x)} {here()}, which has none yet "
+            f"under @jit, in bodies and in transformations of JAX. {remedy}, or take @jit away."
+        ) from None
+
+
+def is_known(x: Any) -> bool:
+    """Whether a value is known without running anything: a number, a sequence or an array, not a traced value."""
+    return not isinstance(x, (Tracer, jax.core.Tracer))
+
+
 def shape_of(shape: Any, name: str) -> tuple[int, ...]:
     """A shape given as an integer or a sequence of integers."""
     if not isinstance(shape, (tuple, list, np.ndarray)):
@@ -154,5 +177,5 @@ def array_like(x: Any, name: str) -> Any:
 
 __all__ = [
     "Aval", "array_like", "axes_of", "axis_of", "common_type", "dtype_of", "inexact", "integer", "is_inexact",
-    "literal", "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of", "types_of",
+    "is_known", "known", "literal", "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of", "types_of",
 ]  # fmt: skip

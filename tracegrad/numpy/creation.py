@@ -27,7 +27,23 @@ def number_of(value: Any, dtype: Any) -> Any:
     return Literal(make_aval((), dtype), None, np.asarray(value, dtype).item())
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
+def placed(x: Any, device: Any, name: str) -> Any:
+    """`x` on a device, or as it is if that is `None`.
+
+    Raises:
+      ValueError: for a traced value: a program runs where its arguments are.
+    """
+    if device is None:
+        return x
+    if isinstance(x, (Tracer, jax.core.Tracer)):
+        raise ValueError(
+            f"{name}: device={device} while a function is recorded {here()}. Leave it out: a program runs where its "
+            "arguments are; put them there with jax.device_put."
+        )
+    return jax.device_put(x, device)
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) -> Any:
     """An array of this shape with every element `fill_value`, which broadcasts.
 
     Example:
@@ -35,6 +51,8 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
       >>> np.full((2, 2), 7).tolist()
       [[7, 7], [7, 7]]
     """
+    if device is not None:
+        return placed(full(shape, fill_value, dtype), device, "full")
     shape = shape_of(shape, "full")
     if dtype is not None and type(fill_value) in _NUMBERS:
         return ops.broadcast_in_dim(number_of(fill_value, dtype_of(dtype)), shape=shape, dims=())
@@ -50,39 +68,44 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
     return ops.broadcast_in_dim(fill_value, shape=shape, dims=())
 
 
-def zeros(shape: Any, dtype: Any = None) -> Any:
-    """An array of zeros, float32 by default."""
-    return full(shape, 0, float if dtype is None else dtype)
+def zeros(shape: Any, dtype: Any = None, *, device: Any = None) -> Any:
+    """An array of zeros, of the default float type by default."""
+    return full(shape, 0, float if dtype is None else dtype, device=device)
 
 
-def ones(shape: Any, dtype: Any = None) -> Any:
-    """An array of ones, float32 by default."""
-    return full(shape, 1, float if dtype is None else dtype)
+def ones(shape: Any, dtype: Any = None, *, device: Any = None) -> Any:
+    """An array of ones, of the default float type by default."""
+    return full(shape, 1, float if dtype is None else dtype, device=device)
 
 
 empty = zeros
 
 
-def full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Any:
+def full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None, *, device: Any = None) -> Any:
     """An array of the shape and dtype of `a`, unless others are given, with every element `fill_value`."""
     aval = type_of(a, "full_like")
-    return full(aval.shape if shape is None else shape, fill_value, aval.dtype if dtype is None else dtype)
+    shape, dtype = aval.shape if shape is None else shape, aval.dtype if dtype is None else dtype
+    return full(shape, fill_value, dtype, device=device)
 
 
-def zeros_like(a: Any, dtype: Any = None, shape: Any = None) -> Any:
+def zeros_like(a: Any, dtype: Any = None, shape: Any = None, *, device: Any = None) -> Any:
     """Zeros of the shape and dtype of `a`, unless others are given."""
-    return full_like(a, 0, dtype, shape)
+    return full_like(a, 0, dtype, shape, device=device)
 
 
-def ones_like(a: Any, dtype: Any = None, shape: Any = None) -> Any:
+def ones_like(a: Any, dtype: Any = None, shape: Any = None, *, device: Any = None) -> Any:
     """Ones of the shape and dtype of `a`, unless others are given."""
-    return full_like(a, 1, dtype, shape)
+    return full_like(a, 1, dtype, shape, device=device)
 
 
-empty_like = zeros_like
+def empty_like(prototype: Any, dtype: Any = None, shape: Any = None, *, device: Any = None) -> Any:
+    """Zeros of the shape and dtype of `prototype`, unless others are given."""
+    return full_like(prototype, 0, dtype, shape, device=device)
 
 
-def asarray(a: Any, dtype: Any = None, order: None = None, *, copy: bool | None = None) -> Any:
+def asarray(
+    a: Any, dtype: Any = None, order: None = None, *, copy: bool | None = None, device: Any = None
+) -> Any:  # fmt: skip
     """An array from a number, an array, or nested lists of them, which may hold traced values.
 
     Raises:
@@ -94,6 +117,8 @@ def asarray(a: Any, dtype: Any = None, order: None = None, *, copy: bool | None 
       >>> tg.grad(lambda x: np.asarray([x, 2 * x]).sum())(1.0).item()
       3.0
     """
+    if device is not None:
+        return placed(asarray(a, dtype), device, "asarray")
     tape = state.tape
     if isinstance(a, (list, tuple)):
         if _holds_arrays(a):
@@ -122,9 +147,11 @@ def asarray(a: Any, dtype: Any = None, order: None = None, *, copy: bool | None 
     return v if dtype is None or v.aval.dtype == dtype_of(dtype) else ops.astype(v, dtype=dtype_of(dtype))
 
 
-def array(object: Any, dtype: Any = None, copy: bool = True, order: None = None, ndmin: int = 0) -> Any:
+def array(
+    object: Any, dtype: Any = None, copy: bool = True, order: None = None, ndmin: int = 0, *, device: Any = None
+) -> Any:  # fmt: skip
     """An array from a number, an array, or nested lists of them; at least of `ndmin` axes."""
-    x = asarray(object, dtype)
+    x = asarray(object, dtype, device=device)
     ndim = x.ndim
     return x if ndim >= ndmin else ops.reshape(x, shape=(1,) * (ndmin - ndim) + x.shape)
 
@@ -143,11 +170,12 @@ def _stacked(a: Sequence[Any]) -> Any:
     return ops.concatenate(*parts, axis=0)
 
 
-def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
     """`x` in another dtype."""
     wanted = dtype_of(dtype)
     aval = type_of(x, "astype")
-    return asarray(x) if aval.dtype == wanted and not aval.weak_type else ops.astype(x, dtype=wanted)
+    same = aval.dtype == wanted and not aval.weak_type
+    return placed(asarray(x) if same else ops.astype(x, dtype=wanted), device, "astype")
 
 
 def copy(a: Any, order: None = None) -> Any:
@@ -168,7 +196,7 @@ def _concrete(value: Any, name: str) -> Any:
     return np.asarray(value).item()
 
 
-def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
+def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None, *, device: Any = None) -> Any:
     """`start`, `start + step`, ... up to but without `stop`. The arguments have concrete values.
 
     Example:
@@ -176,6 +204,8 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
       >>> np.arange(2, 8, 3).tolist()
       [2, 5]
     """
+    if device is not None:
+        return placed(arange(start, stop, step, dtype), device, "arange")
     if stop is None:
         start, stop = 0, start
     numbers = [_concrete(x, "arange") for x in (start, stop, 1 if step is None else step)]
@@ -202,8 +232,9 @@ def _wide(dtype: Any) -> Any:
 
 
 def linspace(
-    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0
-) -> Any:
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None,
+    axis: int = 0, *, device: Any = None,
+) -> Any:  # fmt: skip
     """`num` evenly spaced numbers from `start` to `stop`, which broadcast and may be differentiated.
 
     Example:
@@ -219,10 +250,12 @@ def linspace(
     kind = _wide(common if is_inexact(common) else dtype_of(float))
     ndim = max(a.ndim, b.ndim)
     parts = max(num - 1 if endpoint else num, 1)
-    t = ops.iota(dtype=kind if kind.kind != "c" else np.finfo(kind).dtype, shape=(num, *[1] * ndim), axis=0)
-    t = ops.div(t, literal(parts))
-    # Exactly `start` where t is 0 and `stop` where it is 1.
+    step = ops.iota(dtype=kind if kind.kind != "c" else np.finfo(kind).dtype, shape=(num, *[1] * ndim), axis=0)
+    t = ops.div(step, literal(parts))
     out = ops.add(ops.mul(inexact(start, a), ops.sub(1, t)), ops.mul(inexact(stop, b), t))
+    if endpoint and num > 1:
+        # Exactly `stop`, which what is computed may miss by a rounding.
+        out = ops.where(ops.equal(step, literal(parts)), inexact(stop, b), out)
     if axis not in (0, -ndim - 1):
         from .manipulation import moveaxis
 
@@ -232,6 +265,7 @@ def linspace(
         out = ops.floor(out)
     if out.dtype != wanted:
         out = ops.astype(out, dtype=wanted)
+    out = placed(out, device, "linspace")
     return (out, ops.div(ops.sub(stop, start), literal(parts))) if retstep else out
 
 
@@ -261,7 +295,7 @@ def _band(n: int, m: int, k: int, compare: Any) -> Any:
     return compare(rows if k == 0 else ops.add(rows, literal(k)), columns)
 
 
-def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
+def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, *, device: Any = None) -> Any:
     """Ones on the `k`-th diagonal, zeros elsewhere.
 
     Example:
@@ -271,7 +305,7 @@ def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """
     n = integer(N, "eye", "N")
     mask = _band(n, n if M is None else integer(M, "eye", "M"), integer(k, "eye", "k"), ops.equal)
-    return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
+    return placed(ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype)), device, "eye")
 
 
 def identity(n: int, dtype: Any = None) -> Any:
@@ -341,9 +375,9 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
     return out
 
 
-def indices(dimensions: Sequence[int], dtype: Any = int, sparse: bool = False) -> Any:
+def indices(dimensions: Sequence[int], dtype: Any = None, sparse: bool = False) -> Any:
     """The indices of a grid: an array of them along each axis, stacked (a tuple if `sparse`)."""
-    dtype, n = dtype_of(dtype), len(dimensions)
+    dtype, n = dtype_of(int if dtype is None else dtype), len(dimensions)
     if sparse:
         shapes = [tuple(d if j == i else 1 for j in range(n)) for i, d in enumerate(dimensions)]
         return tuple(ops.iota(dtype=dtype, shape=s, axis=i) for i, s in enumerate(shapes))
@@ -351,8 +385,41 @@ def indices(dimensions: Sequence[int], dtype: Any = int, sparse: bool = False) -
     return ops.concatenate(*grids, axis=0) if grids else zeros((0,), dtype)
 
 
+# -- from other libraries and from bytes
+
+
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Any:
+    """An array of what another library holds (NumPy, PyTorch, CuPy, ...), without a copy where that is possible.
+
+    Args:
+      x: what has `__dlpack__`. A traced value stays as it is.
+      device: where to put it.
+      copy: `True` for a copy in any case, `False` for none in any case.
+
+    Example:
+      >>> import numpy, tracegrad.numpy as np
+      >>> np.from_dlpack(numpy.arange(3.0)).tolist()
+      [0.0, 1.0, 2.0]
+    """
+    if isinstance(x, Tracer):
+        return placed(x, device, "from_dlpack")
+    if not hasattr(x, "__dlpack__"):
+        raise TypeError(f"from_dlpack: {describe(x)} has no __dlpack__ {here()}. Use asarray.")
+    return asarray(jnp.from_dlpack(x, device=device, copy=copy))
+
+
+def frombuffer(buffer: Any, dtype: Any = float, count: int = -1, offset: int = 0) -> Any:
+    """A vector of the numbers in a buffer of bytes, which are of this dtype; see `numpy.frombuffer`."""
+    return asarray(np.frombuffer(buffer, dtype_of(dtype), count, offset))
+
+
+def fromstring(string: str, dtype: Any = float, count: int = -1, *, sep: str) -> Any:
+    """A vector of the numbers in a text, with `sep` between them; see `numpy.fromstring`."""
+    return asarray(np.fromstring(string, dtype_of(dtype), count, sep=sep))
+
+
 __all__ = [
-    "arange", "array", "asarray", "astype", "copy", "empty", "empty_like", "eye", "full", "full_like", "geomspace",
-    "identity", "indices", "linspace", "logspace", "meshgrid", "ones", "ones_like", "tri", "tril", "tril_indices",
-    "triu", "triu_indices", "zeros", "zeros_like",
+    "arange", "array", "asarray", "astype", "copy", "empty", "empty_like", "eye", "from_dlpack", "frombuffer",
+    "fromstring", "full", "full_like", "geomspace", "identity", "indices", "linspace", "logspace", "meshgrid", "ones",
+    "ones_like", "tri", "tril", "tril_indices", "triu", "triu_indices", "zeros", "zeros_like",
 ]  # fmt: skip

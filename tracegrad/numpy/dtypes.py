@@ -16,11 +16,25 @@ from jax.numpy import (
     complex128,
     complex_,
     finfo,
+    float4_e2m1fn,
+    float6_e2m3fn,
+    float6_e3m2fn,
+    float8_e3m4,
+    float8_e4m3,
+    float8_e4m3b11fnuz,
+    float8_e4m3fn,
+    float8_e4m3fnuz,
+    float8_e5m2,
+    float8_e5m2fnuz,
+    float8_e8m0fnu,
     float16,
     float32,
     float64,
     float_,
     iinfo,
+    int1,
+    int2,
+    int4,
     int8,
     int16,
     int32,
@@ -30,6 +44,9 @@ from jax.numpy import (
     issubdtype,
     promote_types,
     uint,
+    uint1,
+    uint2,
+    uint4,
     uint8,
     uint16,
     uint32,
@@ -43,12 +60,16 @@ from numpy import (
     generic,
     inexact,
     integer,
+    iterable,
     number,
     signedinteger,
     unsignedinteger,
 )
 
+from ..errors import here
 from ..tape import Var
+
+double, single, cdouble, csingle = float64, float32, complex128, complex64
 
 e = math.e
 euler_gamma = 0.57721566490153286060
@@ -73,15 +94,39 @@ def can_cast(from_: Any, to: Any, casting: Any = "safe") -> Any:
     return jnp.can_cast(kind, to, casting=casting)
 
 
+__array_api_version__ = "2024.12"
+"""The version of the array API standard (https://data-apis.org/array-api) whose names are here."""
+
+
 def __array_namespace_info__() -> Any:
     """What the array API standard asks a namespace to tell of itself."""
     return jnp.__array_namespace_info__()
 
 
+class _ArrayType(type):
+    def __instancecheck__(cls, instance: Any) -> Any:
+        return isinstance(instance, (jax.Array, Var))
+
+
+class ndarray(metaclass=_ArrayType):
+    """What arrays are: `isinstance(x, ndarray)` holds for arrays of JAX and for traced values. It makes none."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"ndarray makes no arrays {here()}. Use tracegrad.numpy.zeros or asarray.")
+
+
+def isscalar(element: Any) -> Any:
+    """Whether it is a number, or an array without axes."""
+    return not element.aval.shape if isinstance(element, Var) else jnp.isscalar(element)
+
+
 __all__ = [
-    "__array_namespace_info__", "bfloat16", "bool", "bool_", "can_cast", "complex128", "complex64", "complex_",
-    "complexfloating", "dtype", "e", "euler_gamma", "finfo", "float16", "float32", "float64", "float_",
-    "floating", "generic", "iinfo", "inexact", "inf", "int16", "int32", "int64", "int8", "int_", "integer",
-    "isdtype", "issubdtype", "nan", "newaxis", "number", "pi", "promote_types", "result_type", "signedinteger",
-    "uint", "uint16", "uint32", "uint64", "uint8", "unsignedinteger",
+    "__array_api_version__", "__array_namespace_info__", "bfloat16", "bool", "bool_", "can_cast", "cdouble",
+    "complex128", "complex64", "complex_", "complexfloating", "csingle", "double", "dtype", "e", "euler_gamma", "finfo",
+    "float16", "float32", "float4_e2m1fn", "float64", "float6_e2m3fn", "float6_e3m2fn", "float8_e3m4", "float8_e4m3",
+    "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "float_", "floating", "generic", "iinfo", "inexact", "inf", "int1", "int16", "int2", "int32", "int4", "int64",
+    "int8", "int_", "integer", "isdtype", "isscalar", "issubdtype", "iterable", "nan", "ndarray", "newaxis", "number",
+    "pi", "promote_types", "result_type", "signedinteger", "single", "uint", "uint1", "uint16", "uint2", "uint32",
+    "uint4", "uint64", "uint8", "unsignedinteger",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import builtins
 import math
 from typing import Any
 
+import jax
 import numpy as np
 
 from .. import ops
@@ -38,6 +39,7 @@ from ..ops import (
     fmax,
     fmin,
     fmod,
+    gcd,
     greater,
     greater_equal,
     hypot,
@@ -45,6 +47,7 @@ from ..ops import (
     isfinite,
     isinf,
     isnan,
+    lcm,
     left_shift,
     less,
     less_equal,
@@ -73,7 +76,18 @@ from ..ops import (
     tanh,
     trunc,
 )
-from .arguments import array_like, common_type, dtype_of, inexact, integer, is_inexact, literal, refuse, type_of
+from .arguments import (
+    array_like,
+    axis_of,
+    common_type,
+    dtype_of,
+    inexact,
+    integer,
+    is_inexact,
+    literal,
+    refuse,
+    type_of,
+)
 
 abs = absolute = fabs = ops.abs_
 acos, acosh, asin, asinh, atan, atan2, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh
@@ -92,6 +106,60 @@ MAX_INTEGER_POWER = 64
 def bitwise_count(x: Any, /) -> Any:
     """How many bits of the absolute value of an integer are set, as uint8."""
     return ops.astype(ops.population_count(abs(x)), dtype=np.dtype(np.uint8))
+
+
+def packbits(a: Any, axis: int | None = None, bitorder: str = "big") -> Any:
+    """Whether elements are not 0, eight of them along an axis, or of the flattened array, as the bits of a uint8.
+
+    Args:
+      bitorder: "big" if the first element is the highest bit, "little" if it is the lowest; zeros fill the last byte.
+    """
+    if type_of(a, "packbits").dtype.kind not in "biu":
+        raise TypeError(f"packbits: {describe(a)} {here()}. Give integers or booleans.")
+    x, i = _flat_along(a, axis, "packbits")
+    n = x.shape[i]
+    x = ops.pad(truth(x, "packbits"), False, config=tuple((0, -n % 8 if j == i else 0, 0) for j in range(x.ndim)))
+    x = ops.astype(x, dtype=_BYTE)
+    x = ops.reshape(x, shape=(*x.shape[:i], -(-n // 8), 8, *x.shape[i + 1 :]))
+    return ops.reduce_sum(left_shift(x, _shifts(x.ndim, i + 1, bitorder, "packbits")), axes=(i + 1,))
+
+
+def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitorder: str = "big") -> Any:
+    """The bits of uint8 along an axis, or of the flattened array, as elements that are 0 or 1.
+
+    Args:
+      count: how many to give, zeros after the last; if negative, how many to leave off.
+      bitorder: "big" if the first element is the highest bit, "little" if it is the lowest.
+    """
+    if type_of(a, "unpackbits").dtype != _BYTE:
+        raise TypeError(f"unpackbits: {describe(a)} {here()}. Convert it with .astype('uint8').")
+    x, i = _flat_along(a, axis, "unpackbits")
+    wide = ops.reshape(x, shape=(*x.shape[: i + 1], 1, *x.shape[i + 1 :]))
+    bits = bitwise_and(right_shift(wide, _shifts(wide.ndim, i + 1, bitorder, "unpackbits")), np.uint8(1))
+    n = 8 * x.shape[i]
+    bits = ops.reshape(bits, shape=(*x.shape[:i], n, *x.shape[i + 1 :]))
+    if count is None:
+        return bits
+    more = count - n if count >= 0 else builtins.max(count, -n)
+    return ops.pad(bits, 0, config=tuple((0, more if j == i else 0, 0) for j in range(bits.ndim)))
+
+
+_BYTE = np.dtype(np.uint8)
+
+
+def _flat_along(a: Any, axis: int | None, name: str) -> tuple[Any, int]:
+    x = array_like(a, name)
+    if axis is None:
+        return ops.reshape(x, shape=(x.size,)), 0
+    return x, axis_of(axis, x.ndim, name)
+
+
+def _shifts(ndim: int, axis: int, bitorder: str, name: str) -> Any:
+    """The place of each bit, along an axis."""
+    if bitorder not in ("big", "little"):
+        raise ValueError(f"{name}: bitorder={bitorder!r} {here()}. Use 'big' or 'little'.")
+    places = np.arange(8, dtype=np.uint8)
+    return np.reshape(places[::-1] if bitorder == "big" else places, [8 if j == axis else 1 for j in range(ndim)])
 
 
 def positive(x: Any, /) -> Any:
@@ -114,21 +182,28 @@ def power(x1: Any, x2: Any, /) -> Any:
       [1.0, 4.0, 9.0]
     """
     kind = type(x2)
-    if kind is int:
+    if kind is int or kind is bool:
         aval = type_of(x1, "power")
         if aval.dtype.kind == "b":
-            x1 = ops.astype(x1, dtype=dtype_of(int))
+            x1 = ops.astype(x1, dtype=np.dtype(np.int32))
         elif x2 < 0 and not is_inexact(aval.dtype):
             raise TypeError(
                 f"power: integers ({aval}) to the power {x2} {here()}. Write {float(x2)}, or convert to float."
             )
-        return ops.integer_pow(x1, n=x2)
+        return ops.integer_pow(x1, n=int(x2))
     if kind is float:
         aval = type_of(x1, "power")
+        if not is_inexact(aval.dtype):
+            return ops.pow_(x1, x2)
         if x2.is_integer() and -MAX_INTEGER_POWER <= x2 <= MAX_INTEGER_POWER:
-            return ops.integer_pow(inexact(x1, aval), n=int(x2))
+            return ops.integer_pow(x1, n=int(x2))
         if x2 == 0.5:
             return sqrt(x1)
+    if type(x1) in (float, complex):
+        exponent = type_of(x2, "power")
+        if exponent.dtype.kind in "iu" and not exponent.weak_type:
+            # As in jax.numpy: no weak type comes of an array of integers here.
+            x1 = ops.astype(x1, dtype=dtype_of(type(x1)))
     return ops.pow_(x1, x2)
 
 
@@ -145,16 +220,46 @@ def divmod(x1: Any, x2: Any, /) -> tuple[Any, Any]:
     return floor_divide(x1, x2), remainder(x1, x2)
 
 
-def modf(x: Any, /) -> tuple[Any, Any]:
+def modf(x: Any, /, out: None = None) -> tuple[Any, Any]:
     """The fractional and the whole part, both with the sign of `x`."""
+    refuse("modf", out=out)
     whole = trunc(x)
     # An infinity has fraction 0.
     return copysign(ops.where(isinf(x), 0.0, subtract(x, whole)), x), whole
 
 
 def ldexp(x1: Any, x2: Any, /) -> Any:
-    """`x1 * 2**x2`."""
-    return multiply(x1, exp2(inexact(x2, type_of(x2, "ldexp"))))
+    """`x1 * 2**x2`, for integers `x2`, exactly."""
+    x, n = type_of(x1, "ldexp"), type_of(x2, "ldexp")
+    if n.dtype.kind not in "biu" or x.dtype.kind == "c":
+        raise TypeError(f"ldexp: {x} and {n} {here()}. The first is real, the exponents are integers.")
+    x1 = inexact(x1, x)
+    # In steps, since a power of two may be out of range where the result is not.
+    half = right_shift(x2 if n.dtype.kind != "b" else ops.astype(x2, dtype=dtype_of(int)), literal(1))
+    for step in (half, subtract(x2, half)):
+        x1 = multiply(x1, ops.pow_(literal(2.0), ops.astype(step, dtype=type_of(x1, "ldexp").dtype)))
+    return x1
+
+
+def frexp(x: Any, /) -> tuple[Any, Any]:
+    """`x` as `m * 2**e`: `m`, from 0.5 up to 1 in size, and the integer `e`; 0, infinities and NaN have `e` 0."""
+    aval = type_of(x, "frexp")
+    if aval.dtype.kind == "c":
+        raise TypeError(f"frexp: {aval} {here()}. Give real numbers.")
+    e = ops.exponent(x)
+    return ldexp(x, negative(e)), e
+
+
+def spacing(x: Any, /) -> Any:
+    """The distance from `x` to the next number away from 0, with the sign of `x`."""
+    aval = type_of(x, "spacing")
+    if aval.dtype.kind == "c":
+        raise TypeError(f"spacing: {aval} {here()}. Give real numbers.")
+    x = ops.stop_gradient(inexact(x, aval))
+    step = subtract(nextafter(x, copysign(literal(math.inf), x)), x)
+    info: Any = jax.numpy.finfo(type_of(x, "spacing").dtype)  # type: ignore[no-untyped-call]
+    # A processor that knows no numbers so small takes them for 0.
+    return ops.where(equal(step, literal(0)), copysign(literal(float(info.smallest_subnormal)), x), step)
 
 
 def round(a: Any, decimals: int = 0, out: None = None) -> Any:
@@ -196,59 +301,6 @@ def clip(
     if high is not None:
         arr = minimum(arr, high)
     return arr if low is not None or high is not None else positive(arr)
-
-
-def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
-    """`x` where `condition` holds, else `y`; with the condition alone, the indices where it holds.
-
-    No gradient flows to the value that was not chosen. The one-argument form needs a concrete condition: its
-    result has a shape that depends on values.
-
-    Example:
-      >>> import tracegrad.numpy as np
-      >>> np.where(np.array([True, False]), 1.0, 2.0).tolist()
-      [1.0, 2.0]
-    """
-    if x is None and y is None:
-        return nonzero(condition)
-    if x is None or y is None:
-        raise TypeError(f"where: give both values or neither, not {describe(x)} and {describe(y)} {here()}")
-    return ops.where(condition, x, y)
-
-
-def nonzero(a: Any) -> tuple[Any, ...]:
-    """The indices of the elements that are not 0, an array an axis. `a` must have a concrete value.
-
-    Raises:
-      TracerError: under `@jit` and in bodies, where values are not known yet.
-    """
-    type_of(a, "nonzero")
-    return tuple(array_like(i, "nonzero") for i in np.nonzero(np.atleast_1d(np.asarray(a))))
-
-
-def flatnonzero(a: Any) -> Any:
-    """The indices, into the flattened array, of the elements that are not 0."""
-    type_of(a, "flatnonzero")
-    return array_like(np.flatnonzero(np.asarray(a)), "flatnonzero")
-
-
-def argwhere(a: Any) -> Any:
-    """The indices of the elements that are not 0, a row an element."""
-    type_of(a, "argwhere")
-    return array_like(np.argwhere(np.asarray(a)), "argwhere")
-
-
-def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
-    """For each element, the choice of the first condition that holds."""
-    if len(condlist) != len(choicelist) or not len(condlist):
-        raise ValueError(
-            f"select: {len(condlist)} conditions and {len(choicelist)} choices {here()}. "
-            "Give as many of each, at least one."
-        )
-    out = default
-    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
-        out = ops.where(condition, choice, out)
-    return out
 
 
 # -- logic
@@ -304,13 +356,25 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
     return ops.reduce_all(same, axes=tuple(range(a.ndim)))
 
 
-def isposinf(x: Any, /) -> Any:
+def array_equiv(a1: Any, a2: Any) -> Any:
+    """Whether the two broadcast together and have the same elements then."""
+    a, b = type_of(a1, "array_equiv"), type_of(a2, "array_equiv")
+    try:
+        shape = np.broadcast_shapes(a.shape, b.shape)
+    except ValueError:
+        return array_like(False, "array_equiv")
+    return ops.reduce_all(equal(a1, a2), axes=tuple(range(len(shape))))
+
+
+def isposinf(x: Any, /, out: None = None) -> Any:
     """Whether it is positive infinity."""
+    refuse("isposinf", out=out)
     return equal(x, literal(math.inf)) if is_inexact(type_of(x, "isposinf").dtype) else not_equal(x, x)
 
 
-def isneginf(x: Any, /) -> Any:
+def isneginf(x: Any, /, out: None = None) -> Any:
     """Whether it is negative infinity."""
+    refuse("isneginf", out=out)
     return equal(x, literal(-math.inf)) if is_inexact(type_of(x, "isneginf").dtype) else not_equal(x, x)
 
 
@@ -384,17 +448,16 @@ def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, 
 
 
 __all__ = [
-    "abs", "absolute", "acos", "acosh", "add", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh",
-    "arctan", "arctan2", "arctanh", "argwhere", "around", "array_equal", "asin", "asinh", "atan", "atan2", "atanh",
+    "abs", "absolute", "acos", "acosh", "add", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
+    "arctan2", "arctanh", "around", "array_equal", "array_equiv", "asin", "asinh", "atan", "atan2", "atanh",
     "bitwise_and", "bitwise_count", "bitwise_invert", "bitwise_left_shift", "bitwise_not", "bitwise_or",
     "bitwise_right_shift", "bitwise_xor", "cbrt", "ceil", "clip", "conj", "conjugate", "copysign", "cos", "cosh",
-    "deg2rad", "degrees", "divide", "divmod", "equal", "exp", "exp2", "expm1", "fabs", "fix", "flatnonzero",
-    "float_power", "floor", "floor_divide", "fmax", "fmin", "fmod", "greater", "greater_equal", "heaviside",
-    "hypot", "imag", "invert", "isclose", "iscomplex", "iscomplexobj", "isfinite", "isinf", "isnan", "isneginf",
-    "isposinf", "isreal", "isrealobj", "ldexp", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2",
-    "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum",
-    "mod", "modf", "multiply", "nan_to_num", "negative", "nextafter", "nonzero", "not_equal", "positive", "pow",
-    "power", "rad2deg", "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "select",
-    "sign", "signbit", "sin", "sinc", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "true_divide", "trunc",
-    "where",
+    "deg2rad", "degrees", "divide", "divmod", "equal", "exp", "exp2", "expm1", "fabs", "fix", "float_power", "floor",
+    "floor_divide", "fmax", "fmin", "fmod", "frexp", "gcd", "greater", "greater_equal", "heaviside", "hypot", "imag",
+    "invert", "isclose", "iscomplex", "iscomplexobj", "isfinite", "isinf", "isnan", "isneginf", "isposinf", "isreal",
+    "isrealobj", "lcm", "ldexp", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp",
+    "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod", "modf",
+    "multiply", "nan_to_num", "negative", "nextafter", "not_equal", "packbits", "positive", "pow", "power", "rad2deg",
+    "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "sign", "signbit", "sin", "sinc",
+    "sinh", "spacing", "sqrt", "square", "subtract", "tan", "tanh", "true_divide", "trunc", "unpackbits",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import itertools
 import math
 from typing import Any
 
+import jax
 import numpy as np
 
 from .. import ops
@@ -17,7 +18,11 @@ from .arguments import (
     axes_of,
     axis_of,
     dtype_of,
+    inexact,
     integer,
+    is_inexact,
+    is_known,
+    known,
     literal,
     order_of,
     promoted,
@@ -89,7 +94,9 @@ def transpose(a: Any, axes: Any = None) -> Any:
     return ops.transpose(a, axes=order_of(axes, n, "transpose"))
 
 
-permute_dims = transpose
+def permute_dims(a: Any, /, axes: Any) -> Any:
+    """`a` with its axes in this order."""
+    return transpose(a, axes)
 
 
 def matrix_transpose(x: Any, /) -> Any:
@@ -191,7 +198,7 @@ atleast_3d = _at_least("atleast_3d", lambda s: s if len(s) > 2 else ((*s, 1) if 
 # -- joining
 
 
-def concatenate(arrays: Any, axis: int | None = 0, out: None = None, *, dtype: Any = None) -> Any:
+def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None, *, out: None = None) -> Any:
     """The arrays joined along an axis (flattened first, if it is `None`), in their common dtype.
 
     Raises:
@@ -220,10 +227,12 @@ def concatenate(arrays: Any, axis: int | None = 0, out: None = None, *, dtype: A
     return ops.concatenate(*arrays, axis=axis)
 
 
-concat = concatenate
+def concat(arrays: Any, /, *, axis: int | None = 0) -> Any:
+    """The arrays joined along an axis; see `concatenate`."""
+    return concatenate(arrays, axis)
 
 
-def stack(arrays: Any, axis: int = 0, out: None = None, *, dtype: Any = None) -> Any:
+def stack(arrays: Any, axis: int = 0, out: None = None, dtype: Any = None) -> Any:
     """Arrays of one shape joined along a new axis."""
     if out is not None:
         refuse("stack", out=out)
@@ -241,20 +250,20 @@ def stack(arrays: Any, axis: int = 0, out: None = None, *, dtype: Any = None) ->
     return out if dtype is None else ops.astype(out, dtype=dtype_of(dtype))
 
 
-def hstack(tup: Any, *, dtype: Any = None) -> Any:
+def hstack(tup: Any, dtype: Any = None) -> Any:
     """The arrays joined along their second axis, or the first of one-dimensional ones."""
     types_of(tup, "hstack")
     arrays = [atleast_1d(x) for x in tup]
     return concatenate(arrays, 0 if arrays and arrays[0].ndim == 1 else 1, dtype=dtype)
 
 
-def vstack(tup: Any, *, dtype: Any = None) -> Any:
+def vstack(tup: Any, dtype: Any = None) -> Any:
     """The arrays as rows, joined along the first axis."""
     types_of(tup, "vstack")
     return concatenate([atleast_2d(x) for x in tup], 0, dtype=dtype)
 
 
-def dstack(tup: Any, *, dtype: Any = None) -> Any:
+def dstack(tup: Any, dtype: Any = None) -> Any:
     """The arrays joined along the third axis."""
     types_of(tup, "dstack")
     return concatenate([atleast_3d(x) for x in tup], 2, dtype=dtype)
@@ -378,9 +387,12 @@ def flipud(m: Any) -> Any:
 def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     """The elements moved `shift` places along an axis; those that leave come in at the other end.
 
-    The shifts are integers, or tuples of them with as many axes; without an axis the array is rolled flat.
+    The shifts are integers, which may be traced, or tuples of them with as many axes; without an axis the array is
+    rolled flat.
     """
     s = type_of(a, "roll").shape
+    if isinstance(shift, (np.ndarray, jax.Array, Tracer)) and shift.ndim == 1:
+        shift = tuple(ops.getitem(shift, k) for k in range(shift.shape[0]))
     if axis is None:
         return ops.reshape(roll(ravel(a), shift, 0), shape=s)
     axes = order_of(axis, len(s), "roll") if isinstance(axis, (tuple, list)) else (axis_of(axis, len(s), "roll"),)
@@ -391,6 +403,12 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
         raise ValueError(f"roll: {len(shifts)} shifts for {len(axes)} axes {here()}. Give as many of each.")
     a = array_like(a, "roll")
     for by, i in zip(shifts, axes, strict=True):
+        if not is_known(by) and s[i]:
+            # A window of two copies side by side, which begins where the shift says.
+            start = ops.remainder(ops.neg(by), literal(s[i]))
+            places = [start if j == i else literal(0) for j in range(len(s))]
+            a = ops.dynamic_slice_op(ops.concatenate(a, a, axis=i), *places, sizes=s)
+            continue
         k = integer(by, "roll", "shift") % s[i] if s[i] else 0
         if k:
             a = ops.concatenate(_part(a, s, i, s[i] - k, s[i]), _part(a, s, i, 0, s[i] - k), axis=i)
@@ -424,25 +442,52 @@ def tile(A: Any, reps: Any) -> Any:
 def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length: int | None = None) -> Any:
     """Each element repeated along an axis, of the flattened array by default.
 
-    `repeats` is an integer, or integers with concrete values, one an element along the axis.
+    Args:
+      repeats: an integer, or integers, one an element along the axis.
+      total_repeat_length: the size of that axis in the result, where the values of `repeats` are not known, as under
+        `@jit`; what is too much is cut off, and the last element fills what is missing.
     """
-    refuse("repeat", total_repeat_length=total_repeat_length)
     if axis is None:
         a, axis = ravel(a), 0
     s = type_of(a, "repeat").shape
     i = axis_of(axis, len(s), "repeat")
-    if not isinstance(repeats, (tuple, list)) and not np.ndim(repeats):
+    if isinstance(repeats, (tuple, list)):
+        repeats = np.asarray(repeats)
+    if total_repeat_length is None and not type_of(repeats, "repeat").ndim:
         n = integer(repeats, "repeat", "repeats")
         x = ops.broadcast_in_dim(
             a, shape=(*s[: i + 1], n, *s[i + 1 :]), dims=(*range(i + 1), *range(i + 2, len(s) + 1))
         )
         return ops.reshape(x, shape=(*s[:i], s[i] * n, *s[i + 1 :]))
-    counts = np.asarray(repeats)
-    if counts.shape not in ((1,), (s[i],)) or counts.dtype.kind not in "iu":
+    counts = type_of(repeats, "repeat")
+    if counts.shape not in ((), (1,), (s[i],)) or counts.dtype.kind not in "iu":
         raise ValueError(
             f"repeat: {s[i]} elements along axis {i}, {describe(repeats)} repeats {here()}. Give one an element."
         )
-    return ops.take(a, np.repeat(np.arange(s[i]), counts), axis=i)
+    if total_repeat_length is None:
+        times = known(repeats, "repeat", "Pass total_repeat_length=")
+        return ops.take(a, np.repeat(np.arange(s[i]), times), axis=i)
+    total = integer(total_repeat_length, "repeat", "total_repeat_length")
+    if not s[i]:
+        raise ValueError(
+            f"repeat: axis {i} of shape {s} is empty {here()}: there is nothing to fill {total} places with."
+        )
+    ends = ops.cumsum(broadcast_to(ops.astype(repeats, dtype=np.dtype(np.int32)), (s[i],)), axis=0)
+    at = ops.searchsorted(ends, ops.iota(dtype=np.dtype(np.int32), shape=(total,), axis=0), "right")
+    return ops.take(a, at, i, "clip")
+
+
+def resize(a: Any, new_shape: Any) -> Any:
+    """The elements of the flattened array in a new shape, again from the start if they are too few."""
+    shape = shape_of(new_shape, "resize")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"resize: shape {shape} has a negative size {here()}. Use reshape for -1.")
+    flat, size = ravel(a), math.prod(shape)
+    n = type_of(flat, "resize").shape[0]
+    if not n or not size:
+        return ops.broadcast_in_dim(number_of(0, type_of(flat, "resize").dtype), shape=shape, dims=())
+    flat = tile(flat, -(-size // n)) if n < size else flat
+    return ops.reshape(_part(flat, (max(n, -(-size // n) * n),), 0, 0, size), shape=shape)
 
 
 # -- diagonals
@@ -604,6 +649,33 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     return array_like(a, "diff")
 
 
+def unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * math.pi) -> Any:
+    """Angles along an axis, with multiples of the period added so that neighbours differ by half of it at most.
+
+    Args:
+      discont: differences smaller than this are left; half of the period by default, and at least that.
+    """
+    aval = type_of(p, "unwrap")
+    i = axis_of(axis, aval.ndim, "unwrap")
+    whole = not is_inexact(aval.dtype) and type(period) is int
+    p = array_like(p, "unwrap") if whole else inexact(array_like(p, "unwrap"), aval)
+    if not aval.shape[i]:
+        return p
+    half = ops.floor_divide(period, literal(2)) if whole else ops.div(period, literal(2))
+    step = diff(p, axis=i)
+    wrapped = ops.sub(ops.remainder(ops.add(step, half), period), half)
+    # Half a period up stays up.
+    tie = ops.bitwise_and(ops.equal(wrapped, ops.neg(half)), ops.greater(step, literal(0)))
+    if not whole or period % 2 == 0:
+        wrapped = ops.where(tie, half, wrapped)
+    change = ops.sub(wrapped, step)
+    change = ops.where(
+        ops.less(ops.abs_(step), half if discont is None else ops.maximum(discont, half)), literal(0), change
+    )
+    turns = ops.pad(ops.cumsum(change, axis=i), literal(0), config=tuple((int(j == i), 0, 0) for j in range(aval.ndim)))
+    return ops.add(p, turns)
+
+
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     """The integral of `y` along an axis by the trapezoidal rule, at places `x`, or `dx` apart."""
     s = type_of(y, "trapezoid").shape
@@ -617,9 +689,9 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
 
 
 __all__ = [
-    "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "block", "broadcast_arrays",
-    "broadcast_shapes", "broadcast_to", "column_stack", "concat", "concatenate", "diag", "diagflat", "diagonal",
-    "diff", "dsplit", "dstack", "expand_dims", "flip", "fliplr", "flipud", "hsplit", "hstack", "matrix_transpose",
-    "moveaxis", "ndim", "pad", "permute_dims", "ravel", "repeat", "reshape", "roll", "rollaxis", "rot90", "shape",
-    "size", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "trapezoid", "unstack", "vsplit", "vstack",
+    "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "block", "broadcast_arrays", "broadcast_shapes",
+    "broadcast_to", "column_stack", "concat", "concatenate", "diag", "diagflat", "diagonal", "diff", "dsplit", "dstack",
+    "expand_dims", "flip", "fliplr", "flipud", "hsplit", "hstack", "matrix_transpose", "moveaxis", "ndim", "pad",
+    "permute_dims", "ravel", "repeat", "reshape", "resize", "roll", "rollaxis", "rot90", "shape", "size", "split",
+    "squeeze", "stack", "swapaxes", "tile", "transpose", "trapezoid", "unstack", "unwrap", "vsplit", "vstack",
 ]  # fmt: skip

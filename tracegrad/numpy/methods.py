@@ -32,6 +32,10 @@ def _clip(self: Any, min: Any = None, max: Any = None) -> Any:
     return elementwise.clip(self, min, max)
 
 
+def _compress(self: Any, condition: Any, axis: int | None = None, **options: Any) -> Any:
+    return selection.compress(condition, self, axis, **options)
+
+
 def _dot(self: Any, b: Any) -> Any:
     return products.dot(self, b)
 
@@ -41,9 +45,12 @@ _METHODS: dict[str, Any] = {
     "any": reductions.any,
     "argmax": reductions.argmax,
     "argmin": reductions.argmin,
+    "argpartition": selection.argpartition,
     "argsort": selection.argsort,
     "astype": creation.astype,
+    "choose": selection.choose,
     "clip": _clip,
+    "compress": _compress,
     "conj": elementwise.conj,
     "conjugate": elementwise.conj,
     "copy": creation.copy,
@@ -55,13 +62,15 @@ _METHODS: dict[str, Any] = {
     "max": reductions.max,
     "mean": reductions.mean,
     "min": reductions.min,
-    "nonzero": elementwise.nonzero,
+    "nonzero": selection.nonzero,
+    "partition": selection.partition,
     "prod": reductions.prod,
     "ptp": reductions.ptp,
     "ravel": manipulation.ravel,
     "repeat": _repeat,
     "reshape": _reshape,
     "round": _round,
+    "searchsorted": selection.searchsorted,
     "sort": selection.sort,
     "squeeze": manipulation.squeeze,
     "std": reductions.std,

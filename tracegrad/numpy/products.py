@@ -211,7 +211,7 @@ def planned(
 _MATRICES = (((1,), (0,)), ((), ()))
 
 
-def matmul(a: Any, b: Any, /, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
+def matmul(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The product of matrices in the last two axes; the axes before them broadcast.
 
     A one-dimensional `a` is a row, a one-dimensional `b` a column, and that axis is missing in the result.
@@ -260,7 +260,7 @@ def matmul(a: Any, b: Any, /, *, precision: Any = None, preferred_element_type: 
     )
 
 
-def dot(a: Any, b: Any, out: None = None, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
+def dot(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any = None, out: None = None) -> Any:
     """The sum of products over the last axis of `a` and the last but one of `b`; of scalars, the product."""
     refuse("dot", out=out)
     x, y = type_of(a, "dot"), type_of(b, "dot")
@@ -307,6 +307,23 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, precision: Any = None, prefer
     return contract(
         "vecdot", p, (ops.conj(x1) if x.dtype.kind == "c" else x1, x2), (x, y), precision, preferred_element_type
     )
+
+
+def matvec(x1: Any, x2: Any, /) -> Any:
+    """The products of matrices in the last two axes with vectors in the last one; the axes before them broadcast."""
+    if type_of(x2, "matvec").ndim < 1 or type_of(x1, "matvec").ndim < 2:
+        raise ValueError(f"matvec: {describe(x1)} and {describe(x2)} {here()}. Give matrices and vectors.")
+    out = matmul(x1, ops.reshape(x2, shape=(*type_of(x2, "matvec").shape, 1)))
+    return ops.reshape(out, shape=out.shape[:-1])
+
+
+def vecmat(x1: Any, x2: Any, /) -> Any:
+    """The products of conjugated vectors in the last axis with matrices in the last two; the axes before broadcast."""
+    shape = type_of(x1, "vecmat").shape
+    if len(shape) < 1 or type_of(x2, "vecmat").ndim < 2:
+        raise ValueError(f"vecmat: {describe(x1)} and {describe(x2)} {here()}. Give vectors and matrices.")
+    out = matmul(ops.reshape(ops.conj(x1), shape=(*shape[:-1], 1, shape[-1])), x2)
+    return ops.reshape(out, shape=(*out.shape[:-2], out.shape[-1]))
 
 
 def outer(a: Any, b: Any, out: None = None) -> Any:
@@ -420,6 +437,18 @@ def einsum(
     return result
 
 
+def einsum_path(subscripts: Any, /, *operands: Any, optimize: Any = "greedy") -> tuple[Any, str]:
+    """The order in which `numpy.einsum_path` would multiply the operands, for `einsum(optimize=...)`, and a report."""
+    if not isinstance(subscripts, str):
+        subscripts, operands = _spell((subscripts, *operands))
+    shells = [np.broadcast_to(np.zeros(()), type_of(x, "einsum_path").shape) for x in operands]
+    try:
+        path, report = np.einsum_path(subscripts, *shells, optimize="greedy" if optimize == "auto" else optimize)
+    except ValueError as error:
+        raise ValueError(f"einsum_path({subscripts!r}) {here()}: {error}") from None
+    return path, str(report)
+
+
 @lru_cache(maxsize=4096)
 def einsum_plan(subscripts: str, avals: tuple[Aval, ...], optimize: Any) -> Plan:
     """The plan for operands of these types."""
@@ -483,5 +512,6 @@ def _spell(arguments: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
 
 
 __all__ = [
-    "cross", "dot", "einsum", "inner", "kron", "matmul", "outer", "tensordot", "trace", "vdot", "vecdot",
+    "cross", "dot", "einsum", "einsum_path", "inner", "kron", "matmul", "matvec", "outer", "tensordot", "trace", "vdot",
+    "vecdot", "vecmat",
 ]  # fmt: skip

@@ -82,9 +82,9 @@ def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     """
     space: Any = sys.modules[__package__]
     module, name = function.__module__, function.__name__
-    if module == "numpy.linalg":
-        space = space.linalg
-    found = getattr(space, name, None) if module in ("numpy", "numpy.linalg") else None
+    if module in ("numpy.linalg", "numpy.fft"):
+        space = getattr(space, module[6:])
+    found = getattr(space, name, None) if module in ("numpy", "numpy.linalg", "numpy.fft") else None
     if found is None or not callable(found):
         raise TypeError(
             f"{module}.{name} on a traced value {here()} is not supported: tracegrad.numpy has no counterpart. Compose "

@@ -23,11 +23,12 @@ from .arguments import (
     dtype_of,
     inexact,
     is_inexact,
+    is_known,
     literal,
     refuse,
     type_of,
 )
-from .creation import asarray, zeros_like
+from .creation import asarray, zeros, zeros_like
 from .manipulation import broadcast_to, ravel
 
 _HALF = (np.dtype(np.float16), jax.numpy.bfloat16.dtype)
@@ -44,11 +45,11 @@ def _accumulator(aval: Aval) -> Any:
     return aval.dtype if aval.dtype.kind != "b" and aval.dtype.itemsize >= wide.itemsize else wide
 
 
-def _prepared(a: Any, aval: Aval, dtype: Any) -> Any:
+def _prepared(a: Any, aval: Aval, dtype: Any, promote: bool = True) -> Any:
     if dtype is not None:
         wanted = dtype_of(dtype)
         return a if aval.dtype == wanted else ops.astype(a, dtype=wanted)
-    if aval.dtype.kind in "biu":
+    if promote and aval.dtype.kind in "biu":
         wanted = _accumulator(aval)
         return a if aval.dtype == wanted else ops.astype(a, dtype=wanted)
     return a
@@ -80,8 +81,9 @@ def sum(
     keepdims: bool = False,
     initial: Any = None,
     where: Any = None,
+    promote_integers: bool = True,
 ) -> Any:
-    """The sum along axes. Integers narrower than the default are added up as the default.
+    """The sum along axes. Integers narrower than the default are added up as the default, if `promote_integers`.
 
     Raises:
       ValueError: if there is no such axis.
@@ -97,7 +99,7 @@ def sum(
         total = ops.reduce_sum(a, axes=axes)
         return _kept(total, aval.shape, axes) if keepdims else total
     refuse("sum", out=out)
-    a = _prepared(a, aval, dtype)
+    a = _prepared(a, aval, dtype, promote_integers)
     return _reduced("sum", ops.reduce_sum, a, aval, axis, keepdims, initial, where, 0, ops.add)
 
 
@@ -109,11 +111,12 @@ def prod(
     keepdims: bool = False,
     initial: Any = None,
     where: Any = None,
+    promote_integers: bool = True,
 ) -> Any:
     """The product along axes. Its derivative is right where elements are 0."""
     refuse("prod", out=out)
     aval = type_of(a, "prod")
-    a = _prepared(a, aval, dtype)
+    a = _prepared(a, aval, dtype, promote_integers)
     return _reduced("prod", ops.reduce_prod, a, aval, axis, keepdims, initial, where, 1, ops.mul)
 
 
@@ -150,6 +153,14 @@ def min(
 
 
 amax, amin = max, min
+
+
+def minmax(
+    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> tuple[Any, Any]:
+    """The smallest and the largest element along axes; `initial` may be a pair, too."""
+    low, high = initial if isinstance(initial, tuple) else (initial, initial)
+    return min(a, axis, out, keepdims, low, where), max(a, axis, out, keepdims, high, where)
 
 
 def _extremum(
@@ -246,6 +257,9 @@ def mean(
     return _kept(total, aval.shape, axes) if keepdims else total
 
 
+_mean = mean
+
+
 def _count_where(where: Any, aval: Aval, axes: tuple[int, ...], keepdims: bool) -> Any:
     """How many elements along axes are taken."""
     return count_nonzero(broadcast_to(where, aval.shape), axes, keepdims)
@@ -260,9 +274,14 @@ def var(
     keepdims: bool = False,
     *,
     where: Any = None,
+    mean: Any = None,
     correction: float | None = None,
 ) -> Any:
-    """The mean squared distance from the mean along axes; `ddof` (or `correction`) is taken off the count."""
+    """The mean squared distance from the mean along axes; `ddof` (or `correction`) is taken off the count.
+
+    Args:
+      mean: the mean, if it is known, with the reduced axes kept at size 1.
+    """
     if out is not None:
         refuse("var", out=out)
     aval = type_of(a, "var")
@@ -270,12 +289,13 @@ def var(
     if dtype is not None:
         aval = type_of(a := ops.astype(a, dtype=dtype_of(dtype)), "var")
     a, ddof = inexact(a, aval), ddof if correction is None else correction
-    if where is None:
+    if where is None and mean is None:
         v = ops.variance(a, axes=axes, ddof=ddof)
     else:
-        centered = ops.sub(a, mean(a, axes, keepdims=True, where=where))
+        centered = ops.sub(a, _mean(a, axes, keepdims=True, where=where) if mean is None else mean)
         square = ops.real(ops.mul(centered, ops.conj(centered)))
-        v = ops.div(sum(square, axes, where=where), ops.sub(_count_where(where, aval, axes, False), literal(ddof)))
+        count = literal(_count(aval, axes)) if where is None else _count_where(where, aval, axes, False)
+        v = ops.div(sum(square, axes, where=where), ops.sub(count, literal(ddof)))
     return _kept(v, aval.shape, axes) if keepdims else v
 
 
@@ -288,14 +308,15 @@ def std(
     keepdims: bool = False,
     *,
     where: Any = None,
+    mean: Any = None,
     correction: float | None = None,
 ) -> Any:
     """The square root of the variance along axes; its derivative is 0 where it is 0."""
     refuse("std", out=out)
-    return ops.root(var(a, axis, dtype, None, ddof, keepdims, where=where, correction=correction))
+    return ops.root(var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction))
 
 
-def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
+def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, keepdims: bool = False) -> Any:
     """The weighted average along axes; with `returned`, a pair of it and the sum of the weights."""
     aval = type_of(a, "average")
     axes = axes_of(axis, aval.ndim, "average")
@@ -380,58 +401,115 @@ def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, in
 # -- without NaN
 
 
-def _numbers(a: Any, name: str) -> Any:
-    return ops.bitwise_not(ops.isnan(a)) if is_inexact(type_of(a, name).dtype) else None
+def _numbers(a: Any, name: str, where: Any = None) -> Any:
+    """A mask of what to take: what is not NaN, of what `where` names."""
+    if not is_inexact(type_of(a, name).dtype):
+        return where
+    mask = ops.bitwise_not(ops.isnan(a))
+    return mask if where is None else ops.bitwise_and(mask, where)
 
 
-def nansum(a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Any:
+def nansum(
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+    where: Any = None,
+) -> Any:  # fmt: skip
     """The sum along axes of what is not NaN."""
-    return sum(a, axis, dtype, out, keepdims, where=_numbers(a, "nansum"))
+    return sum(a, axis, dtype, out, keepdims, initial, _numbers(a, "nansum", where))
 
 
-def nanprod(a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Any:
+def nanprod(
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+    where: Any = None,
+) -> Any:  # fmt: skip
     """The product along axes of what is not NaN."""
-    return prod(a, axis, dtype, out, keepdims, where=_numbers(a, "nanprod"))
+    return prod(a, axis, dtype, out, keepdims, initial, _numbers(a, "nanprod", where))
 
 
-def nanmean(a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Any:
+def nanmean(
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, where: Any = None
+) -> Any:
     """The average along axes of what is not NaN; NaN where nothing else is."""
-    return mean(a, axis, dtype, out, keepdims, where=_numbers(a, "nanmean"))
+    return mean(a, axis, dtype, out, keepdims, where=_numbers(a, "nanmean", where))
 
 
 def nanvar(
-    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
-) -> Any:
-    """The variance along axes of what is not NaN."""
-    return var(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanvar"))
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False,
+    where: Any = None, mean: Any = None,
+) -> Any:  # fmt: skip
+    """The variance along axes of what is not NaN; NaN where there are not more than `ddof`."""
+    return var(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanvar", where), mean=mean)
 
 
 def nanstd(
-    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False,
+    where: Any = None, mean: Any = None,
+) -> Any:  # fmt: skip
     """The standard deviation along axes of what is not NaN."""
-    return std(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanstd"))
+    return std(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanstd", where), mean=mean)
 
 
-def _nan_extremum(name: str, find: Any, a: Any, axis: Any, out: None, keepdims: bool, sign: float) -> Any:
+def _nan_extremum(
+    name: str, find: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, sign: float
+) -> Any:
     numbers = _numbers(a, name)
     if numbers is None:
-        return find(a, axis, out, keepdims)
-    best = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims)
+        return find(a, axis, out, keepdims, initial, where)
+    best = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims, initial, where)
+    if initial is not None:
+        return best
     return ops.where(any(numbers, axis, keepdims=keepdims), best, literal(math.nan))
 
 
-def nanmax(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+def nanmax(
+    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Any:
     """The largest element along axes that is not NaN; NaN where there is none."""
-    return _nan_extremum("nanmax", max, a, axis, out, keepdims, -1.0)
+    return _nan_extremum("nanmax", max, a, axis, out, keepdims, initial, where, -1.0)
 
 
-def nanmin(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
+def nanmin(
+    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Any:
     """The smallest element along axes that is not NaN; NaN where there is none."""
-    return _nan_extremum("nanmin", min, a, axis, out, keepdims, 1.0)
+    return _nan_extremum("nanmin", min, a, axis, out, keepdims, initial, where, 1.0)
+
+
+def _nan_position(name: str, find: Any, a: Any, axis: Any, out: None, keepdims: bool | None, sign: float) -> Any:
+    numbers = _numbers(a, name)
+    if numbers is None:
+        return find(a, axis, out, keepdims)
+    found = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims)
+    return ops.where(any(numbers, axis, keepdims=bool(keepdims)), found, literal(-1))
+
+
+def nanargmax(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
+    """The index of the first largest element that is not NaN; -1 where there is none."""
+    return _nan_position("nanargmax", argmax, a, axis, out, keepdims, -1.0)
+
+
+def nanargmin(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
+    """The index of the first smallest element that is not NaN; -1 where there is none."""
+    return _nan_position("nanargmin", argmin, a, axis, out, keepdims, 1.0)
+
+
+def _without_nan(a: Any, name: str, instead: float) -> Any:
+    numbers = _numbers(a, name)
+    return a if numbers is None else ops.where(numbers, a, literal(instead))
+
+
+def nancumsum(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
+    """The running sum of what is not NaN."""
+    return cumsum(_without_nan(a, "nancumsum", 0.0), axis, dtype, out)
+
+
+def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
+    """The running product of what is not NaN."""
+    return cumprod(_without_nan(a, "nancumprod", 1.0), axis, dtype, out)
 
 
 # -- order statistics
+
+_METHODS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
 def quantile(
@@ -441,53 +519,122 @@ def quantile(
     """The value below which a part `q` of the elements along axes lies, between neighbours by `method`.
 
     Args:
-      q: from 0 to 1, a number or several, concrete; several give a new first axis.
+      q: from 0 to 1, a number or several; several give a new first axis. It has a derivative too, if it is traced.
       method: "linear", "lower", "higher", "midpoint" or "nearest".
 
     Raises:
-      ValueError: if a `q` is not from 0 to 1, there is no element, or `method` is another.
+      ValueError: if a `q` of known value is not from 0 to 1, there is no element, or `method` is another.
     """
-    refuse("quantile", out=out)
-    aval = type_of(a, "quantile")
-    axes = axes_of(axis, aval.ndim, "quantile")
+    return _quantile("quantile", a, q, axis, out, method, keepdims, False)
+
+
+def nanquantile(
+    a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
+    """The quantile of what is not NaN; NaN where nothing else is. The arguments are those of `quantile`."""
+    return _quantile("nanquantile", a, q, axis, out, method, keepdims, True)
+
+
+def _quantile(
+    name: str, a: Any, q: Any, axis: Any, out: None, method: str, keepdims: bool, skip: bool
+) -> Any:  # fmt: skip
+    refuse(name, out=out)
+    aval = type_of(a, name)
+    axes = axes_of(axis, aval.ndim, name)
     n = _count(aval, axes)
-    if method not in ("linear", "lower", "higher", "midpoint", "nearest"):
-        raise ValueError(f"quantile: method={method!r} {here()}. Use linear, lower, higher, midpoint or nearest.")
-    parts = np.asarray(q, np.float64)
-    if parts.size and not (parts.min() >= 0 and parts.max() <= 1):
-        raise ValueError(f"quantile: q={q} is not from 0 to 1 {here()}")
+    if method not in _METHODS:
+        raise ValueError(f"{name}: method={method!r} {here()}. Use linear, lower, higher, midpoint or nearest.")
     if n == 0:
-        raise ValueError(f"quantile: there is no element along axis {axis} of shape {aval.shape} {here()}")
+        raise ValueError(f"{name}: there is no element along axis {axis} of shape {aval.shape} {here()}")
+    fixed = is_known(q) and not (isinstance(q, (tuple, list)) and not builtins.all(map(is_known, q)))
+    if fixed:
+        parts = np.asarray(q, np.float64)
+        if parts.size and not (parts.min() >= 0 and parts.max() <= 1):
+            raise ValueError(f"{name}: q={q} is not from 0 to 1 {here()}")
     rest = tuple(i for i in range(aval.ndim) if i not in axes)
     kept = tuple(aval.shape[i] for i in rest)
     x = ops.reshape(ops.transpose(inexact(a, aval), axes=(*rest, *axes)), shape=(*kept, n))
     x = ops.sort(x, axis=len(kept))
-    # NaN is sorted last, and makes the result NaN.
-    bad = ops.reduce_any(ops.isnan(x), axes=(len(kept),))
+    nans = ops.isnan(x)
+    if fixed and not skip:
+        # NaN is sorted last, and makes the result NaN.
+        bad = ops.reduce_any(nans, axes=(len(kept),))
+        found = [_at_place(x, kept, float(part) * (n - 1), bad, method) for part in parts.ravel()]
+        if not parts.ndim:
+            return _kept(found[0], aval.shape, axes) if keepdims else found[0]
+        if not found:
+            return zeros((*parts.shape, *(_kept_shape(aval.shape, axes) if keepdims else kept)), x.dtype)
+        joined = ops.concatenate(*[ops.reshape(v, shape=(1, *kept)) for v in found], axis=0)
+        shape: tuple[int, ...] = parts.shape
+    else:
+        parts = asarray(q)
+        shape = parts.shape
+        dtype = _real_dtype(x.dtype)
+        parts = ops.astype(ops.reshape(parts, shape=(math.prod(shape),)), dtype=dtype)
+        count = ops.reduce_sum(ops.astype(ops.bitwise_not(nans), dtype=dtype), axes=(len(kept),))
+        bad = ops.less(count, literal(1 if skip else n))
+        places = ops.mul(ops.reshape(ops.maximum(ops.sub(count, literal(1)), literal(0)), shape=(*kept, 1)), parts)
+        joined = _at_places(x, places, method)
+        joined = ops.where(ops.reshape(bad, shape=(*kept, 1)), literal(math.nan), joined)
+        joined = ops.transpose(joined, axes=(len(kept), *range(len(kept))))
+    inner = _kept_shape(aval.shape, axes) if keepdims else kept
+    return ops.reshape(joined, shape=(*shape, *inner))
+
+
+def _real_dtype(dtype: Any) -> Any:
+    return np.finfo(dtype).dtype if dtype.kind == "c" else dtype
+
+
+def _kept_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def _at_place(x: Any, kept: tuple[int, ...], place: float, bad: Any, method: str) -> Any:
+    """The sorted `x` at a place between the elements of its last axis; NaN where `bad`."""
 
     def at(k: int) -> Any:
         start, limit = (*[0] * len(kept), k), (*kept, k + 1)
         return ops.reshape(ops.slice_(x, start=start, limit=limit, strides=(1,) * len(limit)), shape=kept)
 
-    found = []
-    for part in parts.ravel():
-        place = float(part) * (n - 1)
-        low, high = math.floor(place), math.ceil(place)
-        if method == "nearest":
-            low = high = builtins.round(place)
-        elif method in ("lower", "higher"):
-            low = high = low if method == "lower" else high
-        weight = 0.5 if method == "midpoint" and low != high else place - low
-        value = at(low)
-        if low != high:
-            value = ops.add(ops.mul(value, literal(1 - weight)), ops.mul(at(high), literal(weight)))
-        value = ops.where(bad, literal(math.nan), value)
-        found.append(_kept(value, aval.shape, axes) if keepdims else value)
-    if not parts.ndim:
-        return found[0]
-    shape = type_of(found[0], "quantile").shape
-    joined = ops.concatenate(*[ops.reshape(v, shape=(1, *shape)) for v in found], axis=0)
-    return ops.reshape(joined, shape=(*parts.shape, *shape))
+    low, high = math.floor(place), math.ceil(place)
+    if method == "nearest":
+        low = high = builtins.round(place)
+    elif method in ("lower", "higher"):
+        low = high = low if method == "lower" else high
+    weight = 0.5 if method == "midpoint" and low != high else place - low
+    value = at(low)
+    if low != high:
+        value = ops.add(ops.mul(value, literal(1 - weight)), ops.mul(at(high), literal(weight)))
+    return ops.where(bad, literal(math.nan), value)
+
+
+def _at_places(x: Any, places: Any, method: str) -> Any:
+    """The sorted `x` at traced places between the elements of its last axis."""
+    low, high = ops.floor(places), ops.ceil(places)
+    if method == "nearest":
+        low = high = ops.rint(places)
+    elif method in ("lower", "higher"):
+        low = high = low if method == "lower" else high
+    index = np.dtype(np.int32)
+    last = literal(x.shape[-1] - 1)
+
+    def at(k: Any) -> Any:
+        k = ops.maximum(ops.minimum(ops.astype(k, dtype=index), last), literal(0))
+        return ops.take_along_axis(x, k, -1, "promise_in_bounds")
+
+    if low is high:
+        return at(low)
+    weight = ops.sub(places, low)
+    if method == "midpoint":
+        weight = ops.where(ops.equal(low, high), literal(0.0), literal(0.5))
+    return ops.add(ops.mul(at(low), ops.sub(literal(1), weight)), ops.mul(at(high), weight))
+
+
+def _hundredths(q: Any) -> Any:
+    if isinstance(q, (tuple, list)):
+        q = asarray(q)
+    return np.asarray(q, np.float64) / 100 if is_known(q) else ops.div(q, literal(100))
 
 
 def percentile(
@@ -495,16 +642,32 @@ def percentile(
     keepdims: bool = False,
 ) -> Any:  # fmt: skip
     """The quantile at `q` hundredths."""
-    return quantile(a, np.asarray(q, np.float64) / 100, axis, out, overwrite_input, method, keepdims)
+    return _quantile("percentile", a, _hundredths(q), axis, out, method, keepdims, False)
+
+
+def nanpercentile(
+    a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
+    """The quantile, at `q` hundredths, of what is not NaN."""
+    return _quantile("nanpercentile", a, _hundredths(q), axis, out, method, keepdims, True)
 
 
 def median(a: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False) -> Any:
     """The middle element along axes, or the mean of the two in the middle."""
-    return quantile(a, 0.5, axis, out, overwrite_input, "midpoint", keepdims)
+    return _quantile("median", a, 0.5, axis, out, "midpoint", keepdims, False)
+
+
+def nanmedian(
+    a: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False
+) -> Any:  # fmt: skip
+    """The median of what is not NaN; NaN where nothing else is."""
+    return _quantile("nanmedian", a, 0.5, axis, out, "midpoint", keepdims, True)
 
 
 __all__ = [
     "all", "amax", "amin", "any", "argmax", "argmin", "average", "count_nonzero", "cumprod", "cumsum",
-    "cumulative_prod", "cumulative_sum", "logsumexp", "max", "mean", "median", "min", "nanmax", "nanmean", "nanmin",
-    "nanprod", "nanstd", "nansum", "nanvar", "percentile", "prod", "ptp", "quantile", "std", "sum", "var",
+    "cumulative_prod", "cumulative_sum", "logsumexp", "max", "mean", "median", "min", "minmax", "nanargmax",
+    "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmedian", "nanmin", "nanpercentile", "nanprod",
+    "nanquantile", "nanstd", "nansum", "nanvar", "percentile", "prod", "ptp", "quantile", "std", "sum", "var",
 ]  # fmt: skip

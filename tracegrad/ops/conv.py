@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -273,9 +273,19 @@ UNROLLED = 64
 """Positions of a window beyond which it is not unrolled, so that programs stay short."""
 
 
-def _window_shape(x: Aval, *, window: tuple[int, ...], strides: tuple[int, ...], padding: Pads) -> Aval:
+Dilation = tuple[int, ...] | None
+"""How far apart the elements of a window are along each axis; None for next to each other."""
+
+
+def _extent(window: tuple[int, ...], dilation: Dilation) -> tuple[int, ...]:
+    return window if dilation is None else tuple(map(dilated, window, dilation))
+
+
+def _window_shape(
+    x: Aval, *, window: tuple[int, ...], strides: tuple[int, ...], padding: Pads, dilation: Dilation = None
+) -> Aval:
     shape = []
-    for n, k, s, (lo, hi) in zip(x.shape, window, strides, padding, strict=True):
+    for n, k, s, (lo, hi) in zip(x.shape, _extent(window, dilation), strides, padding, strict=True):
         if n + lo + hi < k:
             raise ValueError(
                 f"the window {window} does not fit into shape {x.shape} with padding {padding}: {k} > {n} + {lo} + {hi}"
@@ -290,11 +300,19 @@ def _padded(x: Any, padding: Pads, value: Any) -> Any:
     return lax.pad(x, np.asarray(value, x.dtype), [(lo, hi, 0) for lo, hi in padding])
 
 
-def _positions(x: Any, window: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[tuple[int, ...], Any]]:
+def _offsets(window: tuple[int, ...], dilation: Dilation) -> Iterator[tuple[int, ...]]:
+    """Where each position of the window is, counted from its first."""
+    extent = _extent(window, dilation)
+    return itertools.product(*map(range, itertools.repeat(0), extent, dilation or (1,) * len(window)))
+
+
+def _positions(
+    x: Any, window: tuple[int, ...], strides: tuple[int, ...], dilation: Dilation
+) -> list[tuple[tuple[int, ...], Any]]:
     """For each position in the window, its offset and what the padded `x` holds there, for every window at once."""
-    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape, window, strides, strict=True)]
+    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape, _extent(window, dilation), strides, strict=True)]
     found = []
-    for offset in itertools.product(*map(range, window)):
+    for offset in _offsets(window, dilation):
         limit = [i + (m - 1) * s + 1 for i, m, s in zip(offset, counts, strides, strict=True)]
         found.append((offset, lax.slice(x, offset, limit, strides)))
     return found
@@ -337,10 +355,20 @@ def _lowest(dtype: Any) -> Any:
     return False if dtype == np.bool_ else np.iinfo(dtype).min
 
 
-def _reduce(x: Any, window: Any, strides: Any, padding: Pads, initial: Any, combine: Callable[[Any, Any], Any]) -> Any:
+def _reduce(
+    x: Any,
+    window: Any,
+    strides: Any,
+    padding: Pads,
+    dilation: Dilation,
+    initial: Any,
+    combine: Callable[[Any, Any], Any],
+) -> Any:
     if math.prod(window) > UNROLLED:
-        return lax.reduce_window(x, np.asarray(initial, x.dtype)[()], combine, window, strides, padding)
-    parts = [part for _, part in _positions(_padded(x, padding, initial), window, strides)]
+        return lax.reduce_window(
+            x, np.asarray(initial, x.dtype)[()], combine, window, strides, padding, window_dilation=dilation
+        )
+    parts = [part for _, part in _positions(_padded(x, padding, initial), window, strides, dilation)]
     total = parts[0]
     for part in parts[1:]:
         total = combine(total, part)
@@ -351,26 +379,30 @@ def _wide(x: Any) -> Any:
     return lax.convert_element_type(x, np.float32) if x.dtype in (np.float16, jnp.bfloat16) else x
 
 
-def _window_sum(x: Any, *, window: tuple[int, ...], strides: tuple[int, ...], padding: Pads) -> Any:
+def _window_sum(
+    x: Any, *, window: tuple[int, ...], strides: tuple[int, ...], padding: Pads, dilation: Dilation = None
+) -> Any:
     # Half-precision sums are taken in float32, as every sum is.
-    return lax.convert_element_type(_reduce(_wide(x), window, strides, padding, 0, lax.add), x.dtype)
+    return lax.convert_element_type(_reduce(_wide(x), window, strides, padding, dilation, 0, lax.add), x.dtype)
 
 
-def _window_spread(ct: Any, *, shape: tuple[int, ...], window: Any, strides: Any, padding: Pads) -> Any:
+def _window_spread(
+    ct: Any, *, shape: tuple[int, ...], window: Any, strides: Any, padding: Pads, dilation: Dilation = None
+) -> Any:
     padded = _padded_shape(shape, padding)
-    if window == strides:
+    if window == strides and dilation is None:
         return _unpadded(_repeat(ct, window), padded, padding)
     if math.prod(window) > UNROLLED:
         # The sum over the windows that hold an element is itself a sum over windows, of the spread-out cotangent.
         config = [
             (k - 1 - lo, n + lo - (m - 1) * s - 1, s - 1)
-            for n, m, k, s, (lo, _) in zip(shape, ct.shape, window, strides, padding, strict=True)
+            for n, m, k, s, (lo, _) in zip(shape, ct.shape, _extent(window, dilation), strides, padding, strict=True)
         ]
         spread = lax.pad(_wide(ct), np.asarray(0, _wide(ct).dtype), config)
         return lax.convert_element_type(
-            _reduce(spread, window, (1,) * ct.ndim, ((0, 0),) * ct.ndim, 0, lax.add), ct.dtype
+            _reduce(spread, window, (1,) * ct.ndim, ((0, 0),) * ct.ndim, dilation, 0, lax.add), ct.dtype
         )
-    parts = [(offset, _wide(ct)) for offset in itertools.product(*map(range, window))]
+    parts = [(offset, _wide(ct)) for offset in _offsets(window, dilation)]
     return lax.convert_element_type(_unpadded(_place(parts, padded, strides), padded, padding), ct.dtype)
 
 
@@ -391,48 +423,55 @@ window_spread: Op = Op(
 """The transpose of `window_sum`: each value is added to every element of its window."""
 
 
-def _window_max(x: Any, *, window: tuple[int, ...], strides: tuple[int, ...], padding: Pads) -> Any:
-    return _reduce(x, window, strides, padding, _lowest(x.dtype), lax.max)
+def _window_max(
+    x: Any, *, window: tuple[int, ...], strides: tuple[int, ...], padding: Pads, dilation: Dilation = None
+) -> Any:
+    return _reduce(x, window, strides, padding, dilation, _lowest(x.dtype), lax.max)
 
 
 def _count(hit: Any, dtype: Any) -> Any:
     return lax.convert_element_type(hit, dtype)
 
 
-def _ties(x: Any, out: Any, window: Any, strides: Any) -> Any:
+def _ties(x: Any, out: Any, window: Any, strides: Any, dilation: Dilation) -> Any:
     """How many elements of each window of the padded `x` are its maximum."""
-    if math.prod(window) > UNROLLED and window == strides:
+    if math.prod(window) > UNROLLED and window == strides and dilation is None:
         covered = lax.slice(x, (0,) * x.ndim, [n * k for n, k in zip(out.shape, window, strict=True)])
         hits = _count(lax.eq(covered, _repeat(out, window)), out.dtype)
-        return _reduce(hits, window, strides, ((0, 0),) * x.ndim, 0, lax.add)
+        return _reduce(hits, window, strides, ((0, 0),) * x.ndim, None, 0, lax.add)
     total = None
-    for _, part in _positions(x, window, strides):
+    for _, part in _positions(x, window, strides, dilation):
         hit = _count(lax.eq(part, out), out.dtype)
         total = hit if total is None else lax.add(total, hit)
     return total
 
 
-def _window_max_spread(ct: Any, x: Any, out: Any, *, window: Any, strides: Any, padding: Pads) -> Any:
+def _window_max_spread(
+    ct: Any, x: Any, out: Any, *, window: Any, strides: Any, padding: Pads, dilation: Dilation = None
+) -> Any:
     xp = _padded(x, padding, _lowest(x.dtype))
-    share = lax.div(ct, _ties(xp, out, window, strides))
+    share = lax.div(ct, _ties(xp, out, window, strides, dilation))
     zero = np.asarray(0, ct.dtype)
-    if window == strides:
+    if window == strides and dilation is None:
         share = _repeat(share, window)
         covered = lax.slice(xp, (0,) * x.ndim, share.shape)
         grad = lax.select(lax.eq(covered, _repeat(out, window)), share, lax.broadcast(zero, share.shape))
         return _unpadded(grad, xp.shape, padding)
     zeros = lax.broadcast(zero, share.shape)
-    parts = [(offset, lax.select(lax.eq(part, out), share, zeros)) for offset, part in _positions(xp, window, strides)]
+    found = _positions(xp, window, strides, dilation)
+    parts = [(offset, lax.select(lax.eq(part, out), share, zeros)) for offset, part in found]
     return _unpadded(_place(parts, xp.shape, strides), xp.shape, padding)
 
 
-def _window_max_pick(t: Any, x: Any, out: Any, *, window: Any, strides: Any, padding: Pads) -> Any:
-    xp, tp = _padded(x, padding, _lowest(x.dtype)), _padded(t, padding, 0)
+def _window_max_pick(
+    t: Any, x: Any, out: Any, *, window: Any, strides: Any, padding: Pads, dilation: Dilation = None
+) -> Any:
+    padded = _padded(x, padding, _lowest(x.dtype)), _padded(t, padding, 0)
     zeros = lax.full(out.shape, 0, t.dtype)
     total = zeros
-    for (_, part), (_, value) in zip(_positions(xp, window, strides), _positions(tp, window, strides), strict=True):
+    for (_, part), (_, value) in zip(*(_positions(p, window, strides, dilation) for p in padded), strict=True):
         total = lax.add(total, lax.select(lax.eq(part, out), value, zeros))
-    return lax.div(total, _ties(xp, out, window, strides))
+    return lax.div(total, _ties(padded[0], out, window, strides, dilation))
 
 
 window_max: Op = Op(

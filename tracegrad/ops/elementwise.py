@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ..op import Op
-from ..tape import Aval, make_aval
+from ..tape import Aval, describe_source, make_aval
 from ..tracer import Literal, state
 
 _NUMBERS = (bool, int, float, complex)
@@ -42,15 +42,18 @@ def _promote(xs: tuple[Any, ...], inexact: bool = False) -> list[Any]:
                 break
         elif dtype is None:
             dtype = x.dtype
-            if not isinstance(dtype, np.dtype) or (dtype.kind not in "fcV" and (inexact or len(xs) > 1)):
+            if not isinstance(dtype, np.dtype) or (
+                dtype.kind not in "fc" and (inexact or len(xs) > 1) and not jnp.issubdtype(dtype, jnp.inexact)
+            ):
                 break
         elif x.dtype != dtype:
             break
     else:
         if dtype is not None:
-            if dtype == np.float32:
+            if dtype == np.float32 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
                 return [float(x) if isinstance(x, int) else x for x in xs]
-            return [np.asarray(x, dtype) if isinstance(x, _NUMBERS) else x for x in xs]
+            weak = all(isinstance(x, _NUMBERS) or getattr(x, "weak_type", False) for x in xs)
+            return [_convert(x, dtype, weak) if isinstance(x, _NUMBERS) else x for x in xs]
     if len(xs) == 1 and not inexact and not isinstance(xs[0], _NUMBERS):
         return list(xs)
     common, weak = jax.dtypes.result_type(*xs, return_weak_type_flag=True)
@@ -217,15 +220,22 @@ def _bool(x: Any) -> bool:
     return isinstance(x, bool) or (not isinstance(x, _NUMBERS) and x.dtype == np.bool_)
 
 
+def _away(ct: Any, x: Any, safe: float) -> Any:
+    """`x`, but a safe point where the cotangent is 0: of a derivative taken there no derivative is NaN either."""
+    return where(equal(ct, 0), safe, x) if state.no_nan else x
+
+
 def _pow_x(ct: Any, out: Any, x: Any, y: Any) -> Any:
     # x ** (y - 1) has a pole at 0 when y < 1, and y may be 0, where the derivative is 0 whatever x is.
-    return mul_no_nan(ct, where(equal(y, 0), 0.0, mul(y, pow_(x, where(equal(y, 0), 1.0, sub(y, 1.0))))))
+    base = x if type(y) is Literal else _away(ct, x, 1.0)
+    return mul_no_nan(ct, where(equal(y, 0), 0.0, mul(y, pow_(base, where(equal(y, 0), 1.0, sub(y, 1.0))))))
 
 
 def _pow_y(ct: Any, out: Any, x: Any, y: Any) -> Any:
     # The limit of x**y log(x) for x -> 0 is 0 where y > 0.
     at_zero = where(greater_equal(y, 0), 0.0, math.nan)
-    return mul_no_nan(ct, where(equal(x, 0), at_zero, mul(out, log(where(equal(x, 0), 1.0, x)))))
+    base = _away(ct, where(equal(x, 0), 1.0, x), 1.0)
+    return mul_no_nan(ct, where(equal(x, 0), at_zero, mul(_away(ct, out, 1.0), log(base))))
 
 
 def _pow(x: Any, y: Any) -> Any:
@@ -334,8 +344,8 @@ arctanh: Op = elementwise("arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct
 hypot: Op = elementwise(
     "hypot",
     lambda x, y: _strong(jnp.hypot(x, y)),
-    lambda ct, out, x, y: mul(ct, div(x, where(equal(out, 0), 1.0, out))),
-    lambda ct, out, x, y: mul(ct, div(y, where(equal(out, 0), 1.0, out))),
+    lambda ct, out, x, y: mul(ct, _over_norm(x, out)),
+    lambda ct, out, x, y: mul(ct, _over_norm(y, out)),
     inexact=True,
 )
 
@@ -346,8 +356,13 @@ def _one_minus_square(x: Any) -> Any:
 
 def _over_square_norm(v: Any, x: Any, y: Any) -> Any:
     """`v / (x**2 + y**2)`, 0 at the origin."""
-    norm = add(mul(x, x), mul(y, y))
-    return div(v, where(equal(norm, 0), 1.0, norm))
+    return _over_norm(v, add(mul(x, x), mul(y, y)))
+
+
+def _over_norm(v: Any, norm: Any) -> Any:
+    """`v / norm`, 0 with all its derivatives where the norm is 0."""
+    zero = equal(norm, 0)
+    return div(where(zero, 0.0, v), where(zero, 1.0, norm))
 
 
 # -- special functions and activations that are one op because their derivative is known in closed form
@@ -368,18 +383,44 @@ erfc: Op = elementwise(
 erf_inv: Op = elementwise(
     "erf_inv",
     lax.erf_inv,
-    lambda ct, out, x: mul_no_nan(ct, mul(exp(mul(out, out)), math.sqrt(math.pi) / 2)),
+    lambda ct, out, x: mul(ct, mul(exp(square(_away(ct, out, 0.0))), math.sqrt(math.pi) / 2)),
     inexact=True,
 )
-digamma: Op = elementwise("digamma", lax.digamma, lambda ct, out, x: mul(ct, polygamma(1.0, x)), inexact=True)
+
+
+def no_rule(name: str, argument: str) -> Callable[..., Any]:
+    """The rule of an operand in which there is no derivative in closed form: it says so, with the user's line."""
+
+    def rule(ct: Any, out: Any, *operands: Any, **params: Any) -> Any:
+        blame = state.tape.blame if state.tape is not None else None
+        raise NotImplementedError(
+            f"{name} at {describe_source(blame.source if blame is not None else None)}: it has no derivative in "
+            f"{argument} in closed form, and none is implemented. Hold {argument} constant with "
+            "tracegrad.stop_gradient, or make an op with tracegrad.Op that knows the derivative."
+        )
+
+    return rule
+
+
+def _digamma(x: Any) -> Any:
+    # At a zero, the pole's side is that of its sign.
+    pole = lax.div(lax.full_like(x, -1), x)
+    return lax.select(lax.eq(x, lax.full_like(x, 0)), pole, lax.digamma(x))
+
+
+digamma: Op = elementwise("digamma", _digamma, lambda ct, out, x: mul_no_nan(ct, polygamma(1.0, x)), inexact=True)
 polygamma: Op = elementwise(
-    "polygamma", lax.polygamma, None, lambda ct, out, m, x: mul(ct, polygamma(add(m, 1.0), x)), inexact=True
+    "polygamma",
+    lax.polygamma,
+    no_rule("polygamma", "n"),
+    lambda ct, out, m, x: mul_no_nan(ct, polygamma(add(m, 1.0), x)),
+    inexact=True,
 )
-lgamma: Op = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul(ct, digamma(x)), inexact=True)
+lgamma: Op = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul_no_nan(ct, digamma(x)), inexact=True)
 relu: Op = elementwise(
     "relu",
     lambda x: lax.max(x, _zero(x)),
-    lambda ct, out, x: _where_zero(greater(x, 0), ct),
+    lambda ct, out, x: _where_zero(greater(out, 0), ct),
 )
 
 # -- sign, rounding, complex parts
@@ -397,6 +438,7 @@ floor: Op = elementwise("floor", jnp.floor, arity=1)
 ceil: Op = elementwise("ceil", jnp.ceil, arity=1)
 trunc: Op = elementwise("trunc", jnp.trunc, arity=1)
 rint: Op = elementwise("rint", jnp.rint, arity=1)
+round_away: Op = elementwise("round_away", lax.round, arity=1)
 conj: Op = elementwise("conj", lambda x: lax.conj(x) if x.dtype.kind == "c" else x, lambda ct, out, x: conj(ct))
 real: Op = elementwise("real", lambda x: lax.real(x) if x.dtype.kind == "c" else x, lambda ct, out, x: ct)
 imag: Op = elementwise(
@@ -411,6 +453,8 @@ copysign: Op = elementwise(
     "copysign", jnp.copysign, lambda ct, out, x, y: mul(ct, _signs_agree(x, y)), None, inexact=True
 )
 nextafter: Op = elementwise("nextafter", lambda x, y: lax.nextafter(x, y), arity=2, inexact=True)
+exponent: Op = elementwise("exponent", lambda x: jnp.frexp(x)[1], arity=1, inexact=True)
+"""The integer `e` for which `x / 2**e` is from 0.5 up to 1, and 0 for 0, infinities and NaN."""
 nan_to_num: Op = Op(
     "nan_to_num",
     lambda x, *, nan, posinf, neginf: jnp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf),
@@ -446,7 +490,12 @@ bitwise_xor: Op = elementwise("bitwise_xor", lax.bitwise_xor, arity=2)
 bitwise_not: Op = elementwise("bitwise_not", lax.bitwise_not, arity=1)
 left_shift: Op = elementwise("left_shift", lax.shift_left, arity=2)
 right_shift: Op = elementwise("right_shift", jnp.right_shift, arity=2)
+shift_right_arithmetic: Op = elementwise("shift_right_arithmetic", lax.shift_right_arithmetic, arity=2)
+shift_right_logical: Op = elementwise("shift_right_logical", lax.shift_right_logical, arity=2)
 population_count: Op = elementwise("population_count", lax.population_count, arity=1)
+clz: Op = elementwise("clz", lax.clz, arity=1)
+gcd: Op = elementwise("gcd", jnp.gcd, arity=2)
+lcm: Op = elementwise("lcm", jnp.lcm, arity=2)
 isfinite: Op = elementwise("isfinite", jnp.isfinite, arity=1)
 isnan: Op = elementwise("isnan", jnp.isnan, arity=1)
 isinf: Op = elementwise("isinf", jnp.isinf, arity=1)
@@ -530,6 +579,11 @@ astype: Op = Op(
     _astype,
     (lambda ct, out, x, *, dtype: ct,),
     shape=lambda x, *, dtype: make_aval(x.shape, jax.dtypes.canonicalize_dtype(dtype)),
+)
+reduce_precision: Op = Op(
+    "reduce_precision",
+    lambda x, *, exponent_bits, mantissa_bits: lax.reduce_precision(x, exponent_bits, mantissa_bits),
+    (lambda ct, out, x, **bits: reduce_precision(ct, **bits),),
 )
 alias: Op = Op("alias", lambda x: x, (lambda ct, out, x: ct,), shape=lambda x: x)
 stop_gradient: Op = Op("stop_gradient", lambda x: x, None, shape=lambda x: x)

@@ -220,11 +220,8 @@ def _scatter_shape(x: Aval, updates: Aval, *indices: Aval, kind: str, spec: Spec
 
 
 def _scatter_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    (ct,), (y,) = cts, node.outputs
-    x, u, *indices = node.inputs
-    kind, spec = node.params["kind"], node.params["spec"]
+    indices, spec = node.inputs[2:], node.params["spec"]
     back = spec._replace(fill=0)  # what was dropped has no cotangent
-    unique = spec.never_twice(max(i.aval.ndim for i in indices))
 
     def read(a: Any) -> Any:
         return gather(a, *indices, spec=back)
@@ -232,6 +229,23 @@ def _scatter_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[
     def write(a: Any, b: Any, kind: str) -> Any:
         return scatter(a, b, *indices, kind=kind, spec=spec)
 
+    return _updated(node, cts[0], needs, read, write, spec.never_twice(max(i.aval.ndim for i in indices)))
+
+
+def _updated(
+    node: Node,
+    ct: Any,
+    needs: Sequence[bool],
+    read: Callable[[Any], Any],
+    write: Callable[[Any, Any, str], Any],
+    unique: bool,
+) -> list[Any]:
+    """The cotangents of an array and of its updates, with the ways to read and to write at their places.
+
+    `unique` says whether no element is updated twice.
+    """
+    x, u, *indices = node.inputs
+    y, kind = node.outputs[0], node.params["kind"]
     ct_x = ct_u = None
     if kind == "add":
         ct_x, ct_u = ct, read(ct) if needs[1] else None
@@ -274,6 +288,66 @@ def _product_of_others(x: Any, u: Any, read: Callable[..., Any], write: Callable
 
 scatter = Op("scatter", _scatter, _scatter_vjp, shape=_scatter_shape)
 """A copy of an array with updates at arrays of indices: `scatter(x, updates, *indices, kind=..., spec=...)`."""
+
+# -- windows at arrays of indices, as XLA has them: for what no index expression says
+
+
+class Windows(NamedTuple):
+    """What coordinates mean to XLA: the static part of a gather of windows, and of the scatter that undoes it.
+
+    Attributes:
+      numbers: which axes are which.
+      sizes: the shape of a window.
+      mode, fill, unique, sorted: as in `Spec`, without "wrap"; a window that sticks out counts as out of bounds.
+    """
+
+    numbers: lax.GatherDimensionNumbers
+    sizes: tuple[int, ...]
+    mode: str = "fill"
+    fill: int | float | None = None
+    unique: bool = False
+    sorted: bool = False
+
+    def options(self, mode: str) -> dict[str, Any]:
+        return {"unique_indices": self.unique, "indices_are_sorted": self.sorted, "mode": mode}
+
+
+def _gather_windows(x: Any, indices: Any, *, windows: Windows) -> Any:
+    numbers, sizes, mode, fill, *_ = windows
+    return lax.gather(x, indices, numbers, sizes, fill_value=fill, **windows.options(mode))
+
+
+def _gather_windows_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    x, indices = node.inputs
+    return [scatter_windows(zeros_of(x), cts[0], indices, kind="add", windows=node.params["windows"]), None]
+
+
+gather_windows = Op("gather_windows", _gather_windows, _gather_windows_vjp)
+"""Windows of an array at coordinates: `gather_windows(x, indices, windows=...)`."""
+
+
+def _scatter_windows(x: Any, updates: Any, indices: Any, *, kind: str, windows: Windows) -> Any:
+    offset, collapsed, index_map, batch, indices_batch = windows.numbers
+    numbers = lax.ScatterDimensionNumbers(offset, collapsed, index_map, batch, indices_batch)
+    mode = "drop" if windows.mode == "fill" else windows.mode
+    return _COMBINE[kind][1](x, indices, updates, numbers, **windows.options(mode))
+
+
+def _scatter_windows_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    indices, windows = node.inputs[2], node.params["windows"]
+    back = windows._replace(fill=0)
+
+    def read(a: Any) -> Any:
+        return gather_windows(a, indices, windows=back)
+
+    def write(a: Any, b: Any, kind: str) -> Any:
+        return scatter_windows(a, b, indices, kind=kind, windows=windows)
+
+    return _updated(node, cts[0], needs, read, write, windows.unique)
+
+
+scatter_windows = Op("scatter_windows", _scatter_windows, _scatter_windows_vjp)
+"""A copy of an array with windows updated: `scatter_windows(x, updates, indices, kind=..., windows=...)`."""
 
 # -- from an index expression to a static window, then arrays of indices
 
@@ -967,4 +1041,7 @@ def pick(x: Any, index: Any, axis: int = -1) -> Any:
     return gather(x, index, spec=Spec((axis,), batch=tuple((a, i) for i, a in enumerate(others)), mode=mode))
 
 
-__all__ = ["At", "Spec", "at", "gather", "getitem", "pick", "scatter", "take", "take_along_axis"]
+__all__ = [
+    "At", "Spec", "Windows", "at", "gather", "gather_windows", "getitem", "pick", "scatter", "scatter_windows", "take",
+    "take_along_axis",
+]  # fmt: skip

@@ -12,6 +12,7 @@ from jax import lax
 
 from ..op import Op
 from ..tape import Aval, make_aval
+from .elementwise import astype
 from .shape import transpose
 
 Dims = tuple[tuple[tuple[int, ...], tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...]]]
@@ -74,6 +75,9 @@ def _product(dims: Dims, ndim: int, other_ndim: int, first: bool) -> _Product:
 
 def _cotangent(ct: Any, other: Any, product: _Product, precision: Any) -> Any:
     params: dict[str, Any] = {"dims": product.dims}
+    if jnp.finfo(other.dtype).bits < 16:
+        # Dtypes as narrow as this promote with no other.
+        other = astype(other, dtype=ct.dtype)
     if precision is not None:
         params["precision"] = precision
     out = dot_general(other, ct, **params) if product.swapped else dot_general(ct, other, **params)

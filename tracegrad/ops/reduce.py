@@ -187,6 +187,51 @@ cumsum: Op = Op(
 )
 
 
+# -- running extrema and sums of exponentials
+
+
+def _running_extremum_vjp(ct: Any, out: Any, x: Any, *, axis: int, reverse: bool = False) -> Any:
+    # Along the stretch on which the extremum stays the same, each result's cotangent is shared equally by the elements
+    # so far that tie for it: a count runs with the extremum, and the shares are summed against it.
+    step, dtype = -1 if reverse else 1, np.dtype(np.float32) if out.dtype in _HALF else out.dtype
+    hit = equal(x, out)
+    same = astype(equal(out, _shift(out, axis, step, 0.0)), dtype=dtype)
+    ties = linear_recurrence(same, astype(hit, dtype=dtype), axis=axis, reverse=reverse)
+    total = linear_recurrence(_shift(same, axis, -step, 0.0), div(ct, ties), axis=axis, reverse=not reverse)
+    return where(hit, total, 0.0)
+
+
+cummax: Op = Op(
+    "cummax",
+    lambda x, *, axis, reverse=False: lax.cummax(x, axis, reverse=reverse),
+    (_running_extremum_vjp,),
+    shape=lambda x, *, axis, reverse=False: x,
+)
+cummin: Op = Op(
+    "cummin",
+    lambda x, *, axis, reverse=False: lax.cummin(x, axis, reverse=reverse),
+    (_running_extremum_vjp,),
+    shape=lambda x, *, axis, reverse=False: x,
+)
+
+
+def _cumlogsumexp_vjp(ct: Any, out: Any, x: Any, *, axis: int, reverse: bool = False) -> Any:
+    # d out[k] / d x[i] is exp(x[i] - out[k]): summed over k in steps of exp(out[k - 1] - out[k]), which is at most 1.
+    step = -1 if reverse else 1
+    later = _shift(out, axis, -step, math.inf)
+    ratio = exp(where(equal(out, later), 0.0, sub(out, later)))
+    total = linear_recurrence(ratio, ct, axis=axis, reverse=not reverse)
+    return mul(total, exp(sub(x, where(equal(out, -math.inf), 0.0, out))))
+
+
+cumlogsumexp: Op = Op(
+    "cumlogsumexp",
+    lambda x, *, axis, reverse=False: lax.cumlogsumexp(x, axis, reverse=reverse),
+    (_cumlogsumexp_vjp,),
+    shape=lambda x, *, axis, reverse=False: x,
+)
+
+
 def _variance(x: Any, *, axes: tuple[int, ...], ddof: float) -> Any:
     wide = _widened(x)
     n = math.prod(x.shape[a] for a in axes)
@@ -232,8 +277,9 @@ root = elementwise("root", lax.sqrt, _root_vjp, inexact=True)
 
 def _logsumexp(x: Any, *, axes: tuple[int, ...]) -> Any:
     wide = _widened(x)
-    top = lax.reduce_max(wide, axes)
+    top = lax.reduce_max(lax.real(wide) if wide.dtype.kind == "c" else wide, axes)
     top = lax.select(lax.is_finite(top), top, lax.full_like(top, 0))
+    top = lax.convert_element_type(top, wide.dtype)
     kept = [i for i in range(x.ndim) if i not in axes]
     total = lax.reduce_sum(lax.exp(lax.sub(wide, lax.broadcast_in_dim(top, x.shape, kept))), axes)
     return lax.convert_element_type(lax.add(lax.log(total), top), x.dtype)

@@ -119,6 +119,12 @@ def restore_axes(ct: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
 
 
 def _slice_shape(x: Aval, *, start: tuple[int, ...], limit: tuple[int, ...], strides: tuple[int, ...]) -> Aval:
+    if any(
+        not 0 <= lo <= max(lo, hi) <= n or s < 1 for lo, hi, s, n in zip(start, limit, strides, x.shape, strict=True)
+    ):
+        raise ValueError(
+            f"the slice from {start} to {limit} in steps of {strides} leaves the array, of shape {x.shape}"
+        )
     shape = tuple(max(0, -(-(hi - lo) // s)) for lo, hi, s in zip(start, limit, strides, strict=True))
     return make_aval(shape, x.dtype, x.weak_type)
 
@@ -339,6 +345,26 @@ def _split_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[An
 split_op: Op = Op(
     "split", lambda x, *, sizes, axis: lax.split(x, sizes, axis), _split_vjp, shape=_split_shape, multiple=True
 )
+
+# -- what changes no bit
+
+
+def _barrier_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    given = iter(optimization_barrier_op(*[ct for ct in cts if ct is not None]))
+    return [None if ct is None else next(given) for ct in cts]
+
+
+optimization_barrier_op: Op = Op(
+    "optimization_barrier",
+    lambda *xs: tuple(lax.optimization_barrier(xs)),
+    _barrier_vjp,
+    shape=lambda *xs: xs,
+    multiple=True,
+)
+"""Its operands: what reads a result is not computed together with what made an operand."""
+
+bitcast: Op = Op("bitcast", lambda x, *, dtype: lax.bitcast_convert_type(x, dtype), None)
+"""The bits of the operand, read as another dtype."""
 
 # -- creation: recorded like everything else
 

@@ -17,35 +17,40 @@ from .indexing import Spec, normalize_axis, scatter
 from .shape import reshape, transpose, zeros_of
 
 
-def _sort(x: Any, *, axis: int, descending: bool, stable: bool) -> Any:
-    order = lax.broadcasted_iota(np.int32, x.shape, axis)
-    if descending:
-        # Sorted backwards from the end, so that equal elements keep their order.
-        x, order = lax.rev(x, (axis,)), lax.rev(order, (axis,))
-    values, order = lax.sort((x, order), dimension=axis, is_stable=stable, num_keys=1)
-    return (lax.rev(values, (axis,)), lax.rev(order, (axis,))) if descending else (values, order)
+def _sort(*xs: Any, axis: int, descending: bool, stable: bool, keys: int = 1) -> Any:
+    columns = [*xs, lax.broadcasted_iota(np.int32, xs[0].shape, axis)]
+    if not descending:
+        return tuple(lax.sort(columns, dimension=axis, is_stable=stable, num_keys=keys))
+    # Sorted backwards from the end, so that equal elements keep their order.
+    columns = [lax.rev(x, (axis,)) for x in columns]
+    return tuple(lax.rev(x, (axis,)) for x in lax.sort(columns, dimension=axis, is_stable=stable, num_keys=keys))
+
+
+def _sort_shape(*xs: Aval, axis: int, descending: bool, stable: bool, keys: int = 1) -> tuple[Aval, ...]:
+    if any(x.shape != xs[0].shape for x in xs):
+        raise ValueError(f"arrays of shapes {', '.join(str(x.shape) for x in xs)} are sorted together: give them one")
+    if not 1 <= keys <= len(xs):
+        raise ValueError(f"sorted by the first {keys} of {len(xs)} arrays: there must be one key at least")
+    return (*xs, make_aval(xs[0].shape, np.dtype(np.int32)))
 
 
 def _sort_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    return [None if cts[0] is None else _put_back(cts[0], node, node.params.get("axis", node.inputs[0].aval.ndim - 1))]
+    axis = node.params.get("axis", node.inputs[0].aval.ndim - 1)
+    return [
+        None if ct is None or not need else _put_back(ct, x, node.outputs[-1], axis)
+        for x, ct, need in zip(node.inputs, cts, needs, strict=False)
+    ]
 
 
-def _put_back(ct: Any, node: Node, axis: int) -> Any:
-    """The cotangent of elements that were moved along an axis, where they came from."""
-    x = node.inputs[0]
+def _put_back(ct: Any, x: Any, order: Any, axis: int) -> Any:
+    """The cotangent of elements of `x` that were moved along an axis, where they came from."""
     batch = tuple((a, a) for a in range(x.aval.ndim) if a != axis)
     spec = Spec((axis,), batch=batch, mode="promise_in_bounds", unique=True)
-    return scatter(zeros_of(x), ct, node.outputs[1], kind="add", spec=spec)
+    return scatter(zeros_of(x), ct, order, kind="add", spec=spec)
 
 
-sort_op: Op = Op(
-    "sort",
-    _sort,
-    _sort_vjp,
-    shape=lambda x, *, axis, descending, stable: (x, make_aval(x.shape, np.dtype(np.int32))),
-    multiple=True,
-)
-"""The sorted elements along an axis, and where each came from."""
+sort_op: Op = Op("sort", _sort, _sort_vjp, shape=_sort_shape, multiple=True)
+"""Arrays sorted together along an axis, by the first `keys` of them, and where each element came from."""
 
 
 def _top_k_shape(x: Aval, *, k: int) -> tuple[Aval, Aval]:
@@ -56,6 +61,15 @@ def _top_k_shape(x: Aval, *, k: int) -> tuple[Aval, Aval]:
 
 
 top_k_op: Op = Op("top_k", lambda x, *, k: tuple(lax.top_k(x, k)), _sort_vjp, shape=_top_k_shape, multiple=True)
+
+
+def _approximate(x: Any, *, k: int, axis: int, largest: bool, **options: Any) -> Any:
+    return tuple((lax.approx_max_k if largest else lax.approx_min_k)(x, k, axis, **options))
+
+
+approx_top_k_op: Op = Op("approx_top_k", _approximate, _sort_vjp, multiple=True)
+"""The `k` largest or smallest elements along an axis, or most of them, and their indices, fast on TPU."""
+
 searchsorted_op: Op = Op("searchsorted", lambda a, v, *, side: jnp.searchsorted(a, v, side=side), None)
 
 
@@ -138,4 +152,4 @@ def _along(x: Any, axis: int | None, name: str) -> tuple[Any, int]:
     return x, normalize_axis(axis, x.ndim, name)
 
 
-__all__ = ["argsort", "searchsorted", "sort", "sort_op", "top_k", "top_k_op"]
+__all__ = ["approx_top_k_op", "argsort", "searchsorted", "sort", "sort_op", "top_k", "top_k_op"]

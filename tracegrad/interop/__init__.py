@@ -1,0 +1,4 @@
+"""Both ways to JAX: its functions as ops of a tape, and a tape as a program that runs without the package."""
+
+from .export import export as export
+from .jaxpr import from_jax as from_jax

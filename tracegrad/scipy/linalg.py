@@ -1,0 +1,577 @@
+"""Linear algebra, with the signatures of `jax.scipy.linalg`: matrices are in the last two axes, the others a batch.
+
+Arguments that only say what memory may be used, or what SciPy is to check (`overwrite_a`, `check_finite`, ...), change
+nothing here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import numpy as tnp
+from .. import ops
+from ..errors import describe, here
+from ..numpy.arguments import array_like, inexact, integer, promoted, type_of, types_of
+from ..numpy.linalg import det as _det
+from ..numpy.linalg import eigh as _eigh
+from ..numpy.linalg import from_triangle, matrices, one_batch, right_side, solve_with, symmetrized, together
+from ..numpy.linalg import inv as _inv
+from ..numpy.linalg import solve as _solve
+from ..numpy.linalg import svd as _svd
+from ..ops import linalg as la
+from ..ops.shape import broadcast_to
+from ..tracer import literal
+
+# -- Cholesky
+
+
+def cholesky(a: Any, lower: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    """The triangular factor of Hermitian positive definite matrices: `a = L @ L^H` if `lower`, else `a = U^H @ U`.
+
+    The lower triangle of `a` is read if `lower`, else the upper. Where a matrix is not positive definite the result is
+    NaN.
+
+    Raises:
+      ValueError: if the matrices are not square.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.scipy.linalg.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
+      [[2.0, 1.0], [0.0, 2.0]]
+    """
+    factor = la.lower_part(la.cholesky_op(from_triangle(matrices(a, "cholesky", square=True), lower)))
+    return factor if lower else la.adjoint(factor)
+
+
+def cho_factor(a: Any, lower: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> tuple[Any, bool]:
+    """The factor of `cholesky`, and whether it is the lower one, for `cho_solve`."""
+    return cholesky(a, lower), lower
+
+
+def cho_solve(c_and_lower: tuple[Any, bool], b: Any, overwrite_b: bool = False, check_finite: bool = True) -> Any:
+    """`x` with `a @ x = b`, from `cho_factor(a)`.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> factor = tg.scipy.linalg.cho_factor(np.array([[4.0, 0.0], [0.0, 1.0]]))
+      >>> tg.scipy.linalg.cho_solve(factor, np.array([4.0, 3.0])).tolist()
+      [1.0, 3.0]
+    """
+    c, lower = c_and_lower
+    c, b, vector = right_side(c, b, "cho_solve")
+
+    def run(c: Any, b: Any) -> Any:
+        x = la.triangular_solve(c, b, lower=lower, transpose_a=not lower, conjugate_a=not lower)
+        return la.triangular_solve(c, x, lower=lower, transpose_a=lower, conjugate_a=lower)
+
+    return solve_with(run, c, b, vector, "cho_solve")
+
+
+# -- LU
+
+
+def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> tuple[Any, Any]:
+    """One matrix with `L` below the diagonal and `U` on and above it, and the row swapped with each, for `lu_solve`."""
+    lu, pivots, _ = la.lu_op(matrices(a, "lu_factor"))
+    return lu, pivots
+
+
+def lu_solve(
+    lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0, overwrite_b: bool = False, check_finite: bool = True
+) -> Any:
+    """`x` with `a @ x = b`, from `lu_factor(a)`; `trans=1` for the transpose of `a`, 2 for the conjugate transpose.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for another `trans`.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> factors = tg.scipy.linalg.lu_factor(np.array([[0.0, 2.0], [1.0, 0.0]]))
+      >>> tg.scipy.linalg.lu_solve(factors, np.array([2.0, 3.0])).tolist()
+      [3.0, 1.0]
+    """
+    lu, pivots = lu_and_piv
+    if trans not in (0, 1, 2):
+        raise ValueError(f"lu_solve: trans={trans!r} {here()}. Use 0, 1 or 2.")
+    lu, b, vector = right_side(lu, b, "lu_solve")
+    order = la.pivots_op(pivots, permutation_size=lu.shape[-1])
+
+    def run(lu: Any, b: Any) -> Any:
+        rows = broadcast_to(order, b.shape[:-1])
+        if not trans:
+            x = la.triangular_solve(lu, la.take_rows(b, rows), lower=True, unit=True)
+            return la.triangular_solve(lu, x, lower=False)
+        turned = {"transpose_a": True, "conjugate_a": trans == 2}
+        x = la.triangular_solve(lu, la.triangular_solve(lu, b, lower=False, **turned), lower=True, unit=True, **turned)
+        return la.take_rows(x, la.inverse_order(rows))
+
+    return solve_with(run, lu, b, vector, "lu_solve")
+
+
+def lu(a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> tuple[Any, ...]:
+    """The factors of `a = P @ L @ U`: a permutation, a unit lower triangular matrix and an upper triangular one.
+
+    Args:
+      a: matrices, `(..., m, n)`.
+      permute_l: whether to return `(P @ L, U)`.
+
+    Raises:
+      ValueError: if `a` has fewer than two axes.
+    """
+    a = matrices(a, "lu")
+    m, n = a.shape[-2:]
+    k = min(m, n)
+    factors, _, order = la.lu_op(a)
+    lower = la.on_diagonal(la.lower_part(factors[..., :k], -1), literal(1.0))
+    upper = la.upper_part(factors[..., :k, :])
+    if permute_l:
+        return la.take_rows(lower, la.inverse_order(order)), upper
+    places = ops.iota(dtype=np.dtype(np.int32), shape=(m, m), axis=0)
+    permutation = ops.astype(ops.equal(la.row(order), places), dtype=np.finfo(a.dtype).dtype)
+    return permutation, lower, upper
+
+
+# -- QR, singular values, eigenvalues
+
+
+def qr(
+    a: Any,
+    overwrite_a: bool = False,
+    lwork: None = None,
+    mode: str = "full",
+    pivoting: bool = False,
+    check_finite: bool = True,
+) -> tuple[Any, ...]:
+    """The factors of `a = Q @ R`: `Q` with orthonormal columns, `R` upper triangular.
+
+    Args:
+      a: matrices, `(..., m, n)`.
+      mode: "full" for `m` columns of `Q`, "economic" for `min(m, n)`, "r" for `(R,)` alone.
+      pivoting: whether the columns are taken in the order that makes the diagonal of `R` descend; the order is returned
+        last. On a CPU or GPU.
+
+    Raises:
+      ValueError: for another mode.
+    """
+    if mode not in ("full", "economic", "r"):
+        raise ValueError(f"qr: mode={mode!r} {here()}. Use 'full', 'economic' or 'r'.")
+    out = la.qr_op(matrices(a, "qr"), full_matrices=mode != "economic", pivoting=bool(pivoting))
+    return tuple(out[1:] if mode == "r" else out)
+
+
+def svd(
+    a: Any,
+    full_matrices: bool = True,
+    compute_uv: bool = True,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    lapack_driver: str = "gesdd",
+) -> Any:
+    """The singular value decomposition; see `tracegrad.numpy.linalg.svd`."""
+    out = _svd(a, full_matrices, compute_uv)
+    return tuple(out) if compute_uv else out
+
+
+def eigh(
+    a: Any,
+    b: Any = None,
+    lower: bool = True,
+    eigvals_only: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    turbo: bool = True,
+    eigvals: None = None,
+    type: int = 1,
+    check_finite: bool = True,
+) -> Any:
+    """The eigenvalues, ascending, and eigenvectors of Hermitian matrices: `a @ v = b @ v * w`.
+
+    Args:
+      a: matrices, `(..., n, n)`.
+      b: positive definite matrices, by default the identity.
+      lower: which triangle of both is read.
+      eigvals_only: whether to return the eigenvalues alone.
+
+    Raises:
+      ValueError: if the matrices are not square, or the shapes differ.
+      NotImplementedError: for `eigvals` and `type`.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.scipy.linalg.eigh(np.array([[1.0, 0.0], [0.0, 3.0]]), eigvals_only=True).tolist()
+      [1.0, 3.0]
+    """
+    if eigvals is not None or type != 1:
+        raise NotImplementedError(f"eigh: eigvals={eigvals}, type={type} {here()}. Slice the result; use type 1.")
+    if b is None:
+        w, v = _eigh(a, "L" if lower else "U", symmetrize_input=False)
+        return w if eigvals_only else (w, v)
+    a, b = (matrices(x, "eigh", square=True) for x in together((a, b), "eigh"))
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"eigh: matrices of shapes {a.shape} and {b.shape} {here()}: their sizes must be the same")
+    a, b = one_batch(from_triangle(a, lower), b, "eigh")
+    # With b = L L^H, the eigenvalues are those of L^-1 a L^-H.
+    root = cholesky(b, lower)
+    if not lower:
+        root = la.adjoint(root)
+    inner = la.triangular_solve(root, a, lower=True)
+    inner = la.triangular_solve(root, inner, lower=True, transpose_a=True, conjugate_a=True, left_side=False)
+    w, v = _eigh(inner)
+    return w if eigvals_only else (w, la.triangular_solve(root, v, lower=True, transpose_a=True, conjugate_a=True))
+
+
+def schur(a: Any, output: str = "real") -> tuple[Any, Any]:
+    """The factors of `a = Z @ T @ Z^H`: `T` triangular ("real": but for blocks of two rows), `Z` unitary. On a CPU.
+
+    It has no derivative.
+
+    Raises:
+      ValueError: if the matrices are not square, or for another `output`.
+    """
+    if output not in ("real", "complex"):
+        raise ValueError(f"schur: output={output!r} {here()}. Use 'real' or 'complex'.")
+    return tuple(la.schur_op(matrices(a, "schur", square=True), output=output))
+
+
+def hessenberg(a: Any, *, calc_q: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    """The matrix `H`, 0 below its first subdiagonal, of `a = Q @ H @ Q^H`; `(H, Q)` with `calc_q`. On a CPU.
+
+    It has no derivative.
+
+    Raises:
+      ValueError: if the matrices are not square.
+    """
+    h, q = la.hessenberg_op(matrices(a, "hessenberg", square=True))
+    return (h, q) if calc_q else h
+
+
+def polar(a: Any, side: str = "right", *, method: str = "svd", eps: None = None, max_iterations: None = None) -> Any:
+    """The factors of `a = u @ p` (or `p @ u` for `side="left"`): `u` with orthonormal columns or rows, `p` positive.
+
+    Differentiable where `a` has full rank. The derivative is computed on a CPU.
+
+    Args:
+      a: matrices, `(..., m, n)`.
+      side: "right" or "left".
+      method: "svd".
+
+    Raises:
+      ValueError: for another `side` or method.
+    """
+    if side not in ("right", "left") or method != "svd" or eps is not None or max_iterations is not None:
+        raise ValueError(f"polar: side={side!r}, method={method!r} {here()}. Use 'right' or 'left', and method 'svd'.")
+    a = matrices(a, "polar")
+    u, _, vh = _svd(a, full_matrices=False)
+    unitary = la.product(u, vh)
+    if a.shape[-2] >= a.shape[-1]:
+        unitary = la.polar_op(a, unitary)
+    else:
+        unitary = la.adjoint(la.polar_op(la.adjoint(a), la.adjoint(unitary)))
+    other = la.adjoint(unitary)
+    return unitary, symmetrized(la.product(other, a) if side == "right" else la.product(a, other))
+
+
+# -- solving
+
+
+def solve(
+    a: Any,
+    b: Any,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    debug: bool = False,
+    check_finite: bool = True,
+    assume_a: str = "gen",
+) -> Any:
+    """`x` with `a @ x = b`.
+
+    Args:
+      a: square matrices, `(..., n, n)`.
+      b: a vector `(n,)`, or matrices `(..., n, k)`.
+      assume_a: "pos" for Hermitian positive definite matrices, which Cholesky's factors solve in half the time; "gen",
+        "sym" and "her" are solved by LU.
+      lower: which triangle of positive definite matrices is read.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for another `assume_a`.
+    """
+    if assume_a not in ("gen", "sym", "her", "pos"):
+        raise ValueError(f"solve: assume_a={assume_a!r} {here()}. Use 'gen', 'sym', 'her' or 'pos'.")
+    if assume_a != "pos":
+        return _solve(a, b)
+    a, b, vector = right_side(a, b, "solve")
+    return solve_with(lambda a, b: la.solve(from_triangle(a, lower), b, positive=True), a, b, vector, "solve")
+
+
+def solve_triangular(
+    a: Any,
+    b: Any,
+    trans: int | str = 0,
+    lower: bool = False,
+    unit_diagonal: bool = False,
+    overwrite_b: bool = False,
+    debug: Any = None,
+    check_finite: bool = True,
+) -> Any:
+    """`x` with `a @ x = b` for triangular `a`.
+
+    Args:
+      a: square matrices, `(..., n, n)`, of which one triangle is read.
+      b: a vector `(n,)`, or matrices `(..., n, k)`.
+      trans: 0 or "N"; 1 or "T" for the transpose of `a`; 2 or "C" for the conjugate transpose.
+      lower: which triangle.
+      unit_diagonal: whether the diagonal is taken to be 1.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for another `trans`.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.scipy.linalg.solve_triangular(np.array([[1.0, 1.0], [0.0, 2.0]]), np.array([3.0, 4.0])).tolist()
+      [1.0, 2.0]
+    """
+    known = {0: 0, "N": 0, 1: 1, "T": 1, 2: 2, "C": 2}
+    if trans not in known:
+        raise ValueError(f"solve_triangular: trans={trans!r} {here()}. Use 0, 1, 2, 'N', 'T' or 'C'.")
+    turned = {"transpose_a": known[trans] > 0, "conjugate_a": known[trans] == 2}
+    a, b, vector = right_side(a, b, "solve_triangular")
+
+    def run(a: Any, b: Any) -> Any:
+        return la.triangular_solve(a, b, lower=bool(lower), unit=bool(unit_diagonal), **turned)
+
+    return solve_with(run, a, b, vector, "solve_triangular")
+
+
+def solve_sylvester(A: Any, B: Any, C: Any, *, method: str = "schur", tol: float = 1e-8) -> Any:
+    """`x` with `A @ x + x @ B = C`, by Schur's factors. On a CPU.
+
+    Args:
+      A, B, C: matrices, `(..., m, m)`, `(..., n, n)` and `(..., m, n)`.
+      method: "schur".
+      tol: where the sum of an eigenvalue of `A` and one of `B` is smaller than this, the result is NaN.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for another method.
+    """
+    if method != "schur":
+        raise ValueError(f"solve_sylvester: method={method!r} {here()}. Use 'schur'.")
+    A, B, C = (matrices(x, "solve_sylvester") for x in together((A, B, C), "solve_sylvester"))
+    for _ in range(2):  # The second time, all have the axes of C.
+        A, B = one_batch(A, B, "solve_sylvester")
+        A, C = one_batch(A, C, "solve_sylvester")
+    return la.sylvester_op(A, B, C, tol=float(tol))
+
+
+def inv(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    """The inverse of square matrices; see `tracegrad.numpy.linalg.inv`."""
+    return _inv(a)
+
+
+def det(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    """The determinants of square matrices; see `tracegrad.numpy.linalg.det`."""
+    return _det(a)
+
+
+# -- functions of matrices
+
+
+def expm(A: Any, *, upper_triangular: bool = False, max_squarings: int = 16) -> Any:
+    """The exponential of square matrices.
+
+    Args:
+      A: matrices, `(..., n, n)`.
+      upper_triangular: whether they are upper triangular, which is not needed to be known here.
+      max_squarings: a matrix whose norm would need more than this gives NaN.
+
+    Raises:
+      ValueError: if the matrices are not square.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.scipy.linalg.expm(np.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
+      [[1.0, 1.0], [0.0, 1.0]]
+    """
+    return la.expm_op(matrices(A, "expm", square=True), max_squarings=integer(max_squarings, "expm", "max_squarings"))
+
+
+def expm_frechet(A: Any, E: Any, *, method: str | None = None, compute_expm: bool = True) -> Any:
+    """The exponential of square matrices `A`, and its derivative in the direction `E`.
+
+    Args:
+      A, E: matrices, `(..., n, n)`.
+      method: None or "SPS", scaling and squaring.
+      compute_expm: whether to return the exponential, before its derivative.
+
+    Raises:
+      ValueError: if the matrices are not square, the shapes differ, or for another method.
+    """
+    if method not in (None, "SPS"):
+        raise ValueError(f"expm_frechet: method={method!r} {here()}. Use 'SPS'.")
+    A, E = (matrices(x, "expm_frechet", square=True) for x in together((A, E), "expm_frechet"))
+    derivative = la.expm_frechet_op(A, E)
+    return (expm(A), derivative) if compute_expm else derivative
+
+
+def sqrtm(A: Any, blocksize: int = 1) -> Any:
+    """The principal square root of square matrices, complex. On a CPU.
+
+    Differentiable where no eigenvalue is 0 or a negative number.
+
+    Raises:
+      ValueError: if the matrices are not square.
+    """
+    if blocksize != 1:
+        raise NotImplementedError(f"sqrtm: blocksize={blocksize} {here()}. Leave it out.")
+    return la.sqrtm_op(matrices(A, "sqrtm", square=True))
+
+
+# -- special matrices
+
+
+def block_diag(*arrs: Any) -> Any:
+    """The matrix with the given ones along its diagonal.
+
+    Raises:
+      ValueError: if one has more than two axes.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.scipy.linalg.block_diag(np.ones((1, 2)), np.ones((1, 1))).tolist()
+      [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    if not arrs:
+        return tnp.zeros((1, 0))
+    avals = types_of(arrs, "block_diag")
+    if any(a.ndim > 2 for a in avals):
+        raise ValueError(f"block_diag: arrays of shapes {[a.shape for a in avals]} {here()}. Give matrices.")
+    blocks = [tnp.atleast_2d(x) for x in promoted(arrs, avals)]
+    width = sum(x.shape[1] for x in blocks)
+    rows, start = [], 0
+    for x in blocks:
+        end = start + x.shape[1]
+        rows.append(tnp.pad(x, ((0, 0), (start, width - end))))
+        start = end
+    return tnp.concatenate(rows, axis=0)
+
+
+def _vector(x: Any, name: str) -> Any:
+    aval = type_of(x, name)
+    if not aval.ndim:
+        raise ValueError(f"{name}: {describe(x)} {here()}. Give a vector.")
+    return array_like(x, name)
+
+
+def _of_offsets(elements: Any, index: Any) -> Any:
+    """Matrices made of the elements of vectors at these positions."""
+    return ops.take(elements, index, axis=-1, mode="promise_in_bounds")
+
+
+def toeplitz(c: Any, r: Any = None) -> Any:
+    """Matrices with constant diagonals, from the first column and the first row (by default, the conjugate of it).
+
+    Raises:
+      ValueError: for a scalar.
+
+    Example:
+      >>> import tracegrad as tg, numpy as np
+      >>> tg.scipy.linalg.toeplitz(np.array([1, 2, 3]), np.array([1, 4])).tolist()
+      [[1, 4], [2, 1], [3, 2]]
+    """
+    c = _vector(c, "toeplitz")
+    r = la.conjugate(c) if r is None else _vector(r, "toeplitz")
+    n, m = c.shape[-1], r.shape[-1]
+    elements = tnp.concatenate([tnp.flip(c, -1), r[..., 1:]], axis=-1)
+    return _of_offsets(elements, n - 1 - np.arange(n)[:, None] + np.arange(m))
+
+
+def hankel(c: Any, r: Any = None) -> Any:
+    """Matrices with constant anti-diagonals, from the first column and the last row (by default, 0).
+
+    Raises:
+      ValueError: for a scalar.
+    """
+    c = _vector(c, "hankel")
+    r = ops.mul(c, literal(0)) if r is None else _vector(r, "hankel")
+    n, m = c.shape[-1], r.shape[-1]
+    return _of_offsets(tnp.concatenate([c, r[..., 1:]], axis=-1), np.arange(n)[:, None] + np.arange(m))
+
+
+def circulant(c: Any) -> Any:
+    """Matrices whose columns are a vector, turned by one place more in each.
+
+    Raises:
+      ValueError: for a scalar.
+    """
+    c = _vector(c, "circulant")
+    n = c.shape[-1]
+    return _of_offsets(c, (np.arange(n)[:, None] - np.arange(n)) % n)
+
+
+def companion(a: Any) -> Any:
+    """The companion matrix of a polynomial, given by its coefficients, the one of the highest power first.
+
+    Raises:
+      ValueError: for fewer than two coefficients.
+    """
+    a = _vector(a, "companion")
+    n = a.shape[-1] - 1
+    if n < 1:
+        raise ValueError(f"companion: coefficients of shape {a.shape} {here()}. Give two or more.")
+    a = inexact(a, type_of(a, "companion"))
+    first = ops.neg(ops.div(a[..., 1:], a[..., :1]))
+    below = broadcast_to(tnp.eye(n - 1, n, dtype=a.dtype), (*a.shape[:-1], n - 1, n))
+    return tnp.concatenate([la.row(first), below], axis=-2)
+
+
+def hilbert(n: int) -> Any:
+    """The matrix with elements `1 / (i + j + 1)`.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> tg.scipy.linalg.hilbert(2).round(3).tolist()[0]
+      [1.0, 0.5]
+    """
+    i = tnp.arange(1.0, 2 * integer(n, "hilbert", "n"))
+    return _of_offsets(ops.div(literal(1.0), i), np.arange(n)[:, None] + np.arange(n))
+
+
+def hadamard(n: int, dtype: Any = int) -> Any:
+    """The Hadamard matrix of size `n`, a power of 2: its elements are 1 and -1, its rows orthogonal.
+
+    Raises:
+      ValueError: if `n` is no power of 2.
+    """
+    n = integer(n, "hadamard", "n")
+    if n < 1 or n & (n - 1):
+        raise ValueError(f"hadamard: n={n} {here()} is no power of 2")
+    out = np.ones((1, 1), np.int8)
+    while len(out) < n:
+        out = np.block([[out, out], [out, -out]])
+    return tnp.asarray(out, dtype)
+
+
+def dft(n: int, scale: str | None = None, *, dtype: Any = None) -> Any:
+    """The matrix of the discrete Fourier transform of `n` elements; `scale` is None, "sqrtn" or "n".
+
+    Raises:
+      ValueError: for another scale.
+    """
+    if scale not in (None, "sqrtn", "n"):
+        raise ValueError(f"dft: scale={scale!r} {here()}. Use None, 'sqrtn' or 'n'.")
+    n = integer(n, "dft", "n")
+    out = np.exp(-2j * np.pi * (np.outer(np.arange(n), np.arange(n)) % max(n, 1)) / max(n, 1))
+    out = out / (np.sqrt(n) if scale == "sqrtn" else n) if scale else out
+    return tnp.asarray(out, complex if dtype is None else dtype)
+
+
+__all__ = [
+    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "companion", "det", "dft", "eigh", "expm",
+    "expm_frechet", "hadamard", "hankel", "hessenberg", "hilbert", "inv", "lu", "lu_factor", "lu_solve", "polar", "qr",
+    "schur", "solve", "solve_sylvester", "solve_triangular", "sqrtm", "svd", "toeplitz",
+]  # fmt: skip

@@ -1,0 +1,408 @@
+"""Special functions with the names, the arguments and the dtypes of `jax.scipy.special`.
+
+Arguments broadcast; integers become floats, and half-precision floats are computed in float32. A derivative that has no
+closed form (in a parameter of `betainc`, `zeta`, `hyp1f1`, ...) raises `NotImplementedError` when it is asked for.
+
+Example:
+  >>> import tracegrad as tg
+  >>> from tracegrad.scipy import special
+  >>> round(float(tg.grad(special.gammaln)(3.0)), 4)  # digamma(3)
+  0.9228
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..errors import describe, here
+from ..nn import logsumexp
+from ..numpy.arguments import array_like, inexact, integer, literal, type_of
+from ..numpy.creation import asarray
+from ..numpy.reductions import sum
+from ..ops import (
+    add,
+    beta,
+    betainc,
+    betaln,
+    conj,
+    dawsn,
+    digamma,
+    div,
+    equal,
+    erf,
+    erfc,
+    erfcx,
+    exp,
+    expi,
+    expn,
+    floor,
+    fresnel,
+    gammainc,
+    gammaincc,
+    gammasgn,
+    greater,
+    hyp1f1,
+    hyp2f1,
+    i0,
+    i0e,
+    i1,
+    i1e,
+    imag,
+    integer_pow,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log_ndtr,
+    logit,
+    mul,
+    ndtri,
+    neg,
+    owens_t,
+    polygamma,
+    real,
+    sici,
+    spence,
+    sub,
+    where,
+    wofz,
+    xlog1py,
+    xlogy,
+)
+
+erfinv, expit, gammaln, psi = ops.erf_inv, ops.logistic, ops.lgamma, digamma
+
+
+def _both(p: Any, *others: Any) -> Any:
+    for q in others:
+        p = ops.bitwise_and(p, q)
+    return p
+
+
+def _float(x: Any, name: str) -> Any:
+    """`x` as an array of floats or complex numbers."""
+    return array_like(inexact(x, type_of(x, name)), name)
+
+
+# -- products with logarithms
+
+
+def entr(x: Any) -> Any:
+    """`-x log(x)`, 0 at 0, -inf below.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> special.entr(0.0).item()
+      0.0
+    """
+    below = less(x, literal(0))
+    safe = where(below, literal(1.0), x)
+    return where(below, literal(-math.inf), sub(literal(0.0), xlogy(safe, safe)))
+
+
+def _relative(p: Any, q: Any, inside: Any, at_zero: Any) -> Any:
+    """`inside(p, q)` of positive numbers, `at_zero` where `p` is 0 and `q` is not negative, else inf, or NaN of NaN."""
+    positive = _both(greater(p, literal(0)), greater(q, literal(0)))
+    edge = _both(equal(p, literal(0)), less_equal(literal(0), q))
+    known = _both(equal(p, p), equal(q, q))
+    value = inside(where(positive, p, literal(1.0)), where(positive, q, literal(1.0)))
+    outside = where(known, literal(math.inf), literal(math.nan))
+    return where(positive, value, where(edge, at_zero, outside))
+
+
+def rel_entr(p: Any, q: Any) -> Any:
+    """`p log(p / q)`; 0 where `p` is 0 and `q` is not negative, else inf where one is not positive."""
+    return _relative(p, q, lambda p, q: mul(p, log(div(p, q))), literal(0.0))
+
+
+def kl_div(p: Any, q: Any) -> Any:
+    """`p log(p / q) - p + q`; `q` where `p` is 0 and `q` is not negative, else inf where one is not positive."""
+    return _relative(p, q, lambda p, q: add(sub(mul(p, log(div(p, q))), p), q), q)
+
+
+def boxcox(x: Any, lmbda: Any) -> Any:
+    """`(x**lmbda - 1) / lmbda`, and `log(x)` where `lmbda` is 0: Box and Cox, An analysis of transformations (1964)."""
+    return ops.expm1_over(log(x), lmbda)
+
+
+def boxcox1p(x: Any, lmbda: Any) -> Any:
+    """`boxcox(1 + x, lmbda)`, precise for small `x`."""
+    return ops.expm1_over(log1p(x), lmbda)
+
+
+def softmax(x: Any, /, *, axis: Any = None) -> Any:
+    """`exp(x) / sum(exp(x))` over `axis`: an axis, a tuple of them, or all by default."""
+    return nn.softmax(x, axis)
+
+
+def log_softmax(x: Any, /, *, axis: Any = None) -> Any:
+    """The logarithm of `softmax(x, axis=axis)`, without overflow."""
+    return nn.log_softmax(x, axis)
+
+
+# -- the normal distribution
+
+
+def ndtr(x: Any) -> Any:
+    """The distribution function of the standard normal distribution.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> special.ndtr(0.0).item()
+      0.5
+    """
+    return mul(erfc(mul(x, literal(-math.sqrt(0.5)))), literal(0.5))
+
+
+# -- gamma and beta
+
+_SHIFT = 8
+"""From here up Stirling's series is exact to rounding."""
+
+
+def _loggamma_right(z: Any) -> Any:
+    """`loggamma` of complex numbers with real parts from 0.5 up: 8 steps up, and Stirling's series there."""
+    steps = ops.iota(dtype=np.dtype(np.int32), shape=(*z.shape, _SHIFT), axis=z.ndim)
+    product = sum(log(add(ops.reshape(z, shape=(*z.shape, 1)), steps)), axis=-1)
+    w = add(z, literal(float(_SHIFT)))
+    inverse = div(literal(1.0), w)
+    square = mul(inverse, inverse)
+    series: Any = literal(ops.STIRLING[-1])
+    for c in reversed(ops.STIRLING[:-1]):
+        series = add(mul(series, square), literal(c))
+    stirling = add(sub(mul(sub(w, literal(0.5)), log(w)), w), literal(0.5 * math.log(2 * math.pi)))
+    return sub(add(stirling, mul(series, inverse)), product)
+
+
+def loggamma(x: Any) -> Any:
+    """The logarithm of the gamma function, continued from the positive axis: NaN for a negative real number.
+
+    Args:
+      x: real or complex; complex numbers have one branch cut, along the negative axis.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> abs(special.loggamma(1 + 0j).item()) < 1e-6
+      True
+    """
+    z = _float(x, "loggamma")
+    if z.dtype.kind != "c":
+        below = less(z, literal(0))
+        return where(below, literal(math.nan), gammaln(where(below, literal(1.0), z)))
+    # Above the real axis by the reflection formula (DLMF 5.5.3), where log(sin(pi z)) is
+    # -pi i z + log(1 - exp(2 pi i z)) - log(2) + pi i / 2, which has no branch to choose; below it by conjugation.
+    lower = less(imag(z), literal(0))
+    z = where(lower, conj(z), z)
+    left = less(real(z), literal(0.5))
+    inner = _loggamma_right(where(left, sub(literal(1.0), z), z))
+    turned = mul(where(left, z, literal(0.5)), literal(1j * math.pi))
+    log_sin = add(sub(log1p(neg(exp(mul(turned, literal(2.0))))), turned), literal(-math.log(2) + 0.5j * math.pi))
+    out = where(left, sub(sub(literal(math.log(math.pi)), log_sin), inner), inner)
+    return where(lower, conj(out), out)
+
+
+def gamma(x: Any) -> Any:
+    """The gamma function, of real or complex numbers: inf or -inf at 0 by its sign, NaN at negative integers."""
+    x = _float(x, "gamma")
+    return exp(loggamma(x)) if x.dtype.kind == "c" else ops.gamma(x)
+
+
+def factorial(n: Any, exact: bool = False) -> Any:
+    """`n!` as a float: `gamma(n + 1)`, and 0 below 0.
+
+    Raises:
+      NotImplementedError: for `exact=True`.
+    """
+    _refuse_exact(exact, "factorial", "math.factorial")
+    n = _float(n, "factorial")
+    below = less(n, literal(0))
+    return where(below, literal(0.0), ops.gamma(add(where(below, literal(0.0), n), literal(1.0))))
+
+
+def _refuse_exact(exact: bool, name: str, instead: str) -> None:
+    if exact:
+        raise NotImplementedError(f"{name}: exact=True is not supported {here()}. Use {instead} for Python integers.")
+
+
+def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> Any:
+    """The number of ways to choose `k` of `N` things, as a float; with `repetition`, each more than once.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> round(special.comb(5, 2).item(), 4)
+      10.0
+    """
+    _refuse_exact(exact, "comb", "math.comb")
+    N, k = _float(N, "comb"), _float(k, "comb")
+    if repetition:
+        return comb(sub(add(N, k), literal(1.0)), k)
+    inside = _both(less_equal(k, N), less_equal(literal(0), k))
+    n, k = where(inside, N, literal(1.0)), where(inside, k, literal(0.0))
+    # DLMF 5.12.1: precise where N is large, as the logarithm of the beta function is.
+    out = exp(neg(betaln(add(sub(n, k), literal(1.0)), add(k, literal(1.0)))))
+    return where(inside, div(out, add(n, literal(1.0))), literal(0.0))
+
+
+def poch(z: Any, m: Any) -> Any:
+    """Pochhammer's symbol `gamma(z + m) / gamma(z)`: `z (z + 1) ... (z + m - 1)` for a whole `m`."""
+    z, m = _float(z, "poch"), _float(m, "poch")
+    # At a pole of gamma(z), for whole m, by reflection: (-1)**m gamma(1 - z) / gamma(1 - z - m).
+    at_pole = _both(less_equal(z, literal(0)), equal(z, floor(z)), equal(m, floor(m)))
+    up = where(at_pole, sub(literal(1.0), z), add(z, m))
+    down = where(at_pole, sub(sub(literal(1.0), z), m), z)
+    half = div(m, literal(2.0))
+    odd = ops.not_equal(half, floor(half))
+    sign = where(at_pole, where(odd, literal(-1.0), literal(1.0)), mul(gammasgn(up), gammasgn(down)))
+    sign = where(equal(sign, sign), sign, literal(1.0))
+    size = exp(sub(gammaln(up), gammaln(down)))
+    out = where(equal(size, literal(0)), literal(0.0), mul(sign, size))
+    return where(equal(m, literal(0)), literal(1.0), out)
+
+
+def multigammaln(a: Any, d: int) -> Any:
+    """The logarithm of the multivariate gamma function of order `d`, an integer; `a > (d - 1) / 2`."""
+    d = integer(d, "multigammaln", "d")
+    a = _float(a, "multigammaln")
+    steps = ops.iota(dtype=np.dtype(np.int32), shape=(*a.shape, d), axis=a.ndim)
+    terms = gammaln(sub(ops.reshape(a, shape=(*a.shape, 1)), mul(steps, literal(0.5))))
+    return add(sum(terms, axis=-1), literal(d * (d - 1) / 4 * math.log(math.pi)))
+
+
+def zeta(x: Any, q: Any = None) -> Any:
+    """Hurwitz's zeta function `sum over k of 1 / (k + q)**x` for `x > 1` (NaN below); Riemann's by default, `q` = 1.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> round(special.zeta(2.0).item(), 4)  # pi**2 / 6
+      1.6449
+    """
+    return ops.zeta(x, literal(1.0) if q is None else q)
+
+
+def bernoulli(n: int) -> Any:
+    """The Bernoulli numbers B(0) to B(n), with B(1) = -1/2.
+
+    Raises:
+      ValueError: if `n` is negative.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> special.bernoulli(2)[:2].tolist()
+      [1.0, -0.5]
+    """
+    n = integer(n, "bernoulli", "n")
+    if n < 0:
+        raise ValueError(f"bernoulli: n={n} {here()}. It must not be negative.")
+    numbers = np.zeros(n + 1)
+    numbers[:2] = [1.0, -0.5][: n + 1]
+    # DLMF 25.6.2: |B(2k)| = 2 (2k)! zeta(2k) / (2 pi)**(2k).
+    factor = 2.0
+    for k in range(2, n + 1, 2):
+        factor *= k * (k - 1) / (2 * math.pi) ** 2
+        series = {2: math.pi**2 / 6, 4: math.pi**4 / 90}.get(k) or math.fsum(i**-k for i in range(1, 1000))
+        numbers[k] = factor * series if k % 4 == 2 else -factor * series
+    return asarray(numbers)
+
+
+# -- integrals, Bessel functions and spherical harmonics
+
+
+def exp1(x: Any) -> Any:
+    """The exponential integral `E_1`, NaN of negative numbers."""
+    return expn(literal(1.0), x)
+
+
+def bessel_jn(z: Any, *, v: int, n_iter: int = 50) -> Any:
+    """The Bessel functions of the first kind of orders 0 to `v`, along a new first axis.
+
+    Args:
+      z: real.
+      v: an integer.
+      n_iter: the steps of the recurrence, downwards, that computes them: more for larger `z`.
+
+    Example:
+      >>> import numpy as np
+      >>> from tracegrad.scipy import special
+      >>> special.bessel_jn(np.array([0.5, 1.0]), v=2).shape
+      (3, 2)
+    """
+    v = integer(v, "bessel_jn", "v")
+    if v < 0:
+        raise ValueError(f"bessel_jn: v={v} {here()}. The order must not be negative.")
+    return ops.bessel_jn_op(array_like(z, "bessel_jn"), v=v, n_iter=integer(n_iter, "bessel_jn", "n_iter"))
+
+
+def sph_harm_y(n: Any, m: Any, theta: Any, phi: Any, diff_n: None = None, n_max: int | None = None) -> Any:
+    """The spherical harmonics of degree `n` and order `m`, orthonormal on the sphere (DLMF 14.30.1); complex.
+
+    Args:
+      n, m: integers with concrete values, `|m| <= n`; they broadcast.
+      theta, phi: the angles from the pole and around it, which broadcast with them.
+      diff_n: not supported; the function is differentiable instead.
+      n_max: not needed: the largest `n` is known.
+
+    Raises:
+      ValueError: if `n` is negative or `|m|` exceeds `n`.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> round(special.sph_harm_y(0, 0, 0.3, 0.1).real.item(), 4)  # 1 / sqrt(4 pi)
+      0.2821
+    """
+    if diff_n is not None:
+        raise NotImplementedError(f"sph_harm_y: diff_n={diff_n} {here()}. Differentiate in theta and phi instead.")
+    for name, value in (("n", n), ("m", m)):
+        if type_of(value, "sph_harm_y").dtype.kind not in "iu":
+            raise TypeError(f"sph_harm_y: {name} must be of integers, not {describe(value)} {here()}")
+    degrees, orders = np.broadcast_arrays(np.asarray(n), np.asarray(m))
+    if np.any(np.abs(orders) > degrees):
+        raise ValueError(f"sph_harm_y: n={n}, m={m} {here()}. The order lies between -n and n, and n is not negative.")
+    theta, phi = _float(theta, "sph_harm_y"), _float(phi, "sph_harm_y")
+    x, s = ops.cos(theta), ops.sin(theta)
+    out: Any = None
+    for order in sorted(set(np.abs(orders).ravel().tolist())):
+        wanted = degrees[np.abs(orders) == order]
+        angle = mul(phi, literal(float(order)))
+        wave = ops.complex_(ops.cos(angle), ops.sin(angle))
+        for degree, value in enumerate(_legendre(x, s, order, int(wanted.max())), order):
+            here_ = (degrees == degree) & (np.abs(orders) == order)
+            if not here_.any():
+                continue
+            term = mul(value, wave)
+            if (orders[here_] < 0).any():
+                # Y of order -m is (-1)**m times the conjugate of that of m.
+                term = where(orders < 0, mul(conj(term), literal(float((-1) ** order))), term)
+            out = where(here_, term, literal(0.0) if out is None else out)
+    return out
+
+
+def _legendre(x: Any, s: Any, m: int, n_max: int) -> list[Any]:
+    """The associated Legendre functions of order m and degrees m to n_max, normalised on the sphere.
+
+    By the recurrence in the degree (DLMF 14.10.3), which is stable upwards.
+    """
+    norm = math.sqrt(math.prod((2 * k + 1) / (2 * k) for k in range(1, m + 1)) / (4 * math.pi))
+    values: list[Any] = [mul(integer_pow(s, n=m), literal((-1) ** m * norm))]
+    before: Any = None
+    for n in range(m + 1, n_max + 1):
+        a = math.sqrt((4 * n * n - 1) / (n * n - m * m))
+        value = mul(mul(x, values[-1]), literal(a))
+        if before is not None:
+            b = a * math.sqrt(((n - 1) ** 2 - m * m) / (4 * (n - 1) ** 2 - 1))
+            value = sub(value, mul(before, literal(b)))
+        before = values[-1]
+        values.append(value)
+    return values
+
+
+__all__ = [
+    "bernoulli", "bessel_jn", "beta", "betainc", "betaln", "boxcox", "boxcox1p", "comb", "dawsn", "digamma", "entr",
+    "erf", "erfc", "erfcx", "erfinv", "exp1", "expi", "expit", "expn", "factorial", "fresnel", "gamma", "gammainc",
+    "gammaincc", "gammaln", "gammasgn", "hyp1f1", "hyp2f1", "i0", "i0e", "i1", "i1e", "kl_div", "log_ndtr",
+    "log_softmax", "loggamma", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri", "owens_t", "poch", "polygamma",
+    "psi", "rel_entr", "sici", "softmax", "spence", "sph_harm_y", "wofz", "xlog1py", "xlogy", "zeta",
+]  # fmt: skip
