@@ -179,3 +179,13 @@ def test_an_op_that_takes_any_number_of_operands() -> None:
     total = tg.Op("total", lambda *xs: sum(xs[1:], xs[0]), rule)
     grads = tg.grad(lambda a, b, c: total(a, b, c) * 2.0, (0, 2))(1.0, 2.0, 3.0)
     assert [float(g) for g in grads] == [2.0, 2.0]
+
+
+def test_what_a_constant_depends_on_is_not_differentiated() -> None:
+    """A rule that would raise is not asked for what only `stop_gradient` reaches."""
+
+    def refuse(*args: Any, **params: Any) -> Any:
+        raise AssertionError("differentiated")
+
+    strict = tg.Op("strict", lambda x, y: x * y, (refuse, lambda ct, out, x, y: ct * x))
+    assert float(tg.grad(lambda x: strict(tg.stop_gradient(x), 2.0) * x)(3.0)) == 6.0

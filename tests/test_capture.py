@@ -47,7 +47,7 @@ def test_a_tap_changes_nothing() -> None:
     assert "tap" not in tg.jit(tg.grad(model)).lower(W, X).as_text()
     tree = tg.tap("t", {"a": X, "b": (W, 1.0)})
     assert jax.tree.structure(tree) == jax.tree.structure({"a": X, "b": (W, 1.0)})
-    (out, found) = tg.capture(lambda x: tg.tap("t", {"a": x, "b": 2 * x})["b"])(X)
+    _, found = tg.capture(lambda x: tg.tap("t", {"a": x, "b": 2 * x})["b"])(X)
     assert sorted(found.values) == ["t['a']", "t['b']"] and found.gradients == {}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,6 +16,9 @@ from hypothesis import strategies as st
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tests.reference import x64
+
+PROGRAMS = int(os.environ.get("TRACEGRAD_PROGRAMS", "80"))
+"""How many programs a test runs; the rarer kinds of test run fewer."""
 
 Shape = tuple[int, ...]
 Step = Callable[[Any, list[Any]], Any]
@@ -63,6 +68,34 @@ BINARY: dict[str, Callable[[Any, Any, Any], Any]] = {
 }
 
 
+def lib(np: Any) -> Any:
+    """Transforms and control flow of the side that `np` belongs to."""
+    if np is tnp:
+        return tg
+    return SimpleNamespace(
+        grad=jax.grad, jvp=jax.jvp, vmap=jax.vmap, jit=jax.jit, checkpoint=jax.checkpoint, scan=jax.lax.scan,
+        cond=jax.lax.cond, fori_loop=jax.lax.fori_loop,
+    )  # fmt: skip
+
+
+TRANSFORMED: dict[str, Callable[[Any, Any], Any]] = {
+    "grad inside": lambda np, x: lib(np).grad(lambda y: np.sum(np.sin(y) * y))(x),
+    "jvp inside": lambda np, x: lib(np).jvp(np.sin, (x,), (np.cos(x),))[1],
+    "jit inside": lambda np, x: lib(np).jit(lambda y: np.tanh(y) * y)(x),
+    "checkpoint": lambda np, x: lib(np).checkpoint(lambda y: np.sin(np.exp(np.sin(y))))(x),
+    "cond": lambda np, x: lib(np).cond(np.sum(x) > 0.1, lambda y: np.sin(y) * x, lambda y: 0.5 * y, x),
+    "fori_loop": lambda np, x: lib(np).fori_loop(0, 2, lambda i, y: np.sin(y) + 0.1 * i * x, x),
+}
+ALONG: dict[str, Callable[[Any, Any], Any]] = {
+    "vmap": lambda np, x: lib(np).vmap(lambda r: r * np.sum(np.sin(r)))(x),
+    "vmap of grad": lambda np, x: lib(np).vmap(lib(np).grad(lambda r: np.sum(np.sin(r) * r)))(x),
+    "scan": lambda np, x: lib(np).scan(lambda c, r: (0.5 * c + np.sin(r), c * r), np.ones_like(x[0]), x)[1],
+    "scan, reversed": lambda np, x: lib(np).scan(
+        lambda c, r: (c * np.cos(r), None), np.ones_like(x[0]), x, reverse=True
+    )[0],
+}
+
+
 def broadcast(x: Shape, y: Shape) -> bool:
     try:
         np.broadcast_shapes(x, y)
@@ -84,23 +117,30 @@ def programs(draw: st.DrawFn) -> tuple[dict[str, Any], list[tuple[str, int, int]
         x = pool[i]
         partners = [k for k, y in enumerate(pool) if broadcast(x.shape, y.shape)]
         products = [k for k, y in enumerate(pool) if x.ndim == y.ndim == 2 and x.shape[1] == y.shape[0]]
-        names = sorted(UNARY)
+        names = sorted(UNARY) + sorted(TRANSFORMED)
         if x.ndim and x.size and x.size < 50 and x.ndim < 4:
-            names += sorted(WITH_AXES)
+            names += sorted(WITH_AXES) + sorted(ALONG)
         names += sorted(BINARY) * 2 + ["matmul"] * 8 * bool(products)
         name = draw(st.sampled_from(names))
         k = draw(st.sampled_from(products if name == "matmul" else partners))
-        value = apply(np, name, x, pool[k])
+        # Shapes alone matter here, and transforms have them only through JAX.
+        transformed = name in TRANSFORMED or name in ALONG
+        value = (
+            np.zeros(jax.eval_shape(lambda x, name=name: ALL[name](jnp, x), x).shape)
+            if transformed
+            else apply(np, name, x, pool[k])
+        )
         steps.append((name, i, k))
         pool.append(np.asarray(value))
     return params, steps
 
 
+ALL = UNARY | WITH_AXES | TRANSFORMED | ALONG
+
+
 def apply(np: Any, name: str, x: Any, y: Any) -> Any:
-    if name in UNARY:
-        return UNARY[name](np, x)
-    if name in WITH_AXES:
-        return WITH_AXES[name](np, x)
+    if name in ALL:
+        return ALL[name](np, x)
     if name == "matmul":
         return x @ y
     return BINARY[name](np, x, y)
@@ -116,7 +156,9 @@ def run(np: Any, steps: list[tuple[str, int, int]]) -> Callable[[Any], Any]:
     return program
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=PROGRAMS, deadline=None, derandomize=PROGRAMS == 80, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(programs())
 def test_gradients_of_random_programs(case: Any) -> None:
     params, steps = case
@@ -131,7 +173,9 @@ def test_gradients_of_random_programs(case: Any) -> None:
                 np.testing.assert_allclose(a, e, rtol=1e-8, atol=1e-8, err_msg=mode)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=PROGRAMS // 6, deadline=None, derandomize=PROGRAMS == 80, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(programs())
 def test_second_derivatives_of_random_programs(case: Any) -> None:
     params, steps = case

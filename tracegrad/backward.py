@@ -37,6 +37,8 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
     active = set(wrt)
     path = []
     for node in nodes:
+        if node.op.vjp is None:
+            continue
         for v in node.inputs:
             if v in active:
                 path.append(node)
@@ -63,9 +65,9 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
     try:
         for node in reversed(path):
             out_cts = [pending.pop(o, None) for o in node.outputs]
-            rules = node.op.vjp
-            if rules is None or all(ct is None for ct in out_cts):
+            if all(ct is None for ct in out_cts):
                 continue
+            rules: Any = node.op.vjp
             target.blame = node
             inputs = node.inputs
             if type(rules) is tuple:
@@ -75,7 +77,7 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
                         accumulate(v, rule(ct, out, *inputs, **params), out)
             else:
                 needs = [v in active for v in inputs]
-                for v, need, ct in zip(inputs, needs, rules(node, out_cts, needs), strict=True):  # type: ignore[operator]
+                for v, need, ct in zip(inputs, needs, rules(node, out_cts, needs), strict=True):
                     if need and ct is not None:
                         accumulate(v, ct, node.outputs[0])
     finally:

@@ -145,7 +145,7 @@ def _varying_carry(body: Tape, carried: int, needs: Sequence[bool]) -> list[bool
     while True:
         active = {v for v, n in zip(body.inputs, need, strict=True) if n}
         for node in body.nodes:
-            if any(v in active for v in node.inputs):
+            if node.op.vjp is not None and any(v in active for v in node.inputs):
                 active.update(o for o in node.outputs if o.aval.differentiable)
         new = [i for i in range(carried) if not need[i] and body.outputs[i] in active]
         if not new:
