@@ -139,7 +139,7 @@ def test_compiled_values_have_the_recorded_types(wide: bool) -> None:
             return out
 
         with np.errstate(all="ignore"):
-            ours, theirs = tg.jit(lambda xs: program(tnp, xs))(operands), program(jnp, operands)
+            ours, theirs = tg.jit(lambda xs: program(tnp, xs))(operands), jax.jit(lambda xs: program(jnp, xs))(operands)
         for name, a in ours.items():
             assert a.dtype == theirs[name].dtype, name
             np.testing.assert_array_equal(np.asarray(a, complex), np.asarray(theirs[name], complex), err_msg=name)

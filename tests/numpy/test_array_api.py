@@ -29,7 +29,7 @@ FEW = settings(max_examples=4, deadline=None, derandomize=True, suppress_health_
 
 
 def each(names: str, dtypes: list[str]) -> dict[str, list[str]]:
-    return {name: dtypes for name in names.split()}
+    return dict.fromkeys(names.split(), dtypes)
 
 
 SAME = {

@@ -34,6 +34,7 @@ STANDARD = [
 
 _TEXT = "prints an array: NumPy's takes our values as they are"
 _FILES = "reads or writes files: use numpy's, and asarray"
+_NARROW = "XLA does not compute with it"
 _OBJECTS = "arrays hold numbers, not Python objects or text"
 
 NOT_PROVIDED = {
@@ -42,16 +43,20 @@ NOT_PROVIDED = {
     "array_str": _TEXT,
     "character": _OBJECTS,
     "flexible": _OBJECTS,
+    "float6_e2m3fn": _NARROW,
+    "float6_e3m2fn": _NARROW,
     "fromfile": _FILES,
     "fromiter": "takes Python objects one by one: use asarray(list(...))",
     "frompyfunc": "makes a ufunc; vectorize maps any function",
     "get_printoptions": _TEXT,
+    "int1": "one bit: use bool",
     "load": _FILES,
     "object_": _OBJECTS,
     "printoptions": _TEXT,
     "save": _FILES,
     "savez": _FILES,
     "set_printoptions": _TEXT,
+    "uint1": _NARROW,
     "ufunc": "elementwise functions are ops or functions: sum, prod, cumsum, x.at[i].add(y) and x[:, None] stand for "
     "reduce, accumulate, at and outer; NumPy's own np.add.reduce(x) works on traced values",
 }

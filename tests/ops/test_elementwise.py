@@ -280,6 +280,8 @@ INTERNAL = {
 """Ops that other ops' functions and rules call, with operands of one dtype."""
 
 WEAK_DIFFERS = {
+    "gcd",
+    "lcm",
     "pow_",
     "logaddexp",
     "logaddexp2",

@@ -340,9 +340,11 @@ def _checkpoint(*xs: Any, jaxpr: Any, prevent_cse: Any = True, policy: Any = Non
     return checkpoint_op(*xs, *consts, body=body, policy=kept, prevent_cse=prevent_cse is not False)
 
 
-def _scan(
-    *xs: Any, jaxpr: Any, num_consts: int, num_carry: int, length: int, reverse: bool, unroll: Any, **params: Any
-) -> Any:
+def _scan(*xs: Any, jaxpr: Any, length: int, reverse: bool, unroll: Any, **params: Any) -> Any:
+    if "ft_in" in params:  # how JAX 0.11 says what the operands are
+        num_consts, num_carry = (len(part) for part in params["ft_in"].unpack()[:2])
+    else:
+        num_consts, num_carry = params["num_consts"], params["num_carry"]
     consts, init = xs[:num_consts], xs[num_consts : num_consts + num_carry]
 
     def step(carry: Any, x: Any) -> Any:

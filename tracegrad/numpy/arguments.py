@@ -100,7 +100,7 @@ def known(x: Any, name: str, remedy: str) -> np.ndarray[Any, Any]:
         raise
     except (TracerError, jax.errors.TracerArrayConversionError):
         raise TracerError(
-            f"{name}: the shape of the result depends on the values of {describe(x)} {here()}, which has none yet "
+            f"{name}: the result depends on the numbers of a traced value ({describe(x)}) {here()}, which has none yet "
             f"under @jit, in bodies and in transformations of JAX. {remedy}, or take @jit away."
         ) from None
 

@@ -381,7 +381,8 @@ def _cumulative(name: str, scan: Any, x: Any, axis: int | None, dtype: Any, incl
         if n != 1:
             raise ValueError(f"{name}: an array of {n} axes needs `axis` {here()}. Name the one to run along.")
         axis = 0
-    out = scan(x, axis, dtype)
+    # Unlike `cumsum`, as the standard says: small integers are added up as the default integer.
+    out = scan(_prepared(x, type_of(x, name), dtype), axis)
     if include_initial:
         i = axis_of(axis, n, name)
         out = ops.pad(out, first, config=tuple((int(j == i), 0, 0) for j in range(n)))
