@@ -55,7 +55,7 @@ def both(build: Callable[[Any, Any, Any], Callable[..., Any]], *args: Any, order
 
 
 def pool(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
-    window = dict(window_dimensions=(1, 2, 2, 1), window_strides=(1, 2, 1, 1), padding="SAME")
+    window: Any = {"window_dimensions": (1, 2, 2, 1), "window_strides": (1, 2, 1, 1), "padding": "SAME"}
     return lambda x: (
         lax.reduce_window(x, -math.inf, lax.max, **window), lax.reduce_window(x, 0.0, lax.add, **window),
     )  # fmt: skip

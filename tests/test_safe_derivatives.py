@@ -41,7 +41,8 @@ TABLE = [
     Row("where(x < 1, arcsin(x), 0)", lambda x: tnp.where(x < 1, tnp.arcsin(x), 0), 1.0, 0.0, 0.0, 0.0),
     Row("where(x < 1, erf_inv(x), 0)", lambda x: tnp.where(x < 1, ops.erf_inv(x), 0), 1.0, 0.0, 0.0, 0.0),
     # an infinite factor, met by a cotangent of 0: scipy.special.xlogy has the derivative that is wanted
-    Row("where(x > 0, x * log(x), 0)", lambda x: tnp.where(x > 0, x * tnp.log(x), 0), 0.0, 0.0, NAN),
+    Row("where(x > 0, x * log(x), 0)", lambda x: tnp.where(x > 0, x * tnp.log(x), 0), 0.0, 0.0, 0.0),
+    Row("where(x != 0, sin(x) * (1 / x), 1)", lambda x: tnp.where(x != 0, tnp.sin(x) * (1 / x), 1), 0.0, 1.0, 0.0),
     Row("where(x > 0, xlogy(x, x), 0)", lambda x: tnp.where(x > 0, ops.xlogy(x, x), 0), 0.0, 0.0, 0.0),
     # a pole on the path that is taken: the derivative is infinite, and not hidden
     Row("sqrt(x)", tnp.sqrt, 0.0, 0.0, INF),

@@ -332,3 +332,18 @@ def test_operators_on_both_sides() -> None:
         return (y @ j + j @ y + jnp.asarray(X) @ y).sum()
 
     close(tg.grad(g)(X), jax.grad(h)(X))
+
+
+def test_a_body_keeps_its_constants_constant() -> None:
+    """A `stop_gradient` inside a function that is recorded once, and differentiated afterwards."""
+
+    def f(x: Any) -> Any:
+        return tg.stop_gradient(x) * x
+
+    for g in (
+        tg.jit(f),
+        tg.checkpoint(f),
+        lambda x: tg.vmap(f)(x[None])[0],
+        lambda x: tg.scan(lambda c, _: (f(c), None), x, length=1)[0],
+    ):
+        assert float(tg.grad(g)(np.float32(3.0))) == 3.0

@@ -32,6 +32,8 @@ class Op:
       shape: optional fast rule from operand avals to output avals, `shape(*avals, **params)`.
       multiple: whether it has a tuple of outputs.
       numbers: whether `lower` accepts Python numbers as they are among its operands.
+      poles: whether its value may be infinite or NaN where its operands are finite. A product with such a value has
+        derivative 0 where its cotangent is 0.
 
     Raises:
       TypeError: if the tuple of rules and the operands of `lower` differ in number.
@@ -43,7 +45,7 @@ class Op:
       12.0
     """
 
-    __slots__ = ("_compiled", "avals", "lower", "multiple", "name", "numbers", "shape", "vjp")
+    __slots__ = ("_compiled", "avals", "lower", "multiple", "name", "numbers", "poles", "shape", "vjp")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Op:
         shape: Callable[..., Any] | None = None,
         multiple: bool = False,
         numbers: bool = False,
+        poles: bool = False,
     ) -> None:
         if isinstance(vjp, tuple):
             parameters = inspect.signature(lower).parameters.values()
@@ -73,6 +76,7 @@ class Op:
         self.shape = shape
         self.multiple = multiple
         self.numbers = numbers
+        self.poles = poles
         # With and without 64-bit types: they decide what integers and Python numbers become.
         self.avals: tuple[dict[Any, tuple[Aval, ...]], ...] = ({}, {})
         self._compiled: dict[Any, Callable[..., Any]] = {}

@@ -147,13 +147,13 @@ class Tape:
 
     While it records, a tape also knows how: `lazy` (values can be computed on demand), `lifts` (scalars
     are lifted to inputs), `parent` and `captured` (a body's enclosing tape, and what it took from there),
-    `axes` (mapped axis names and their sizes), `blame` (the node whose line new nodes take, instead of the
-    caller's).
+    `axes` (mapped axis names and their sizes), `poles` (values that may be infinite), `blame` (the node whose
+    line new nodes take, instead of the caller's).
     """
 
     __slots__ = (
         "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "lifts",
-        "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "varying", "x64",
+        "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "varying", "x64",
     )  # fmt: skip
 
     def __init__(
@@ -170,6 +170,7 @@ class Tape:
         self.constants: dict[int, Var] = {}
         self.axes: dict[str, int] = axes if axes is not None else (parent.axes if parent else {})
         self.blame: Node | None = None
+        self.poles: set[Var] = set()
         self.open = True
         self.done = 0
         self.varying: tuple[int, dict[Var, frozenset[str]]] = (0, {})
@@ -192,6 +193,7 @@ class Tape:
         self.open = False
         self.nodes = []
         self.constants = {}
+        self.poles = set()
         self.varying = (0, {})
 
     # A finished body is a static parameter of the node that runs it, so it compares by structure.
@@ -223,19 +225,22 @@ class Tape:
             raise AssertionError(f"an input of {self.name or 'the tape'} is bound twice")
         made = {v for node in self.nodes for v in node.outputs}
         for node in self.nodes:
-            at = f"{node.op.name} at {describe_source(node.source)}"
+
+            def fail(what: str, node: Node = node) -> AssertionError:
+                return AssertionError(f"{node.op.name} at {describe_source(node.source)}: {what}")
+
             for v in node.inputs:
                 if v in made and v not in bound:
-                    raise AssertionError(f"{at}: an operand of type {v.aval} is used before it is bound\n{self}")
+                    raise fail(f"an operand of type {v.aval} is used before it is bound\n{self}")
                 if v not in bound and v.value is None:
-                    raise AssertionError(f"{at}: an operand of type {v.aval} belongs to no node and no input\n{self}")
+                    raise fail(f"an operand of type {v.aval} belongs to no node and no input\n{self}")
             expected = node.op.infer(tuple(v.aval for v in node.inputs), node.params)
             actual = tuple(v.aval for v in node.outputs)
             if actual != expected:
-                raise AssertionError(f"{at}: outputs are {actual}, the op's rule says {expected}")
+                raise fail(f"outputs are {actual}, the op's rule says {expected}")
             for v in node.outputs:
                 if v in bound:
-                    raise AssertionError(f"{at}: its output of type {v.aval} is bound twice")
+                    raise fail(f"its output of type {v.aval} is bound twice")
                 bound.add(v)
         for v in self.outputs:
             if v not in bound and v.value is None:

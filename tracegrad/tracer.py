@@ -333,6 +333,12 @@ class Tracer(Var):
     def imag(self) -> Any:
         return tnp.imag(self)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._concrete("its memory (__dlpack__)").__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._concrete("its device (__dlpack_device__)").__dlpack_device__()
+
     # -- NumPy's protocols
 
     __array_priority__ = 1000
@@ -396,6 +402,8 @@ def record(tape: Tape, op: Op, args: tuple[Any, ...], params: dict[str, Any]) ->
         return outputs
     output = Tracer(out_avals[0], tape)
     tape.nodes.append(Node(op, inputs, params, (output,), code, offset, blame is not None))
+    if op.poles and inputs[-1].tape is not None:
+        tape.poles.add(output)
     return output
 
 

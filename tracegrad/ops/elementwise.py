@@ -112,6 +112,7 @@ def elementwise(
     *vjp: Callable[..., Any] | None,
     inexact: bool = False,
     arity: int | None = None,
+    poles: bool = False,
 ) -> Op:
     """An op that applies `fn`, a function over `jax.lax` for operands of one dtype, to each element.
 
@@ -140,7 +141,7 @@ def elementwise(
             known = scalar[key] = (out.dtype, out.weak_type)
         return make_aval(avals[0].shape if len(avals) == 1 else broadcast_shapes(*avals), *known)
 
-    return Op(name, lower, vjp if any(vjp) else None, shape=shape, numbers=True)
+    return Op(name, lower, vjp if any(vjp) else None, shape=shape, numbers=True, poles=poles)
 
 
 # A gradient is never NaN because of a path that was not taken: where the incoming cotangent is 0, so is
@@ -185,6 +186,11 @@ def div_no_nan(ct: Any, d: Any) -> Any:
     return div_no_nan_op(ct, d)
 
 
+def _product(ct: Any, d: Any) -> Any:
+    """`ct * d`, safe where `d` may be infinite because of what computed it."""
+    return mul_no_nan(ct, d) if d.tape is not None and d in d.tape.poles else mul(ct, d)
+
+
 # -- arithmetic
 
 add: Op = elementwise(
@@ -197,8 +203,8 @@ sub: Op = elementwise("sub", lax.sub, lambda ct, out, x, y: ct, lambda ct, out, 
 mul: Op = elementwise(
     "mul",
     lambda x, y: lax.bitwise_and(x, y) if _bool(x) else lax.mul(x, y),
-    lambda ct, out, x, y: mul(ct, y),
-    lambda ct, out, x, y: mul(ct, x),
+    lambda ct, out, x, y: _product(ct, y),
+    lambda ct, out, x, y: _product(ct, x),
 )
 div: Op = elementwise(
     "div",
@@ -206,6 +212,7 @@ div: Op = elementwise(
     lambda ct, out, x, y: div_no_nan(ct, y),
     lambda ct, out, x, y: neg(mul_no_nan(ct, div(out, y))),
     inexact=True,
+    poles=True,
 )
 neg: Op = elementwise("neg", lax.neg, lambda ct, out, x: neg(ct))
 floor_divide: Op = elementwise("floor_divide", jnp.floor_divide, arity=2)
@@ -243,7 +250,7 @@ def _pow(x: Any, y: Any) -> Any:
     return lax.pow(*_same(x, y)) if jnp.issubdtype(dtype, jnp.inexact) else jnp.power(x, y)
 
 
-pow_: Op = elementwise("pow", _pow, _pow_x, _pow_y)
+pow_: Op = elementwise("pow", _pow, _pow_x, _pow_y, poles=True)
 
 
 def _same(x: Any, y: Any) -> tuple[Any, Any]:
@@ -274,11 +281,17 @@ square: Op = elementwise(
     lambda x: lax.mul(x, x) if not _bool(x) else lax.convert_element_type(x, int),
     lambda ct, out, x: mul(ct, mul(x, 2.0)),
 )
-sqrt: Op = elementwise("sqrt", lax.sqrt, lambda ct, out, x: mul_no_nan(ct, div(0.5, out)), inexact=True)
-rsqrt: Op = elementwise("rsqrt", lax.rsqrt, lambda ct, out, x: mul_no_nan(ct, mul(div(out, x), -0.5)), inexact=True)
+sqrt: Op = elementwise("sqrt", lax.sqrt, lambda ct, out, x: mul_no_nan(ct, div(0.5, out)), inexact=True, poles=True)
+rsqrt: Op = elementwise(
+    "rsqrt", lax.rsqrt, lambda ct, out, x: mul_no_nan(ct, mul(div(out, x), -0.5)), inexact=True, poles=True
+)
 cbrt: Op = elementwise("cbrt", lax.cbrt, lambda ct, out, x: mul_no_nan(ct, div(1 / 3, mul(out, out))), inexact=True)
 reciprocal: Op = elementwise(
-    "reciprocal", lambda x: lax.integer_pow(x, -1), lambda ct, out, x: neg(mul_no_nan(ct, div(out, x))), inexact=True
+    "reciprocal",
+    lambda x: lax.integer_pow(x, -1),
+    lambda ct, out, x: neg(mul_no_nan(ct, div(out, x))),
+    inexact=True,
+    poles=True,
 )
 
 # -- exponentials and logarithms
@@ -286,10 +299,14 @@ reciprocal: Op = elementwise(
 exp: Op = elementwise("exp", lax.exp, lambda ct, out, x: mul(ct, out), inexact=True)
 exp2: Op = elementwise("exp2", lax.exp2, lambda ct, out, x: mul(ct, mul(out, math.log(2))), inexact=True)
 expm1: Op = elementwise("expm1", lax.expm1, lambda ct, out, x: mul(ct, add(out, 1.0)), inexact=True)
-log: Op = elementwise("log", lax.log, lambda ct, out, x: div_no_nan(ct, x), inexact=True)
-log2: Op = elementwise("log2", jnp.log2, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(2))), inexact=True)
-log10: Op = elementwise("log10", jnp.log10, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(10))), inexact=True)
-log1p: Op = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, add(x, 1.0)), inexact=True)
+log: Op = elementwise("log", lax.log, lambda ct, out, x: div_no_nan(ct, x), inexact=True, poles=True)
+log2: Op = elementwise(
+    "log2", jnp.log2, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(2))), inexact=True, poles=True
+)
+log10: Op = elementwise(
+    "log10", jnp.log10, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(10))), inexact=True, poles=True
+)
+log1p: Op = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, add(x, 1.0)), inexact=True, poles=True)
 logaddexp: Op = elementwise(
     "logaddexp",
     jnp.logaddexp,
@@ -317,10 +334,18 @@ sin: Op = elementwise("sin", lax.sin, lambda ct, out, x: mul(ct, cos(x)), inexac
 cos: Op = elementwise("cos", lax.cos, lambda ct, out, x: neg(mul(ct, sin(x))), inexact=True)
 tan: Op = elementwise("tan", lax.tan, lambda ct, out, x: mul(ct, add(mul(out, out), 1.0)), inexact=True)
 arcsin: Op = elementwise(
-    "arcsin", lax.asin, lambda ct, out, x: mul_no_nan(ct, rsqrt(_one_minus_square(x))), inexact=True
+    "arcsin",
+    lax.asin,
+    lambda ct, out, x: mul_no_nan(ct, rsqrt(_one_minus_square(x))),
+    inexact=True,
+    poles=True,
 )
 arccos: Op = elementwise(
-    "arccos", lax.acos, lambda ct, out, x: neg(mul_no_nan(ct, rsqrt(_one_minus_square(x)))), inexact=True
+    "arccos",
+    lax.acos,
+    lambda ct, out, x: neg(mul_no_nan(ct, rsqrt(_one_minus_square(x)))),
+    inexact=True,
+    poles=True,
 )
 arctan: Op = elementwise("arctan", lax.atan, lambda ct, out, x: div(ct, add(mul(x, x), 1.0)), inexact=True)
 arctan2: Op = elementwise(
@@ -339,8 +364,11 @@ arccosh: Op = elementwise(
     lax.acosh,
     lambda ct, out, x: mul_no_nan(mul_no_nan(ct, rsqrt(sub(x, 1.0))), rsqrt(add(x, 1.0))),
     inexact=True,
+    poles=True,
 )
-arctanh: Op = elementwise("arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True)
+arctanh: Op = elementwise(
+    "arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True, poles=True
+)
 hypot: Op = elementwise(
     "hypot",
     lambda x, y: _strong(jnp.hypot(x, y)),
@@ -385,6 +413,7 @@ erf_inv: Op = elementwise(
     lax.erf_inv,
     lambda ct, out, x: mul(ct, mul(exp(square(_away(ct, out, 0.0))), math.sqrt(math.pi) / 2)),
     inexact=True,
+    poles=True,
 )
 
 
@@ -408,7 +437,9 @@ def _digamma(x: Any) -> Any:
     return lax.select(lax.eq(x, lax.full_like(x, 0)), pole, lax.digamma(x))
 
 
-digamma: Op = elementwise("digamma", _digamma, lambda ct, out, x: mul_no_nan(ct, polygamma(1.0, x)), inexact=True)
+digamma: Op = elementwise(
+    "digamma", _digamma, lambda ct, out, x: mul_no_nan(ct, polygamma(1.0, x)), inexact=True, poles=True
+)
 polygamma: Op = elementwise(
     "polygamma",
     lax.polygamma,
@@ -416,7 +447,7 @@ polygamma: Op = elementwise(
     lambda ct, out, m, x: mul_no_nan(ct, polygamma(add(m, 1.0), x)),
     inexact=True,
 )
-lgamma: Op = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul_no_nan(ct, digamma(x)), inexact=True)
+lgamma: Op = elementwise("lgamma", lax.lgamma, lambda ct, out, x: mul_no_nan(ct, digamma(x)), inexact=True, poles=True)
 relu: Op = elementwise(
     "relu",
     lambda x: lax.max(x, _zero(x)),

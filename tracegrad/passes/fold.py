@@ -123,7 +123,6 @@ def _transpose(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var])
 
 _RULES: dict[Any, Rule] = {
     ops.alias: _alias,
-    ops.stop_gradient: _alias,
     ops.astype: _astype,
     ops.broadcast_in_dim: _broadcast,
     ops.mul: _mul,
