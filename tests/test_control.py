@@ -278,7 +278,7 @@ def run_loops(lib: Any, np: Any, remat: Any, parts: Any) -> Callable[..., Any]:
     return program
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(loops())
 def test_gradients_of_random_loops(case: Any) -> None:
     parts, seed = case

@@ -17,7 +17,7 @@ import tracegrad as tg
 import tracegrad.numpy as tnp
 from tests.reference import x64
 
-PROGRAMS = int(os.environ.get("TRACEGRAD_PROGRAMS", "80"))
+PROGRAMS = int(os.environ.get("TRACEGRAD_PROGRAMS", "48"))
 """How many programs a test runs; the rarer kinds of test run fewer."""
 
 Shape = tuple[int, ...]
@@ -157,7 +157,7 @@ def run(np: Any, steps: list[tuple[str, int, int]]) -> Callable[[Any], Any]:
 
 
 @settings(
-    max_examples=PROGRAMS, deadline=None, derandomize=PROGRAMS == 80, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=PROGRAMS, deadline=None, derandomize=PROGRAMS == 48, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(programs())
 def test_gradients_of_random_programs(case: Any) -> None:
@@ -174,7 +174,7 @@ def test_gradients_of_random_programs(case: Any) -> None:
 
 
 @settings(
-    max_examples=PROGRAMS // 6, deadline=None, derandomize=PROGRAMS == 80, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=PROGRAMS // 6, deadline=None, derandomize=PROGRAMS == 48, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(programs())
 def test_second_derivatives_of_random_programs(case: Any) -> None:
