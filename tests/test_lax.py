@@ -79,7 +79,7 @@ def test_every_name_is_provided_or_has_a_reason() -> None:
     assert all(len(reason) > 10 for reason in NOT_PROVIDED.values())
 
 
-LEFT_OUT = {"out_sharding", "sharding", "accuracy", "axis_index_groups", "_split_transpose", "operand"}
+LEFT_OUT = {"out_sharding", "sharding", "accuracy", "axis_index_groups", "_split_transpose", "operand", "is_stable"}
 """Parameters of JAX's that need a mesh, are hints to a compiler, or have another name in an older version."""
 
 

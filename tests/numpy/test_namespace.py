@@ -142,7 +142,7 @@ def test_parameters() -> None:
             continue
         named = [n for n, p in theirs.items() if p.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
         absent = set(named) - signature(ours).keys() - ANYWHERE.keys() - PARAMETERS.get(name, set())
-        places = [n for n, p in theirs.items() if p.kind is kind.POSITIONAL_OR_KEYWORD]
+        places = [n for n, p in theirs.items() if p.kind is kind.POSITIONAL_OR_KEYWORD and n not in ANYWHERE]
         mine = [n for n, p in signature(ours).items() if p.kind is kind.POSITIONAL_OR_KEYWORD]
         if absent or mine[: len(places)] != places:
             wrong[name] = f"{list(theirs)} and {list(signature(ours))}"
