@@ -95,6 +95,7 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     given_ys = [i for i in range(carried, len(cts)) if given[i]]
 
     tape = Tape(f"{body.name}_backward", axes=body.axes)
+    tape.blame = node
 
     def new(aval: Aval) -> Tracer:
         v = Tracer(aval, tape)
@@ -359,6 +360,7 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     back = []
     for lin, b, at in zip(lins, branches, taken, strict=True):
         tape = Tape(f"{b.name}_backward", axes=b.axes)
+        tape.blame = node
 
         def new(aval: Aval, tape: Tape = tape) -> Tracer:
             v = Tracer(aval, tape)
