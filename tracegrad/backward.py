@@ -33,8 +33,8 @@ def backward(
         return _backward(tape.nodes[start:end], outputs, cts, wrt)
 
 
-def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var]) -> list[Any]:
-    active = set(wrt)
+def active_path(nodes: list[Node], active: set[Var]) -> list[Node]:
+    """The nodes through which derivatives flow from the values in `active`, which grows by what they compute."""
     path = []
     for node in nodes:
         if node.op.vjp is None:
@@ -44,7 +44,12 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
                 path.append(node)
                 active.update([o for o in node.outputs if o.aval.differentiable])
                 break
+    return path
 
+
+def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var]) -> list[Any]:
+    active = set(wrt)
+    path = active_path(nodes, active)
     pending: dict[Var, Any] = {}
     target = state.tape
     assert target is not None
@@ -216,4 +221,4 @@ def keep_residuals(node: Node, **bodies: Any) -> list[Any]:
     return list(extra)
 
 
-__all__ = ["Linearized", "Literal", "backward", "keep_residuals", "linearize", "ones"]
+__all__ = ["Linearized", "Literal", "active_path", "backward", "keep_residuals", "linearize", "ones"]

@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 
-from .backward import body_cotangents
+from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
 from .lower import compiled, lower
 from .op import Op
 from .ops import reduce_sum, transpose
 from .passes import optimize
-from .tape import Aval, Node, Tape, Var, aval_of, make_aval, verified
+from .tape import Aval, Node, Tape, Var, aval_of, make_aval, output_types, verified
 from .tracer import Tracer, operand, recording, state
 from .varying import NOWHERE
 
@@ -238,19 +238,19 @@ def split_mapped(
     return next(iter(sizes.values()))[0], moved, inner
 
 
-def _output_types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:
-    return [v.aval for v in body.outputs]
-
-
 def _call_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    lin, operands = body_cotangents(node, cts, needs)
+    return called_backward(node, *body_cotangents(node, cts, needs))
+
+
+def called_backward(node: Node, lin: Linearized, operands: Sequence[Any]) -> list[Any]:
+    """A cotangent for each operand of `node`, from one call of the backward part of its body."""
     grads: list[Any] = [None] * len(node.inputs)
     for i, g in zip(lin.grads, call(*operands, body=lin.backward), strict=True):
         grads[i] = g
     return grads
 
 
-call: Op = Op("call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=_output_types, multiple=True)
+call: Op = Op("call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=output_types, multiple=True)
 """Runs a body once: what a `@jit` function becomes while a tape records."""
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from .backward import keep_residuals, linearize
+from .backward import active_path, keep_residuals, linearize
 from .body import leaf_aval, put, record_body, taken
 from .errors import describe, here
 from .lower import lower, replay
@@ -18,6 +18,7 @@ from .ops import add, astype, zeros_of
 from .passes import dead_code, optimize
 from .tape import Aval, Node, Tape, Var, aval_of, describe_source, make_aval, verified
 from .tracer import Tracer, operand, recording, state
+from .transforms import name_of, vmap
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
@@ -97,18 +98,13 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     tape = Tape(f"{body.name}_backward", axes=body.axes)
     tape.blame = node
 
-    def new(aval: Aval) -> Tracer:
-        v = Tracer(aval, tape)
-        tape.inputs.append(v)
-        return v
-
     with recording(tape):
-        values: dict[Any, Any] = {("ct", i): new(body.inputs[i].aval) for i in loop}
-        totals = [new(body.inputs[i].aval) for i in sums]
+        values: dict[Any, Any] = {("ct", i): _input(tape, body.inputs[i].aval) for i in loop}
+        totals = [_input(tape, body.inputs[i].aval) for i in sums]
         operands = dict(zip(lin.saved, lin.backward.inputs, strict=False))
-        values.update((s, new(operands[s].aval)) for s in each)
-        values.update((("ct", i), new(body.outputs[i].aval)) for i in given_ys)
-        values.update((s, new(operands[s].aval)) for s in once)
+        values.update((s, _input(tape, operands[s].aval)) for s in each)
+        values.update((("ct", i), _input(tape, body.outputs[i].aval)) for i in given_ys)
+        values.update((s, _input(tape, operands[s].aval)) for s in once)
         grads = dict(
             zip(
                 lin.grads,
@@ -140,14 +136,18 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     return result
 
 
+def _input(tape: Tape, aval: Aval) -> Tracer:
+    v = Tracer(aval, tape)
+    tape.inputs.append(v)
+    return v
+
+
 def _varying_carry(body: Tape, carried: int, needs: Sequence[bool]) -> list[bool]:
     """Which inputs of a loop's body depend on those that need a cotangent, once values have gone round."""
     need = list(needs)
     while True:
         active = {v for v, n in zip(body.inputs, need, strict=True) if n}
-        for node in body.nodes:
-            if node.op.vjp is not None and any(v in active for v in node.inputs):
-                active.update(o for o in node.outputs if o.aval.differentiable)
+        active_path(body.nodes, active)
         new = [i for i in range(carried) if not need[i] and body.outputs[i] in active]
         if not new:
             return need
@@ -201,7 +201,7 @@ def scan(
     def step(carry: Any, x: Any) -> Any:
         out = f(carry, x)
         if not (isinstance(out, (tuple, list)) and len(out) == 2):
-            raise TypeError(f"scan: {_name(f)} must return a pair (carry, y), it returned {describe(out)} {here()}.")
+            raise TypeError(f"scan: {name_of(f)} must return a pair (carry, y), it returned {describe(out)} {here()}.")
         return out[0], (out[1], taken())
 
     init_leaves, body, consts = _looped("scan", f, step, init, (x,), lambda tree: tree.children()[0])
@@ -241,12 +241,12 @@ def _looped(
     leaves, tree = tree_flatten(init)
     avals = [leaf_aval(x, name) for x in leaves]
     for _ in range(len(leaves) + 1):
-        raw, captured = record_body(step, (tree_unflatten(tree, avals), *rest), {}, _name(f), lifts=True)
+        raw, captured = record_body(step, (tree_unflatten(tree, avals), *rest), {}, name_of(f), lifts=True)
         out_tree = carry_of(raw.out_tree)
         outs = [v.aval for v in raw.outputs[: out_tree.num_leaves]]
         if out_tree != tree:
             raise TypeError(
-                f"{name}: the carry that {_name(f)} returns has structure {out_tree}, the carry it takes has {tree} "
+                f"{name}: the carry that {name_of(f)} returns has structure {out_tree}, the carry it takes has {tree} "
                 f"{here()}. They must be the same."
             )
         promoted = [
@@ -260,7 +260,7 @@ def _looped(
         if (a.shape, a.dtype) != (o.shape, o.dtype):
             where = jax.tree_util.keystr(path) or "the carry"
             raise TypeError(
-                f"{name}: {where} is {aval_of(x)} when it goes into {_name(f)} and {o} when it comes out {here()}. A "
+                f"{name}: {where} is {aval_of(x)} when it goes into {name_of(f)} and {o} when it comes out {here()}. A "
                 "loop needs the same shape and dtype: give the first carry those of the result, or convert what is "
                 "returned with .astype."
             )
@@ -362,15 +362,10 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
         tape = Tape(f"{b.name}_backward", axes=b.axes)
         tape.blame = node
 
-        def new(aval: Aval, tape: Tape = tape) -> Tracer:
-            v = Tracer(aval, tape)
-            tape.inputs.append(v)
-            return v
-
-        values: dict[Any, Any] = {key: new(v.aval) for key, v in zip(read, operands, strict=True)}
-        held = [new(a) for a in places]
+        values: dict[Any, Any] = {key: _input(tape, v.aval) for key, v in zip(read, operands, strict=True)}
+        held = [_input(tape, a) for a in places]
         values.update((("residual", r), held[p]) for r, p in at.items())
-        values.update((("ct", i), new(node.outputs[i].aval)) for i in given_at)
+        values.update((("ct", i), _input(tape, node.outputs[i].aval)) for i in given_at)
         with recording(tape):
             inputs = [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]
             grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=True))
@@ -460,7 +455,7 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operands: tuple[Any, ...]) -> Any:
     leaves, tree = tree_flatten(operands)
     args = tree_unflatten(tree, [leaf_aval(x, name) for x in leaves])
-    recorded = [record_body(f, args, {}, _name(f), lifts=True) for f in funs]
+    recorded = [record_body(f, args, {}, name_of(f), lifts=True) for f in funs]
     # Every branch takes what any of them closes over.
     outer: dict[int, Any] = {id(x): x for _, captured in recorded for x in captured}
     bodies = []
@@ -472,7 +467,7 @@ def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operand
     for k, body in enumerate(bodies[1:], 1):
         if body.out_tree != first.out_tree:
             raise TypeError(
-                f"{name}: {_name(funs[k])} returns {body.out_tree}, {_name(funs[0])} returns {first.out_tree} "
+                f"{name}: {name_of(funs[k])} returns {body.out_tree}, {name_of(funs[0])} returns {first.out_tree} "
                 f"{here()}. All branches must return the same structure."
             )
         paths = jax.tree_util.tree_flatten_with_path(tree_unflatten(first.out_tree, first.outputs))[0]
@@ -480,8 +475,9 @@ def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operand
             if (a.aval.shape, a.aval.dtype) != (b.aval.shape, b.aval.dtype):
                 where = jax.tree_util.keystr(path) or "the result"
                 raise TypeError(
-                    f"{name}: {where} is {a.aval} from {_name(funs[0])} and {b.aval} from {_name(funs[k])} {here()}. "
-                    "All branches must return the same shapes and dtypes: convert with .astype, or broadcast."
+                    f"{name}: {where} is {a.aval} from {name_of(funs[0])} and {b.aval} from {name_of(funs[k])} "
+                    f"{here()}. All branches must return the same shapes and dtypes: convert with .astype, or "
+                    "broadcast."
                 )
     outs = switch_op(index, *leaves, *outer.values(), branches=tuple(bodies))
     return tree_unflatten(first.out_tree, outs)
@@ -535,11 +531,11 @@ def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_
     """
     leaves, body, consts = _looped("while_loop", body_fun, body_fun, init_val, (), lambda tree: tree)
     carry = tree_unflatten(body.out_tree, [v.aval for v in body.inputs[: len(leaves)]])
-    test, for_test = record_body(cond_fun, (carry,), {}, _name(cond_fun), lifts=True)
+    test, for_test = record_body(cond_fun, (carry,), {}, name_of(cond_fun), lifts=True)
     found = [v.aval for v in test.outputs]
     if len(found) != 1 or found[0].shape != () or found[0].dtype != np.bool_:
         raise TypeError(
-            f"while_loop: {_name(cond_fun)} must return a boolean scalar, it returned {found} {here()}. Compare, or "
+            f"while_loop: {name_of(cond_fun)} must return a boolean scalar, it returned {found} {here()}. Compare, or "
             "reduce with .any() or .all()."
         )
     outs = while_op(
@@ -573,7 +569,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
             return (i + 1, body_fun(i, value)), None
 
         start = np.asarray(lower, aval_of(int(lower)).dtype)
-        counted.__name__ = _name(body_fun)
+        counted.__name__ = name_of(body_fun)
         (_, value), _ = scan(counted, (start, init_val), length=max(int(upper) - int(lower), 0), unroll=unroll)
         return value
     for name, bound in (("lower", lower), ("upper", upper)):
@@ -587,7 +583,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
         i, value = carry
         return i + 1, body_fun(i, value)
 
-    step.__name__ = _name(body_fun)
+    step.__name__ = name_of(body_fun)
     return while_loop(lambda carry: carry[0] < upper, step, (astype(lower, dtype=dtype), init_val))[1]
 
 
@@ -609,8 +605,6 @@ def map(f: Callable[..., Any], xs: Any, *, batch_size: int | None = None) -> Any
     """
     if batch_size is None:
         return scan(_named(lambda _, x: (None, f(x)), f), None, xs)[1]
-    from .transforms import vmap
-
     leaves, tree = tree_flatten(xs)
     n = _length(leaves, None)
     size = max(1, min(int(batch_size), n))
@@ -686,12 +680,8 @@ def _interleaved(even: Any, odd: Any) -> Any:
     return pairs if even.shape[0] == n else tnp.concatenate([pairs, even[n:]])
 
 
-def _name(f: Any) -> str:
-    return getattr(f, "__name__", None) or type(f).__name__
-
-
 def _named(new: Any, f: Any) -> Any:
-    new.__name__ = _name(f)
+    new.__name__ = name_of(f)
     return new
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 
 from .backward import body_cotangents, keep_residuals
-from .body import call, record_body
+from .body import called_backward, record_body
 from .errors import describe, here
 from .lower import compiled
 from .op import Op
 from .ops import zeros_of
 from .passes import optimize
-from .tape import Aval, Node, Tape, aval_of, describe_source
-from .tracer import Tracer, state
+from .tape import Node, Tape, aval_of, describe_source, output_types
+from .tracer import Tracer, operand, state
 from .transforms import name_of
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
@@ -47,8 +47,7 @@ def _custom_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     if any(ct is not None for ct in cts[count:]):
         # The residuals have cotangents in derivatives of higher order: those of the forward function as it is written.
         lin, operands = body_cotangents(node, [None] * count + list(cts[count:]), needs)
-        for i, g in zip(lin.grads, call(*operands, body=lin.backward), strict=True):
-            grads[i] = g
+        grads = called_backward(node, lin, operands)
     if any(ct is not None for ct in cts[:count]):
         own = _own_rule(
             node, rule, [zeros_of(v) if ct is None else ct for v, ct in zip(node.outputs, cts, strict=True)][:count]
@@ -86,8 +85,6 @@ def _own_rule(node: Node, rule: Rule, cts: list[Any]) -> list[Any]:
 
 
 def _operands(values: list[Any]) -> list[Any]:
-    from .tracer import operand
-
     assert state.tape is not None
     return [operand(state.tape, x) for x in values]
 
@@ -137,11 +134,9 @@ def _checked(node: Node, rule: Rule, result: Any) -> list[Any]:
     return grads + [None] * (len(node.inputs) - len(grads))
 
 
-def _types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:
-    return [v.aval for v in body.outputs]
-
-
-custom_op: Op = Op("custom_vjp", lambda *xs, body, rule: compiled(body)(*xs), _custom_vjp, shape=_types, multiple=True)
+custom_op: Op = Op(
+    "custom_vjp", lambda *xs, body, rule: compiled(body)(*xs), _custom_vjp, shape=output_types, multiple=True
+)
 
 
 class custom_vjp:

@@ -14,7 +14,15 @@ from .errors import describe, here
 from .ops import alias, zeros_of
 from .tape import Aval, Tape, Var
 from .tracer import Tracer, operand, state
-from .transforms import check_like, define_by_run, differentiate, linear_part, name_of, vmap
+from .transforms import (
+    check_like,
+    define_by_run,
+    differentiate,
+    linear_part,
+    select_arguments,
+    unit_arrays,
+    vmap,
+)
 from .varying import varying_axes
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
@@ -153,20 +161,8 @@ def jacfwd(
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
-            which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-            for i in which:
-                if not -len(args) <= i < len(args):
-                    raise TypeError(
-                        f"jacfwd: argnums={argnums} of {name_of(fun)}, called with {len(args)} arguments {here()}"
-                    )
-
-            def of_selected(*selected: Any) -> Any:
-                new = list(args)
-                for i, x in zip(which, selected, strict=True):
-                    new[i] = x
-                return fun(*new, **kwargs)
-
-            _, push, aux, (leaves, tree) = _pushforward(of_selected, tuple(args[i] for i in which), has_aux, "jacfwd")
+            of_selected, selected = select_arguments(fun, args, kwargs, argnums, "jacfwd")
+            _, push, aux, (leaves, tree) = _pushforward(of_selected, tuple(selected), has_aux, "jacfwd")
             columns = []
             for k, leaf in enumerate(leaves):
 
@@ -175,9 +171,7 @@ def jacfwd(
                     tangents[k] = tangent
                     return push(tree_unflatten(tree, tangents))
 
-                size = int(np.prod(leaf.aval.shape))
-                basis = tnp.reshape(tnp.eye(size, dtype=leaf.aval.dtype), (size, *leaf.aval.shape))
-                out = vmap(one, out_axes=-1)(basis)
+                out = vmap(one, out_axes=-1)(unit_arrays(leaf.aval))
                 columns.append(jax.tree.map(lambda g, s=leaf.aval.shape: tnp.reshape(g, (*g.shape[:-1], *s)), out))
             flat = [jax.tree.leaves(c) for c in columns]
             out_tree = jax.tree.structure(columns[0])

@@ -9,14 +9,14 @@ from typing import Any
 import jax
 
 from .backward import keep_residuals, linearize
-from .body import call, put, record_body, taken
+from .body import called_backward, put, record_body, taken
 from .checkpoint_policies import Policy, nothing_saveable
 from .errors import describe, here
 from .lower import compiled
 from .op import Op
 from .ops import optimization_barrier_op
 from .passes import optimize
-from .tape import Aval, Node, Tape
+from .tape import Node, output_types
 from .tracer import state
 from .transforms import name_of
 
@@ -29,21 +29,14 @@ def _checkpoint_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> li
     if node.params["prevent_cse"]:
         # Else XLA would see that it has computed this before, and keep it after all.
         operands = list(optimization_barrier_op(*operands))
-    grads: list[Any] = [None] * len(node.inputs)
-    for i, g in zip(lin.grads, call(*operands, body=lin.backward), strict=True):
-        grads[i] = g
-    return grads
-
-
-def _types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:
-    return [v.aval for v in body.outputs]
+    return called_backward(node, lin, operands)
 
 
 checkpoint_op: Op = Op(
     "checkpoint",
     lambda *xs, body, policy, prevent_cse: compiled(body)(*xs),
     _checkpoint_vjp,
-    shape=_types,
+    shape=output_types,
     multiple=True,
 )
 

@@ -361,24 +361,36 @@ def check_like(value: Any, like: Sequence[Var], tree: Any, what: str, whose: str
     return leaves
 
 
+def select_arguments(
+    fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnums: int | Sequence[int], transform: str
+) -> tuple[Callable[..., Any], list[Any]]:
+    """`fun` as a function of the arguments at `argnums` alone, and these arguments."""
+    which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for i in which:
+        if not -len(args) <= i < len(args):
+            raise TypeError(f"{transform}: argnums={argnums}, but there are {len(args)} positional arguments {here()}")
+
+    def of_selected(*selected: Any) -> Any:
+        new = list(args)
+        for i, x in zip(which, selected, strict=True):
+            new[i] = x
+        return fun(*new, **kwargs)
+
+    return of_selected, [args[i] for i in which]
+
+
+def unit_arrays(aval: Aval) -> Any:
+    """The arrays of this type with one element 1 and the others 0, stacked."""
+    size = int(np.prod(aval.shape))
+    return tnp.reshape(tnp.eye(size, dtype=aval.dtype), (size, *aval.shape))
+
+
 def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, name: str) -> Callable[..., Any]:
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
-            which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-
-            def of_selected(*selected: Any) -> Any:
-                new = list(args)
-                for i, x in zip(which, selected, strict=True):
-                    new[i] = x
-                return fun(*new, **kwargs)
-
-            for i in which:
-                if not -len(args) <= i < len(args):
-                    raise TypeError(
-                        f"{name}: argnums={argnums}, but there are {len(args)} positional arguments {here()}"
-                    )
-            out, pullback, *aux = vjp(of_selected, *[args[i] for i in which], has_aux=has_aux)
+            of_selected, selected = select_arguments(fun, args, kwargs, argnums, name)
+            out, pullback, *aux = vjp(of_selected, *selected, has_aux=has_aux)
             leaves, tree = tree_flatten(out)
             rows = []
             for k, leaf in enumerate(leaves):
@@ -391,9 +403,7 @@ def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux:
                     cts[k] = ct
                     return pullback(tree_unflatten(tree, cts))
 
-                size = int(np.prod(aval.shape))
-                basis = tnp.reshape(tnp.eye(size, dtype=aval.dtype), (size, *aval.shape))
-                grads = vmap(one)(basis)
+                grads = vmap(one)(unit_arrays(aval))
                 rows.append(jax.tree.map(lambda g, aval=aval: reshape(g, shape=(*aval.shape, *g.shape[1:])), grads))
             picked = [row[0] if isinstance(argnums, int) else row for row in rows]
             result = tree_unflatten(tree, picked)

@@ -19,7 +19,7 @@ from ..errors import here
 from ..lower import lower, replay
 from ..op import Op
 from ..ops import add, alias, neg, zeros_of
-from ..tape import Aval, Node, Tape, Var, aval_of, describe_source, make_aval
+from ..tape import Node, Tape, Var, aval_of, describe_source, make_aval, output_types
 from ..tracer import state
 
 
@@ -46,10 +46,6 @@ class Rule:
 
 def _run_body(*xs: Any, body: Tape, rule: Rule) -> tuple[Any, ...]:
     return tuple(lower(body)(*xs))
-
-
-def _types(*avals: Aval, body: Tape, rule: Rule) -> list[Aval]:
-    return [v.aval for v in body.outputs]
 
 
 def _name(jaxpr: Any) -> str:
@@ -101,7 +97,7 @@ def _tangent(v: Any, need: bool) -> Any:
     return alias(zeros_of(v)) if need else zeros_of(v)
 
 
-custom_jvp_op: Op = Op("custom_jvp", _run_body, _custom_jvp_vjp, shape=_types, multiple=True)
+custom_jvp_op: Op = Op("custom_jvp", _run_body, _custom_jvp_vjp, shape=output_types, multiple=True)
 
 
 # -- custom_vjp
@@ -220,7 +216,7 @@ def run_body(body: Tape, xs: Sequence[Any]) -> Sequence[Any]:
     return call(*xs, body=body)  # type: ignore[no-any-return]
 
 
-custom_vjp_op: Op = Op("custom_vjp", _run_body, _custom_vjp_vjp, shape=_types, multiple=True)
+custom_vjp_op: Op = Op("custom_vjp", _run_body, _custom_vjp_vjp, shape=output_types, multiple=True)
 
 
 # -- custom_linear_solve
@@ -275,6 +271,6 @@ def _linear_solve_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> 
     return result
 
 
-linear_solve_op: Op = Op("linear_solve", _run_body, _linear_solve_vjp, shape=_types, multiple=True)
+linear_solve_op: Op = Op("linear_solve", _run_body, _linear_solve_vjp, shape=output_types, multiple=True)
 
 from .jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr  # noqa: E402  (they import each other)

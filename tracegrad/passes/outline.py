@@ -10,7 +10,7 @@ import numpy as np
 
 from ..op import Op
 from ..ops.shape import slice_
-from ..tape import Aval, Node, Tape, Var, fresh, structure
+from ..tape import Node, Tape, Var, fresh, output_types, structure
 
 GRAM = 6
 """How many nodes in a row have to recur before a repetition is looked for."""
@@ -31,11 +31,7 @@ def _run(*xs: Any, body: Tape) -> Any:
     return compiled(body)(*xs)
 
 
-def _types(*avals: Aval, body: Tape) -> list[Aval]:
-    return [v.aval for v in body.outputs]
-
-
-block = Op("block", _run, shape=_types, multiple=True)
+block = Op("block", _run, shape=output_types, multiple=True)
 """Runs a body that outlining made: it has no derivative, for programs are outlined after they are differentiated."""
 
 
