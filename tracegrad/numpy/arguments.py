@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..errors import LeakedTracerError, TracerError, describe, here
+from ..errors import describe, here
+from ..ops.indexing import concrete
 from ..tape import Aval, Var, aval_of, make_aval
 from ..tracer import Tracer, literal, state
 
@@ -94,15 +95,10 @@ def known(x: Any, name: str, remedy: str) -> np.ndarray[Any, Any]:
       TracerError: if it has none yet, as under `@jit` and in bodies.
     """
     type_of(x, name)
-    try:
-        return np.asarray(x)
-    except LeakedTracerError:
-        raise
-    except (TracerError, jax.errors.TracerArrayConversionError):
-        raise TracerError(
-            f"{name}: the result depends on the numbers of a traced value ({describe(x)}) {here()}, which has none yet "
-            f"under @jit, in bodies and in transformations of JAX. {remedy}, or take @jit away."
-        ) from None
+    return concrete(x, lambda: (  # type: ignore[no-any-return]
+        f"{name}: the result depends on the numbers of a traced value ({describe(x)}) {here()}, which has none yet "
+        f"under @jit, in bodies and in transformations of JAX. {remedy}, or take @jit away."
+    ))  # fmt: skip
 
 
 def is_known(x: Any) -> bool:

@@ -410,16 +410,21 @@ def _from_list(value: Any) -> Any:
 
 def _concrete_mask(mask: Any) -> Any:
     """The value of a boolean index: the shape of the result depends on it."""
+    return concrete(mask, lambda: (
+        f"an array was indexed with a boolean one ({describe(mask)}) {here()}, so that the shape of the result "
+        "depends on data, which under @jit and vmap has no value yet. Use tracegrad.numpy.where(mask, x, 0) or "
+        "x.at[mask].set(number), whose shapes do not, or take @jit away."
+    ))  # fmt: skip
+
+
+def concrete(value: Any, message: Callable[[], str]) -> Any:
+    """The value itself, computed now if it is define-by-run; if it has none yet, an error with this message."""
     try:
-        return np.asarray(mask)
+        return np.asarray(value)
     except LeakedTracerError:
         raise
     except (TracerError, jax.errors.TracerArrayConversionError):
-        raise TracerError(
-            f"an array was indexed with a boolean one ({describe(mask)}) {here()}, so that the shape of the result "
-            "depends on data, which under @jit and vmap has no value yet. Use tracegrad.numpy.where(mask, x, 0) or "
-            "x.at[mask].set(number), whose shapes do not, or take @jit away."
-        ) from None
+        raise TracerError(message()) from None
 
 
 def _bounds(s: slice, size: int) -> tuple[int, int, int]:
