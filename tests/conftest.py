@@ -7,14 +7,24 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jaxlib.version
+import pytest
+
+_FLAGS = {
+    "--xla_force_host_platform_device_count": "8",
+    # Each program of a test runs a few times on small arrays: what it costs is its compilation.
+    "--xla_backend_optimization_level": "0",
+    "--xla_cpu_parallel_codegen_split_count": "1",
+}
+if jaxlib.version.__version_info__ < (0, 11):
+    _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
 os.environ["XLA_FLAGS"] = " ".join(
-    [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
-    + ["--xla_force_host_platform_device_count=8"]
+    [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag.partition("=")[0] not in _FLAGS]
+    + [f"{name}={value}" for name, value in _FLAGS.items()]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax
-import pytest
+import jax  # noqa: E402
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PACKAGE = os.path.join(_ROOT, "tracegrad") + os.sep

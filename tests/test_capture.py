@@ -53,16 +53,49 @@ def test_a_tap_changes_nothing() -> None:
 
 def test_inside_loops_and_maps() -> None:
     def f(x: Any) -> Any:
-        total, _ = tg.scan(lambda c, row: (c + tg.tap("row", row * 2.0).sum(), None), 0.0, x)
-        rows = tg.vmap(lambda row: tg.tap("sum", row.sum()))(x)
-        block = tg.checkpoint(lambda x: tg.tap("block", x * x))(x)
-        third = tg.map(lambda row: tg.tap("mapped", row + 1.0), x)
-        return total + rows.sum() + block.sum() + third.sum()
+        total, _ = tg.scan(lambda c, row: (c + (tg.tap("row", row * 2.0) ** 2).sum(), None), 0.0, x)
+        rows = tg.vmap(lambda row: tg.tap("sum", row.sum()) ** 2)(x)
+        block = tg.checkpoint(lambda x: tg.tap("block", x * x) ** 2)(x)
+        third = tg.map(lambda row: tg.tap("mapped", row + 1.0) ** 2, x)
+        devices = tg.pmap(lambda row: tg.tap("device", row * 3.0) ** 2)(x)
+        powers = tg.fori_loop(0, 2, lambda i, c: tg.tap("power", c * 1.5), x)
+        return total + rows.sum() + block.sum() + third.sum() + devices.sum() + powers.sum()
 
-    for g in (tg.capture(f), tg.capture(tg.grad(f)), tg.jit(tg.capture(f))):
+    expected = {"row": 2 * X, "sum": X.sum(1), "block": X * X, "mapped": X + 1, "device": 3 * X}
+    for g in (tg.capture(f), tg.capture(tg.grad(f)), tg.jit(tg.capture(tg.grad(f)))):
         _, found = g(X)
-        for name, expected in {"row": 2 * X, "sum": X.sum(1), "block": X * X, "mapped": X + 1}.items():
-            np.testing.assert_allclose(found.values[name], expected, rtol=1e-6, atol=1e-6)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found.values[name], value, rtol=1e-6, atol=1e-6)
+            if found.gradients:
+                np.testing.assert_allclose(found.gradients[name], 2 * value, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found.values["power"], [1.5 * X, 2.25 * X], rtol=1e-6)
+    np.testing.assert_allclose(found.gradients["power"], np.stack([np.full_like(X, 1.5), np.ones_like(X)]), rtol=1e-6)
+
+
+def test_gradients_of_each_example_and_of_nested_bodies() -> None:
+    _, found = tg.capture(tg.vmap(tg.grad(lambda x: tg.tap("square", x**2) ** 2)))(X[:, 0])
+    np.testing.assert_allclose(found.gradients["square"], 2 * X[:, 0] ** 2, rtol=1e-6)
+
+    @tg.checkpoint
+    def nested(x: Any) -> Any:
+        rows = tg.vmap(lambda row: tg.tap("inner", row * row).sum())
+        return tg.scan(lambda c, x: (c + (rows(x) ** 2).sum(), None), 0.0, x)[0]
+
+    x = np.stack([X, X + 1, X - 1])
+    _, found = tg.capture(tg.jit(tg.grad(nested)))(x)
+    np.testing.assert_allclose(found.values["inner"], x * x, rtol=1e-6)
+    expected = np.broadcast_to(2 * np.sum(x * x, -1, keepdims=True), x.shape)
+    np.testing.assert_allclose(found.gradients["inner"], expected, rtol=1e-5)
+
+
+def test_capturing_and_not_capturing_do_not_disturb_each_other() -> None:
+    block = tg.checkpoint(tg.jit(lambda x: tg.tap("h", x * x) ** 2))
+    f = tg.grad(lambda x: block(x).sum())
+    for _ in range(2):
+        plain = f(X)
+        captured, found = tg.capture(f)(X)
+        np.testing.assert_array_equal(plain, captured)
+        np.testing.assert_allclose(found.gradients["h"], 2 * X * X, rtol=1e-6)
 
 
 def test_messages() -> None:

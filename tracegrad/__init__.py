@@ -34,6 +34,7 @@ from .control import while_loop as while_loop
 from .custom import custom_vjp as custom_vjp
 from .errors import LeakedTracerError as LeakedTracerError
 from .errors import TracerError as TracerError
+from .forward import hvp as hvp
 from .forward import jacfwd as jacfwd
 from .forward import jvp as jvp
 from .forward import linearize as linearize
@@ -54,7 +55,6 @@ from .transforms import eval_shape as eval_shape
 from .transforms import explain as explain
 from .transforms import grad as grad
 from .transforms import hessian as hessian
-from .transforms import hvp as hvp
 from .transforms import jacobian as jacobian
 from .transforms import jacrev as jacrev
 from .transforms import jit as jit

@@ -60,7 +60,7 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
         if target.axes:
             ct = sum_over_missing_axes(target, ct, v, source)
         known = pending.get(v)
-        pending[v] = ct if known is None else add(known, ct)
+        pending[v] = ct if known is None else add(ct, known)
 
     for v, ct in zip(outputs, cts, strict=True):
         if ct is not None and v in active:
@@ -101,7 +101,7 @@ class Linearized:
 
     `forward` takes the body's inputs and returns its outputs, then the residuals it computes. `backward`
     takes the values named by `saved` ("input", "output" or "residual", and which), then a cotangent for
-    each output in `cts`, and returns a cotangent for each input in `grads`.
+    each output in `cts`, and returns a cotangent for each input in `grads`, then those of `taps` for `capture`.
     """
 
     forward: Tape
@@ -109,6 +109,7 @@ class Linearized:
     saved: tuple[tuple[str, int], ...]
     cts: tuple[int, ...]
     grads: tuple[int, ...]
+    taps: tuple[str, ...] = ()
 
 
 def body_cotangents(
@@ -140,7 +141,8 @@ def linearize(
     `varying` and `varying_out` name, for each input and each output's cotangent of a body that runs on many
     devices, the axes along which it varies.
     """
-    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out), keep, state.no_nan)
+    capturing = state.capture is not None
+    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out), keep, state.no_nan, capturing)
     known: Linearized | None = body.linear.get(key)
     if known is not None:
         return known
@@ -154,9 +156,11 @@ def linearize(
         tape.varying[1].update((ct, axes) for ct, axes in zip(cts, varying_out, strict=False) if ct is not None)
         wanted = [v for v, need in zip(ins, needs, strict=True) if need]
         grads = backward(tape, outs, cts, wanted, 0, count)
+        taps = state.capture.take(tape) if capturing else {}
     kept = [(i, g) for i, g in zip([i for i, need in enumerate(needs) if need], grads, strict=True) if g is not None]
     given_cts = [ct for ct in cts if ct is not None]
-    back = dead_code(Tape.of(ins + given_cts, tape.nodes[count:], [g for _, g in kept], tape))
+    results = [g for _, g in kept] + [ct for cts in taps.values() for ct in cts]
+    back = dead_code(Tape.of(ins + given_cts, tape.nodes[count:], results, tape))
 
     again = _recomputed(tape.nodes[:count], back, keep)
     made = {v for node in again + back.nodes for v in node.outputs} | set(given_cts)
@@ -178,8 +182,9 @@ def linearize(
     back = optimize(Tape.of([*free, *given_cts], again + back.nodes, back.outputs, tape))
     back.name = f"{body.name}_backward"
     result = Linearized(
-        forward, back, tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept)
-    )
+        forward, back, tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept),
+        tuple(name for (_, name), cts in taps.items() for _ in cts),
+    )  # fmt: skip
     tape.open = False
     body.linear[key] = result
     return result

@@ -96,35 +96,40 @@ def _output(tape: Tape, value: Any, name: str) -> Var:
 
 
 class Taps:
-    """The taps of one `capture`, each with the tape that it is on."""
+    """What one `capture` has found: values and gradients ("value", "gradient"), each with its name and its tape."""
 
     def __init__(self) -> None:
-        self.values: list[tuple[str, Any, Tape]] = []
-        self.gradients: list[tuple[str, Any, Tape]] = []
+        self.entries: list[tuple[str, str, Any, Tape | None]] = []
 
-    def take(self, tape: Tape | None) -> dict[str, list[Any]]:
-        """The values on `tape`, which leave the list: whoever runs it as a body returns them too."""
-        taken: dict[str, list[Any]] = {}
-        for name, value, where in self.values:
+    def add(self, kind: str, name: str, value: Any) -> None:
+        self.entries.append((kind, name, value, state.tape))
+
+    def take(self, tape: Tape | None) -> dict[tuple[str, str], list[Any]]:
+        """What is on `tape`, which leaves the list: whoever runs it as a body returns it too."""
+        taken: dict[tuple[str, str], list[Any]] = {}
+        for kind, name, value, where in self.entries:
             if where is tape:
-                taken.setdefault(name, []).append(value)
-        self.values = [v for v in self.values if v[2] is not tape]
+                taken.setdefault((kind, name), []).append(value)
+        self.entries = [entry for entry in self.entries if entry[3] is not tape]
         return taken
 
-    def put(self, taken: dict[str, list[Any]]) -> None:
-        assert state.tape is not None
-        self.values += [(name, value, state.tape) for name, values in taken.items() for value in values]
 
-
-def taken() -> dict[str, list[Any]]:
+def taken() -> dict[tuple[str, str], list[Any]]:
     """What was tapped on the body that is recording, for the enclosing recording to return."""
     return state.capture.take(state.tape) if state.capture is not None else {}
 
 
-def put(taps: dict[str, list[Any]]) -> None:
+def put(taps: dict[tuple[str, str], list[Any]]) -> None:
     """Notes what a body has returned of its taps."""
-    if state.capture is not None:
-        state.capture.put(taps)
+    for (kind, name), values in taps.items():
+        for value in values:
+            state.capture.add(kind, name, value)
+
+
+def put_gradients(lin: Linearized, outs: Sequence[Any]) -> None:
+    """Notes the gradients of taps among what the backward part of a body has returned."""
+    for name, value in zip(lin.taps, outs[len(lin.grads) :], strict=True):
+        state.capture.add("gradient", name, value)
 
 
 class BodyCache:
@@ -169,7 +174,8 @@ class BodyCache:
         varying = tuple(options.get("varying", ()))
         types = tuple([leaf_aval(x, self.name) for x in leaves])
         closed = tuple([aval_of(x) for x in arrays])
-        key = (tree, static, types, closed, varying, str(options.get("axes")), self.version, state.no_nan)
+        how = (str(options.get("axes")), state.no_nan, state.capture is not None)
+        key = (tree, static, types, closed, varying, how, self.version)
         known = self.bodies.get(key)
         if known is not None:
             return known[0], arrays + known[1]
@@ -245,7 +251,9 @@ def _call_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
 def called_backward(node: Node, lin: Linearized, operands: Sequence[Any]) -> list[Any]:
     """A cotangent for each operand of `node`, from one call of the backward part of its body."""
     grads: list[Any] = [None] * len(node.inputs)
-    for i, g in zip(lin.grads, call(*operands, body=lin.backward), strict=True):
+    outs = call(*operands, body=lin.backward)
+    put_gradients(lin, outs)
+    for i, g in zip(lin.grads, outs, strict=False):
         grads[i] = g
     return grads
 
@@ -270,8 +278,9 @@ def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     lin, operands = body_cotangents(node, cts, needs, varying, [axes] * len(cts) if name is not None else ())
     flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
     outs = vmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
+    put_gradients(lin, outs)
     grads: list[Any] = [None] * len(node.inputs)
-    for i, g in zip(lin.grads, outs, strict=True):
+    for i, g in zip(lin.grads, outs, strict=False):
         if not batched[i]:
             # Along a named axis, differentiation has summed the cotangents of what is shared: all are the sum.
             g = reduce_sum(g, axes=(0,)) if name is None else g[0]

@@ -27,10 +27,8 @@ class Captured(NamedTuple):
 
 
 def _tap_gradient(ct: Any, out: Any, x: Any, *, name: str) -> Any:
-    found = state.capture
-    if found is not None:
-        assert state.tape is not None
-        found.gradients.append((name, ct, state.tape))
+    if state.capture is not None:
+        state.capture.add("gradient", name, ct)
     return ct
 
 
@@ -56,8 +54,7 @@ def tap(name: str, x: Any) -> Any:
         full = name + jax.tree_util.keystr(path)
         value = tap_op(leaf, name=full)
         if state.capture is not None:
-            assert state.tape is not None
-            state.capture.values.append((full, value, state.tape))
+            state.capture.add("value", full, value)
         return value
 
     return jax.tree_util.tree_map_with_path(one, x)
@@ -67,8 +64,7 @@ def capture(fun: Callable[..., Any]) -> Callable[..., tuple[Any, Captured]]:
     """A function that returns what `fun` does, and what `tap` named inside.
 
     Where `fun` takes a gradient, the gradients with respect to the tapped values are captured too. Taps inside `scan`,
-    `map` and `vmap` give the values of all steps, stacked, and no gradients; those inside `cond` and `while_loop` raise
-    an error.
+    `map`, `vmap` and `pmap` give those of all steps, stacked; those inside `cond` and `while_loop` raise an error.
 
     Returns:
       A function of the same arguments that returns `(value, Captured(values, gradients))`.
@@ -94,27 +90,26 @@ def capture(fun: Callable[..., Any]) -> Callable[..., tuple[Any, Captured]]:
                 found = state.capture
             finally:
                 state.capture = outer
-            lost = [name for name, _, tape in found.values if tape is not state.tape]
+            lost = [name for kind, name, _, tape in found.entries if kind == "value" and tape is not state.tape]
             if lost:
                 raise NotImplementedError(
                     f"capture: {lost} were tapped inside a cond, a while_loop or a custom_vjp {here()}, which returns "
                     "the same values whatever happens in it. Return the value from there, and tap it outside."
                 )
             if outer is not None:
-                outer.values += found.values
-                outer.gradients += found.gradients
-            gradients = [entry for entry in found.gradients if entry[2] is state.tape]
-            return out, Captured(_by_name(found.values), _by_name(gradients[::-1]))
+                outer.entries += found.entries
+            return out, Captured(_by_name("value", found.entries), _by_name("gradient", found.entries[::-1]))
 
         return define_by_run(fun, run, args, kwargs)
 
     return wrapped
 
 
-def _by_name(entries: list[tuple[str, Any, Tape]]) -> dict[str, Any]:
+def _by_name(kind: str, entries: list[tuple[str, str, Any, Tape | None]]) -> dict[str, Any]:
     result: dict[str, list[Any]] = {}
-    for name, value, _ in entries:
-        result.setdefault(name, []).append(value)
+    for which, name, value, tape in entries:
+        if which == kind and tape is state.tape:
+            result.setdefault(name, []).append(value)
     return {name: values[0] if len(values) == 1 else values for name, values in result.items()}
 
 

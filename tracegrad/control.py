@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from .backward import active_path, keep_residuals, linearize
-from .body import leaf_aval, put, record_body, taken
+from .body import leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, here
 from .lower import lower, replay
 from .op import Op
@@ -105,16 +105,12 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
         values.update((s, _input(tape, operands[s].aval)) for s in each)
         values.update((("ct", i), _input(tape, body.outputs[i].aval)) for i in given_ys)
         values.update((s, _input(tape, operands[s].aval)) for s in once)
-        grads = dict(
-            zip(
-                lin.grads,
-                replay(tape, lin.backward, [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]),
-                strict=True,
-            )
-        )
+        returned = replay(tape, lin.backward, [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts])
+        grads = dict(zip(lin.grads, returned, strict=False))
+        taps = returned[len(lin.grads) :]
         passed = [grads[i] if i in grads else zeros_of(values["ct", i]) for i in loop]
         added = [add(total, grads[i]) for total, i in zip(totals, sums, strict=True)]
-        tape.outputs = [operand(tape, v) for v in (*passed, *added, *[grads[i] for i in grads_of_xs])]
+        tape.outputs = [operand(tape, v) for v in (*passed, *added, *[grads[i] for i in grads_of_xs], *taps)]
     tape.open = False
     outs = scan_op(
         *[zeros_of(node.inputs[i]) if cts[i] is None else cts[i] for i in loop],
@@ -129,8 +125,10 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
         reverse=not params["reverse"],
         unroll=params["unroll"],
     )
+    wanted = [*loop, *sums, *grads_of_xs]
+    put_gradients(lin, [None] * len(lin.grads) + list(outs[len(wanted) :]))
     result: list[Any] = [None] * len(node.inputs)
-    for i, ct in zip([*loop, *sums, *grads_of_xs], outs, strict=True):
+    for i, ct in zip(wanted, outs, strict=False):
         if needs[i]:
             result[i] = ct
     return result
@@ -368,7 +366,7 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
         values.update((("ct", i), _input(tape, node.outputs[i].aval)) for i in given_at)
         with recording(tape):
             inputs = [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]
-            grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=True))
+            grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=False))
             tape.outputs = [operand(tape, grads[i] if i in grads else zeros_of(b.inputs[i])) for i in wanted]
         tape.open = False
         back.append(optimize(tape))

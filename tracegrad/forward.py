@@ -18,6 +18,7 @@ from .transforms import (
     check_like,
     define_by_run,
     differentiate,
+    grad,
     linear_part,
     select_arguments,
     unit_arrays,
@@ -140,6 +141,36 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
     return (out, pushed, aux) if has_aux else (out, pushed)
 
 
+def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    """The product of the Hessian of `fun` with a vector, without the Hessian.
+
+    Args:
+      fun: takes pytrees of arrays, returns a scalar.
+      primals: its arguments.
+      tangents: the vector, of the structure and shapes of the arguments.
+
+    Returns:
+      A tuple with a product an argument; for one argument, the product itself.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.hvp(lambda x: (x ** 3).sum(), (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),)).tolist()
+      [6.0, 0.0]
+    """
+    primals, tangents = tuple(primals), tuple(tangents)
+    structure: Any = tree_flatten(primals)[1]
+    other: Any = tree_flatten(tangents)[1]
+    if structure != other:
+        raise TypeError(f"hvp: primals have structure {structure}, tangents have {other} {here()}")
+    every = tuple(range(len(primals)))
+
+    def run(primals: Any, tangents: Any) -> Any:
+        return _pushforward(grad(fun, every), primals, False, "hvp")[1](tangents)
+
+    out = define_by_run(fun, run, (primals, tangents), {})
+    return out[0] if len(primals) == 1 else out
+
+
 def jacfwd(
     fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -184,6 +215,6 @@ def jacfwd(
     return wrapped
 
 
-__all__ = ["jacfwd", "jvp", "linearize"]
+__all__ = ["hvp", "jacfwd", "jvp", "linearize"]
 
 from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as transforms are)

@@ -15,7 +15,7 @@ from .backward import backward, ones
 from .body import call, leaf_axes, put, record_body, split_mapped, taken, vmap_op
 from .errors import describe, here
 from .execute import History, run_pending
-from .ops import alias, mul, reshape, zeros_of
+from .ops import alias, reshape, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Aval, Tape, Var, aval_of
@@ -449,39 +449,6 @@ def hessian(fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] 
     return jacobian(grad(fun, argnums), argnums)
 
 
-def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    """The product of the Hessian of `fun` with a vector, without the Hessian.
-
-    Args:
-      fun: takes pytrees of arrays, returns a scalar.
-      primals: its arguments.
-      tangents: the vector, of the structure and shapes of the arguments.
-
-    Returns:
-      A tuple with a product an argument; for one argument, the product itself.
-
-    Example:
-      >>> import tracegrad as tg, tracegrad.numpy as np
-      >>> tg.hvp(lambda x: (x ** 3).sum(), (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),)).tolist()
-      [6.0, 0.0]
-    """
-    primals, tangents = tuple(primals), tuple(tangents)
-    structure: Any = tree_flatten(primals)[1]
-    other: Any = tree_flatten(tangents)[1]
-    if structure != other:
-        raise TypeError(f"hvp: primals have structure {structure}, tangents have {other} {here()}")
-    every = tuple(range(len(primals)))
-
-    def directional(primals: Any, tangents: Any) -> Any:
-        grads = grad(fun, every)(*primals)
-        products = jax.tree.leaves(jax.tree.map(lambda g, t: tnp.sum(mul(g, t)), grads, tangents))
-        return functools.reduce(lambda a, b: a + b, products)
-
-    # By code, so that `explain` and the choice of how to run speak of the user's function.
-    out = define_by_run(fun, lambda p, t: grad(directional)(p, t), (primals, tangents), {})
-    return out[0] if len(primals) == 1 else out
-
-
 # -- vmap
 
 
@@ -698,7 +665,7 @@ def stop_gradient(x: Any) -> Any:
 jacrev = jacobian
 
 __all__ = [
-    "elementwise_grad", "eval_shape", "explain", "grad", "hessian", "hvp", "jacobian", "jacrev", "jit", "named_call",
+    "elementwise_grad", "eval_shape", "explain", "grad", "hessian", "jacobian", "jacrev", "jit", "named_call",
     "stop_gradient", "trace", "value_and_grad", "vjp", "vmap",
 ]  # fmt: skip
 

@@ -23,6 +23,7 @@ T = RNG.normal(size=(2, 3, 4))
 W = RNG.uniform(0.5, 2.0, 5)
 N = A.copy()
 N[0, 1] = N[2] = np.nan
+COUNTS = np.array([[0.0, 2.0, 1.0, 3.0], [1.0, 1.0, 4.0, 0.0], [2.0, 0.0, 0.0, 1.0]])
 K = np.array([3, 1, 3, 0, 2, 1, 1])
 L = np.array([5, 3, 2, 2])
 R = np.array([[1, 2], [0, 5], [1, 2], [0, 1]])
@@ -167,6 +168,21 @@ CASES: list[Case] = [
     ("std mean", lambda np: np.std(A, mean=np.asarray([[0.1]]), where=A > 0)),
     ("quantile traced", lambda np: np.quantile(A, np.asarray([0.25, 0.5]), axis=0)),
     ("quantile traced nan", lambda np: np.quantile(N, np.asarray(0.4), axis=1, keepdims=True)),
+    *[
+        (f"inverted_cdf {i}", lambda np, f=f, a=a, k=k: getattr(np, f)(a, [0.0, 0.3, 1.0], method="inverted_cdf", **k))
+        for i, (f, a, k) in enumerate(
+            [
+                ("quantile", A, {}),
+                ("quantile", N, {"axis": 1, "keepdims": True}),
+                ("quantile", A, {"axis": 1, "weights": COUNTS}),
+                ("quantile", A, {"axis": (1, 0), "weights": COUNTS.T}),
+                ("quantile", A, {"axis": 1, "weights": COUNTS[1]}),
+                ("nanquantile", N[:2], {"axis": 1, "weights": COUNTS[:2]}),
+                ("nanpercentile", N, {"weights": COUNTS}),
+            ]
+        )
+    ],
+    ("average axes", lambda np: np.average(A, axis=(1, 0), weights=COUNTS.T)),
     # polynomials
     ("polyadd", lambda np: np.polyadd(B, W[:2])),
     ("polysub", lambda np: np.polysub(B[:1], W)),

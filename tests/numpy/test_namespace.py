@@ -96,12 +96,10 @@ ANYWHERE = {
 """Parameters of `jax.numpy` that no function has."""
 
 PARAMETERS = {
-    "quantile": {"weights"}, "nanquantile": {"weights"}, "percentile": {"weights"}, "nanpercentile": {"weights"},
     "take_along_axis": {"wrap_negative_indices"},
     "logical_and": {"out", "where"}, "logical_or": {"out", "where"}, "logical_xor": {"out", "where"},
 }  # fmt: skip
-"""Those that one function does not have: weights belong to one method, which is not there; the others are a detail of
-JAX's indexing, and arguments of ufuncs that JAX takes only as None."""
+"""Those that one function does not have: a detail of JAX's indexing, and arguments of ufuncs that JAX takes as None."""
 
 BY_POSITION = {"fmax", "fmin", "gcd", "i0", "lcm", "trunc"}
 """Ops, which take their operands by position; in `jax.numpy` these may be named."""

@@ -330,6 +330,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda x: tnp.where(x > 0, x), TypeError, "Give both values or neither"),
     (lambda x: tnp.repeat(x, [1, 2], axis=0), ValueError, "Give one an element"),
     (lambda x: tnp.quantile(x, 1.5), ValueError, "is not from 0 to 1"),
+    (lambda x: tnp.quantile(x, 0.5, weights=x), ValueError, "Pass method='inverted_cdf'"),
     (lambda x: tnp.cross(x, x), ValueError, "Give both 3, or both 2"),
     (lambda x: tnp.average(x, axis=0, weights=np.ones(7)), ValueError, "average: weights of shape"),
     (lambda x: tnp.add(x, tnp.ones(3)), ValueError, "do not broadcast together"),

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from ..backward import backward, body_cotangents, keep_residuals
-from ..body import call
+from ..body import call, called_backward
 from ..errors import here
 from ..lower import lower, replay
 from ..op import Op
@@ -190,9 +190,7 @@ def _custom_vjp_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> li
     count, result = split.outputs, [None] * len(node.inputs)
     if any(ct is not None for ct in cts[count:]):
         # Of the residuals, in a derivative of higher order: that of the forward function as it is written.
-        lin, operands = body_cotangents(node, [None] * count + list(cts[count:]), needs)
-        for i, g in zip(lin.grads, call(*operands, body=lin.backward), strict=True):
-            result[i] = g
+        result = called_backward(node, *body_cotangents(node, [None] * count + list(cts[count:]), needs))
     if all(ct is None for ct in cts[:count]):
         return result
     if len(node.outputs) == count:

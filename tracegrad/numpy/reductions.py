@@ -316,6 +316,21 @@ def std(
     return ops.root(var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction))
 
 
+def _weights(name: str, weights: Any, aval: Aval, axis: Any) -> Any:
+    """Weights of the shape of the array that they belong to, from those of that shape or of the axes alone."""
+    shape = type_of(weights, name).shape
+    if shape == aval.shape:
+        return weights
+    axes = [i % aval.ndim for i in axis] if isinstance(axis, (tuple, list)) else axes_of(axis, aval.ndim, name)
+    if shape != tuple(aval.shape[i] for i in axes):
+        raise ValueError(
+            f"{name}: weights of shape {shape} for axis {axis} of shape {aval.shape} {here()}. Give them the shape of "
+            "the array, or of those axes."
+        )
+    order = sorted(range(len(axes)), key=axes.__getitem__)
+    return ops.broadcast_in_dim(ops.transpose(weights, axes=tuple(order)), shape=aval.shape, dims=tuple(sorted(axes)))
+
+
 def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, keepdims: bool = False) -> Any:
     """The weighted average along axes; with `returned`, a pair of it and the sum of the weights."""
     aval = type_of(a, "average")
@@ -323,14 +338,7 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     if weights is None:
         out = mean(a, axes, keepdims=keepdims)
         return (out, ops.add(zeros_like(out), literal(_count(aval, axes)))) if returned else out
-    shape = type_of(weights, "average").shape
-    if shape != aval.shape:
-        if shape != tuple(aval.shape[i] for i in axes):
-            raise ValueError(
-                f"average: weights of shape {shape} for axis {axis} of shape {aval.shape} {here()}. Give them the "
-                "shape of the array, or that of the averaged axes."
-            )
-        weights = ops.broadcast_in_dim(weights, shape=aval.shape, dims=axes)
+    weights = _weights("average", weights, aval, axis)
     total = sum(weights, axes, keepdims=keepdims)
     out = ops.div(sum(ops.mul(a, weights), axes, keepdims=keepdims), total)
     return (out, total) if returned else out
@@ -510,42 +518,54 @@ def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = N
 
 # -- order statistics
 
-_METHODS = ("linear", "lower", "higher", "midpoint", "nearest")
+_METHODS = ("linear", "lower", "higher", "midpoint", "nearest", "inverted_cdf")
 
 
 def quantile(
     a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
-    keepdims: bool = False,
+    keepdims: bool = False, *, weights: Any = None,
 ) -> Any:  # fmt: skip
     """The value below which a part `q` of the elements along axes lies, between neighbours by `method`.
 
     Args:
       q: from 0 to 1, a number or several; several give a new first axis. It has a derivative too, if it is traced.
-      method: "linear", "lower", "higher", "midpoint" or "nearest".
+      method: "linear", "lower", "higher", "midpoint" or "nearest" between two elements, or "inverted_cdf" for the
+        first element whose share, with those before it, is `q`.
+      weights: what each element counts in "inverted_cdf", the only method for which weights mean something: of the
+        shape of `a`, or of the axes alone.
 
     Raises:
       ValueError: if a `q` of known value is not from 0 to 1, there is no element, or `method` is another.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> float(np.quantile(np.array([1.0, 2.0, 4.0]), 0.75))
+      3.0
+      >>> float(np.quantile(np.array([1.0, 2.0, 4.0]), 0.75, weights=np.array([1, 8, 1]), method="inverted_cdf"))
+      2.0
     """
-    return _quantile("quantile", a, q, axis, out, method, keepdims, False)
+    return _quantile("quantile", a, q, axis, out, method, keepdims, False, weights)
 
 
 def nanquantile(
     a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
-    keepdims: bool = False,
+    keepdims: bool = False, *, weights: Any = None,
 ) -> Any:  # fmt: skip
     """The quantile of what is not NaN; NaN where nothing else is. The arguments are those of `quantile`."""
-    return _quantile("nanquantile", a, q, axis, out, method, keepdims, True)
+    return _quantile("nanquantile", a, q, axis, out, method, keepdims, True, weights)
 
 
 def _quantile(
-    name: str, a: Any, q: Any, axis: Any, out: None, method: str, keepdims: bool, skip: bool
-) -> Any:  # fmt: skip
+    name: str, a: Any, q: Any, axis: Any, out: None, method: str, keepdims: bool, skip: bool, weights: Any = None
+) -> Any:
     refuse(name, out=out)
     aval = type_of(a, name)
     axes = axes_of(axis, aval.ndim, name)
     n = _count(aval, axes)
     if method not in _METHODS:
-        raise ValueError(f"{name}: method={method!r} {here()}. Use linear, lower, higher, midpoint or nearest.")
+        raise ValueError(f"{name}: method={method!r} {here()}. Use one of {', '.join(_METHODS)}.")
+    if weights is not None and method != "inverted_cdf":
+        raise ValueError(f"{name}: weights do not go with method={method!r} {here()}. Pass method='inverted_cdf'.")
     if n == 0:
         raise ValueError(f"{name}: there is no element along axis {axis} of shape {aval.shape} {here()}")
     fixed = is_known(q) and not (isinstance(q, (tuple, list)) and not builtins.all(map(is_known, q)))
@@ -555,10 +575,23 @@ def _quantile(
             raise ValueError(f"{name}: q={q} is not from 0 to 1 {here()}")
     rest = tuple(i for i in range(aval.ndim) if i not in axes)
     kept = tuple(aval.shape[i] for i in rest)
-    x = ops.reshape(ops.transpose(inexact(a, aval), axes=(*rest, *axes)), shape=(*kept, n))
+
+    def in_a_row(x: Any) -> Any:
+        return ops.reshape(ops.transpose(x, axes=(*rest, *axes)), shape=(*kept, n))
+
+    x = in_a_row(inexact(a, aval))
+    counted = method == "inverted_cdf"
+    if counted:
+        w = (
+            ops.broadcast_to(literal(1.0), x.shape)
+            if weights is None
+            else in_a_row(_weights(name, weights, aval, axis))
+        )
+        order = ops.argsort(x, axis=len(kept))
+        w = ops.take_along_axis(ops.astype(w, dtype=_real_dtype(x.dtype)), order, -1, "promise_in_bounds")
     x = ops.sort(x, axis=len(kept))
     nans = ops.isnan(x)
-    if fixed and not skip:
+    if fixed and not skip and not counted:
         # NaN is sorted last, and makes the result NaN.
         bad = ops.reduce_any(nans, axes=(len(kept),))
         found = [_at_place(x, kept, float(part) * (n - 1), bad, method) for part in parts.ravel()]
@@ -575,8 +608,11 @@ def _quantile(
         parts = ops.astype(ops.reshape(parts, shape=(math.prod(shape),)), dtype=dtype)
         count = ops.reduce_sum(ops.astype(ops.bitwise_not(nans), dtype=dtype), axes=(len(kept),))
         bad = ops.less(count, literal(1 if skip else n))
-        places = ops.mul(ops.reshape(ops.maximum(ops.sub(count, literal(1)), literal(0)), shape=(*kept, 1)), parts)
-        joined = _at_places(x, places, method)
+        if counted:
+            joined = _at_shares(x, ops.where(nans, literal(0.0), w), parts)
+        else:
+            last = ops.maximum(ops.sub(count, literal(1)), literal(0))
+            joined = _at_places(x, ops.mul(ops.reshape(last, shape=(*kept, 1)), parts), method)
         joined = ops.where(ops.reshape(bad, shape=(*kept, 1)), literal(math.nan), joined)
         joined = ops.transpose(joined, axes=(len(kept), *range(len(kept))))
     inner = _kept_shape(aval.shape, axes) if keepdims else kept
@@ -632,6 +668,17 @@ def _at_places(x: Any, places: Any, method: str) -> Any:
     return ops.add(ops.mul(at(low), ops.sub(literal(1), weight)), ops.mul(at(high), weight))
 
 
+def _at_shares(x: Any, weights: Any, parts: Any) -> Any:
+    """The first elements of the sorted `x` up to which the weights add up to these parts of their sum."""
+    n = x.shape[-1]
+    share = ops.cumsum(weights, axis=x.ndim - 1)
+    share = share / share[..., -1:]
+    # What counts nothing is no quantile, not even at 0.
+    before = ops.bitwise_or(ops.less(share[..., None, :], parts[:, None]), ops.equal(share, literal(0.0))[..., None, :])
+    index = ops.reduce_sum(ops.astype(before, dtype=np.dtype(np.int32)), axes=(x.ndim,))
+    return ops.take_along_axis(x, ops.minimum(index, literal(n - 1)), -1, "promise_in_bounds")
+
+
 def _hundredths(q: Any) -> Any:
     if isinstance(q, (tuple, list)):
         q = asarray(q)
@@ -640,18 +687,18 @@ def _hundredths(q: Any) -> Any:
 
 def percentile(
     a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
-    keepdims: bool = False,
+    keepdims: bool = False, *, weights: Any = None,
 ) -> Any:  # fmt: skip
     """The quantile at `q` hundredths."""
-    return _quantile("percentile", a, _hundredths(q), axis, out, method, keepdims, False)
+    return _quantile("percentile", a, _hundredths(q), axis, out, method, keepdims, False, weights)
 
 
 def nanpercentile(
     a: Any, q: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, method: str = "linear",
-    keepdims: bool = False,
+    keepdims: bool = False, *, weights: Any = None,
 ) -> Any:  # fmt: skip
     """The quantile, at `q` hundredths, of what is not NaN."""
-    return _quantile("nanpercentile", a, _hundredths(q), axis, out, method, keepdims, True)
+    return _quantile("nanpercentile", a, _hundredths(q), axis, out, method, keepdims, True, weights)
 
 
 def median(a: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False) -> Any:

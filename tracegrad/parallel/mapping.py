@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from ..backward import body_cotangents
-from ..body import BodyCache, leaf_axes, split_mapped
+from ..body import BodyCache, leaf_axes, put, put_gradients, split_mapped, taken
 from ..errors import describe, here
 from ..lower import evaluate
 from ..op import Op
@@ -75,10 +75,12 @@ def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
         "body": lin.backward,
         "batched": tuple([split[kind][i] for kind, i in lin.saved] + [not flags[i] for i in lin.cts]),
         # The gradient of a replicated operand is summed over the devices, and is one for all.
-        "whole": tuple(not batched[i] for i in lin.grads),
+        "whole": tuple(not batched[i] for i in lin.grads) + (False,) * len(lin.taps),
     }
     grads: list[Any] = [None] * len(node.inputs)
-    for i, g in zip(lin.grads, pmap_op(*operands, **params), strict=True):
+    outs = pmap_op(*operands, **params)
+    put_gradients(lin, outs)
+    for i, g in zip(lin.grads, outs, strict=False):
         grads[i] = g
     return grads
 
@@ -158,10 +160,11 @@ def pmap(
                         f"device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return "
                         "them all with out_axes=0."
                     )
-            return out
+            return out, taken()
 
         body, extra = bodies.get(checked, in_args, in_kwargs, axes={name: size}, varying=varying)
-        positions = leaf_axes(body.out_tree, out_axes, "pmap")
+        out_tree, taps_tree = body.out_tree.children()
+        positions = leaf_axes(out_tree, out_axes, "pmap") + [0] * taps_tree.num_leaves
         outs = pmap_op(
             *moved,
             *extra,
@@ -176,7 +179,9 @@ def pmap(
             # collectives then wait for each other for ever.
             jax.block_until_ready(outs)
         outs = [tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
-        return jax.tree.unflatten(body.out_tree, outs)
+        out, taps = jax.tree.unflatten(body.out_tree, outs)
+        put(taps)
+        return out
 
     return wrapped
 
