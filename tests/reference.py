@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
 
 _TOLERANCE = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-5, "complex64": 2e-5, "float16": 2e-2}
 _EPS = 1e-5
+
+
+def in_groups(cases: Sequence[tuple[str, Any]], size: int = 24) -> Any:
+    """Parametrizes a test by lists of named cases, as `group`."""
+    groups = [cases[i : i + size] for i in range(0, len(cases), size)]
+    names = [f"{group[0][0]}..{group[-1][0]}".replace(" ", "_") for group in groups]
+    return pytest.mark.parametrize("group", groups, ids=names)
+
+
+def together(check: Callable[[list[Any]], None], cases: Sequence[tuple[str, Any]]) -> None:
+    """Checks named cases at once, so that they compile once; if that fails, one by one, to tell which is wrong."""
+    try:
+        check([case for _, case in cases])
+    except Exception as error:
+        for name, case in cases:
+            try:
+                check([case])
+            except Exception as alone:
+                raise AssertionError(f"{name}: {alone}") from alone
+        raise AssertionError("no case fails by itself, all together do") from error
+
+
+def check_message(call: Callable[[], Any], kind: type[Exception], pattern: str) -> None:
+    """`call` raises an error of this kind, whose message contains the pattern and names a line of the caller's file."""
+    with pytest.raises(kind) as caught:
+        call()
+    text = str(caught.value).replace("\n", " ")
+    assert re.search(pattern, text), text
+    file = os.path.basename(sys._getframe(1).f_code.co_filename)
+    assert re.search(rf"{re.escape(file)}:\d+", text), text
 
 
 def x64(on: bool = True) -> Any:

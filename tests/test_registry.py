@@ -28,6 +28,7 @@ from tracegrad.op import Op
 from tracegrad.ops import special
 from tracegrad.tape import Tape
 
+HOST = np
 RNG = np.random.default_rng(0)
 V = RNG.normal(size=4)
 M = RNG.normal(size=(3, 4))
@@ -80,16 +81,15 @@ def updates(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
     def f(x: Any, u: Any) -> Any:
         x = np.asarray(x)
         at = np.asarray(rows)
-        return (
-            x[at, 1:],
-            x.at[at].set(u),
-            x.at[at].add(u),
-            x.at[at].multiply(u, unique_indices=True),
-            x.at[at].max(u),
-            x.at[at].min(u),
-        )
+        all_kinds = x[at, 1:], x.at[at].set(u), x.at[at].add(u), x.at[at].multiply(u, unique_indices=True)
+        return all_kinds if x.dtype.kind == "c" else (*all_kinds, x.at[at].max(u), x.at[at].min(u))
 
     return f
+
+
+def no_windows(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
+    nowhere = HOST.zeros(0, int)
+    return lambda x: (np.asarray(x)[nowhere], np.asarray(x).at[nowhere].add(1.0), np.take(x, nowhere, axis=1))
 
 
 def moving(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
@@ -111,6 +111,20 @@ def reductions(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
     return lambda x: (
         np.max(x, 0), np.min(x, 1), np.prod(x, 1), np.sum(x), np.var(x, 0), np.std(x, 1), nn.logsumexp(x, 1),
     )  # fmt: skip
+
+
+def arithmetic(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
+    """What is defined for complex numbers too, and for sums over no element."""
+    return lambda x: (np.sum(x, 0), np.mean(x, 1), np.prod(x, 0), np.cumsum(x, 1), np.cumprod(x, 0), np.var(x, 1))
+
+
+def scalars(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
+    def f(x: Any) -> Any:
+        x = np.asarray(x)
+        wide = np.broadcast_to(x, (2, 3)) * np.reshape(x, (1, 1))
+        return np.sum(x), np.max(x), np.prod(x), wide, np.stack([x, x * x]), np.where(x > 0, x, 0), np.clip(x, 0, 5)
+
+    return f
 
 
 def cumulative(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
@@ -144,6 +158,18 @@ def factors(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
             np.linalg.det(a),
             np.linalg.pinv(a),
         )
+
+    return f
+
+
+def batches(np: Any, lax: Any, nn: Any) -> Callable[..., Any]:
+    def f(a: Any) -> Any:
+        p = a @ np.swapaxes(a, -1, -2)
+        q, r = np.linalg.qr(a)
+        u, s, vh = np.linalg.svd(a)
+        values, vectors = np.linalg.eigh(p)
+        solved = np.linalg.solve(a, a), np.linalg.inv(a), np.linalg.det(a), *np.linalg.slogdet(a)
+        return np.linalg.cholesky(p), q, r, u, s, vh, values, vectors, *solved
 
     return f
 
@@ -234,21 +260,43 @@ CASES: dict[str, Case] = {
     ),
     "windows": both(windows, M, M[:2, :3]),
     "updates": both(updates, M, M[::2] * 1.5),
+    "updates, complex": both(updates, COMPLEX, COMPLEX[::2] * 1.5j),
+    "no windows": both(no_windows, M),
     "dot_general": both(
         lambda np, lax, nn: lambda x, y: lax.dot_general(x, y, (((2,), (1,)), ((0,), (0,)))), BATCH, BATCH[:, :, :2]
     ),
     "moving": both(moving, M),
+    "moving, complex": both(moving, COMPLEX[:, :2]),
     "moving, empty": both(moving, np.zeros((0, 4))),
+    "arithmetic, complex": both(arithmetic, COMPLEX),
+    "arithmetic, empty": both(arithmetic, np.zeros((0, 4))),
+    "scalars": both(scalars, np.float64(0.7)),
+    "dot_general, complex": both(lambda np, lax, nn: lambda x, y: x @ y, COMPLEX, COMPLEX[:, :2]),
+    "dot_general, empty": both(lambda np, lax, nn: lambda x, y: x @ y, M[:, :0], M[:0]),
+    "convolution, empty": both(convolution, IMAGE[:0], KERNEL),
+    "pooling, empty": both(pool, IMAGE[:0]),
     "starts": both(starts, M, M[:2, :3]),
     "reductions": both(reductions, M),
+    "reductions, empty": both(
+        lambda np, lax, nn: lambda x: (np.max(x, 1), np.min(x, 1), np.std(x, 1), nn.logsumexp(x, 1)), M[:0]
+    ),
     "cumulative": both(cumulative, M),
     "cumulative, empty": both(cumulative, np.zeros((0, 4))),
     "softmax": both(lambda np, lax, nn: lambda x: (nn.softmax(x, 0), nn.log_softmax(x, 1)), M),
+    "softmax, empty": both(lambda np, lax, nn: lambda x: (nn.softmax(x, 1), nn.log_softmax(x, 1)), M[:0]),
     "activations": both(
         lambda np, lax, nn: lambda x: (nn.gelu(x), nn.gelu(x, approximate=False), nn.silu(x), nn.softplus(x)), M
     ),
     "linear_recurrence": Case(lambda a, b: ops.linear_recurrence(a, b, axis=1), (M, M[::-1].copy())),
     "sorting": both(sorting, M),
+    "sorting, empty": both(lambda np, lax, nn: lambda x: (np.sort(x, 1), lax.top_k(x, 2)[0]), M[:0]),
+    "fft, empty": both(lambda np, lax, nn: lambda x: (np.fft.fft(x), np.fft.rfft(x), np.fft.irfft(x)), M[:0]),
+    "no matrices": both(batches, BATCH[:0]),
+    "no steps": Case(
+        lambda c, x: tg.scan(lambda c, x: (c * x, c), c, x),
+        (1.5, V[:0]),
+        lambda c, x: jax.lax.scan(lambda c, x: (c * x, c), c, x),
+    ),
     "spectral": both(spectral, POSITIVE, SQUARE),
     "spectral, complex": both(spectral, COMPLEX + COMPLEX.conj().T, COMPLEX, order=1),
     "factors": both(factors, SQUARE, SQUARE + 1.0),

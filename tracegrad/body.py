@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -93,6 +93,19 @@ def _output(tape: Tape, value: Any, name: str) -> Var:
         if isinstance(value, Tracer):
             raise
         raise TypeError(f"{name} returned {describe(value)}, which is not an array {here()}: return arrays") from error
+
+
+def without_static(
+    fun: Callable[..., Any], args: Sequence[Any], static: Collection[int]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """`fun` as a function of the arguments that are not at `static`, and these arguments."""
+    count, fixed = len(args), {i: args[i] for i in static}
+
+    def merged(*others: Any, **kwargs: Any) -> Any:
+        values = iter(others)
+        return fun(*[fixed[i] if i in fixed else next(values) for i in range(count)], **kwargs)
+
+    return merged, tuple(x for i, x in enumerate(args) if i not in fixed)
 
 
 class Taps:

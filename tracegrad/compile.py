@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from .body import BodyCache, call
+from .body import BodyCache, call, without_static
 from .errors import LeakedTracerError, describe, here
 from .lower import evaluate
 from .passes import optimize, outline
@@ -174,16 +174,9 @@ class Jitted:
         static = self.is_static(args)
         named = {k for k in kwargs if k in self.static_argnames}
         fixed = (tuple((i, args[i]) for i in sorted(static)), tuple((k, kwargs[k]) for k in sorted(named)))
-        dynamic = (
-            tuple(x for i, x in enumerate(args) if i not in static),
-            {k: v for k, v in kwargs.items() if k not in named},
-        )
-
-        def merged(*inner: Any, **inner_kwargs: Any) -> Any:
-            values = iter(inner)
-            full = [args[i] if i in static else next(values) for i in range(len(args))]
-            return self.fun(*full, **inner_kwargs, **{k: kwargs[k] for k in named})
-
+        fun = functools.partial(self.fun, **{k: kwargs[k] for k in named})
+        merged, others = without_static(fun, args, static)
+        dynamic = (others, {k: v for k, v in kwargs.items() if k not in named})
         try:
             body, extra = self.bodies.get(merged, *dynamic, static=fixed)
         except TypeError:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
 from .backward import body_cotangents, keep_residuals
-from .body import called_backward, record_body
+from .body import called_backward, record_body, without_static
 from .errors import describe, here
 from .lower import compiled
 from .op import Op
@@ -33,6 +33,7 @@ class Rule:
     in_tree: Any
     out_tree: Any
     arguments: int
+    forward: Callable[..., Any] = field(compare=False)
 
 
 def _custom_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
@@ -62,7 +63,7 @@ def _own_rule(node: Node, rule: Rule, cts: list[Any]) -> list[Any]:
         avals = [v.aval for v in node.inputs[: rule.arguments]]
         given = list(node.inputs[rule.arguments :])
         forward, captured = record_body(
-            owner.forward(rule), tree_unflatten(rule.in_tree, avals), {}, name_of(owner.fwd), given=given
+            rule.forward, tree_unflatten(rule.in_tree, avals), {}, name_of(owner.fwd), given=given
         )
         value_tree = _forward_structure(rule, forward)
         for (path, v), expected in zip(
@@ -189,24 +190,6 @@ class custom_vjp:
                 raise TypeError(f"custom_vjp: {name} is {describe(f)}, which is not a function {here()}")
         self.fwd, self.bwd = fwd, bwd
 
-    def _split(self, args: tuple[Any, ...]) -> tuple[list[int], tuple[Any, ...]]:
-        static = [i % len(args) for i in self.nondiff]
-        return static, tuple(args[i] for i in static)
-
-    def _merged(self, f: Callable[..., Any], static: Sequence[int], values: tuple[Any, ...], count: int) -> Any:
-        def merged(*inner: Any) -> Any:
-            rest = iter(inner)
-            fixed = dict(zip(static, values, strict=True))
-            return f(*[fixed[i] if i in fixed else next(rest) for i in range(count)])
-
-        merged.__name__ = name_of(f)
-        return merged
-
-    def forward(self, rule: Rule) -> Any:
-        count = len(rule.static) + len(rule.in_tree.children())
-        static = [i % count for i in self.nondiff]
-        return self._merged(self.fwd, static, rule.static, count)
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.fwd is None:
             raise AttributeError(
@@ -220,11 +203,12 @@ class custom_vjp:
             args = bound.args
         if state.tape is None:
             return self.fun(*args)
-        static, values = self._split(args)
-        dynamic = tuple(x for i, x in enumerate(args) if i not in static)
+        static = [i % len(args) for i in self.nondiff]
+        fun, dynamic = without_static(self.fun, args, static)
         leaves, in_tree = tree_flatten(dynamic)
-        body, captured = record_body(self._merged(self.fun, static, values, len(args)), dynamic, {}, self.name)
-        rule = Rule(self, values, in_tree, body.out_tree, len(leaves))
+        body, captured = record_body(fun, dynamic, {}, self.name)
+        forward, _ = without_static(self.fwd, args, static)
+        rule = Rule(self, tuple(args[i] for i in static), in_tree, body.out_tree, len(leaves), forward)
         outs = custom_op(*leaves, *captured, body=optimize(body), rule=rule)
         return tree_unflatten(body.out_tree, outs)
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from .backward import keep_residuals, linearize
-from .body import called_backward, put, record_body, taken
+from .body import called_backward, put, record_body, taken, without_static
 from .checkpoint_policies import Policy, nothing_saveable
 from .errors import describe, here
 from .lower import compiled
@@ -80,16 +80,13 @@ def checkpoint(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if state.tape is None:
             return fun(*args, **kwargs)
-        which = {i % len(args) for i in fixed}
-        dynamic = [x for i, x in enumerate(args) if i not in which]
+        merged, dynamic = without_static(fun, args, {i % len(args) for i in fixed})
 
-        def merged(*inner: Any, **inner_kwargs: Any) -> Any:
-            values = iter(inner)
-            out = fun(*[x if i in which else next(values) for i, x in enumerate(args)], **inner_kwargs)
-            return out, taken()
+        def tapped(*args: Any, **kwargs: Any) -> Any:
+            return merged(*args, **kwargs), taken()
 
         leaves = jax.tree.leaves((dynamic, kwargs))
-        body, captured = record_body(merged, tuple(dynamic), kwargs, name_of(fun), lifts=True)
+        body, captured = record_body(tapped, dynamic, kwargs, name_of(fun), lifts=True)
         outs = checkpoint_op(*leaves, *captured, body=optimize(body), policy=policy, prevent_cse=prevent_cse)
         out, taps = jax.tree.unflatten(body.out_tree, outs)
         put(taps)

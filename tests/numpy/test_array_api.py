@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tracegrad as tg
 import tracegrad.numpy as tnp
 
 from ..reference import x64
@@ -166,11 +167,13 @@ SPECIAL: dict[str, list[tuple[Any, ...]]] = {
             (2.0, -inf, 0.0), (inf, 2.0, inf), (inf, -2.0, 0.0), (-inf, 3.0, -inf), (-inf, -3.0, -0.0),
             (-0.0, 3.0, -0.0), (-0.0, -3.0, -inf), (0.0, -2.0, inf), (-2.0, 0.5, nan)],
     "remainder": [(nan, 1.0, nan), (1.0, 0.0, nan), (inf, 1.0, nan), (5.0, 3.0, 2.0), (-5.0, 3.0, 1.0),
-                  (5.0, -3.0, -1.0)],
+                  (5.0, -3.0, -1.0), (0.0, 2.0, 0.0), (-0.0, 2.0, 0.0), (0.0, -2.0, -0.0), (-0.0, -2.0, -0.0),
+                  (4.0, -2.0, -0.0), (-4.0, 2.0, 0.0)],
     "subtract": [(inf, inf, nan), (-inf, -inf, nan), (0.0, 0.0, 0.0)],
     "add": [(inf, -inf, nan), (-0.0, -0.0, -0.0), (-0.0, 0.0, 0.0)],
     "multiply": [(inf, 0.0, nan), (-1.0, 0.0, -0.0), (inf, -1.0, -inf)],
-    "floor_divide": [(nan, 1.0, nan), (5.0, 2.0, 2.0), (-5.0, 2.0, -3.0), (1.0, inf, 0.0), (0.0, 0.0, nan)],
+    "floor_divide": [(nan, 1.0, nan), (5.0, 2.0, 2.0), (-5.0, 2.0, -3.0), (1.0, inf, 0.0), (0.0, 0.0, nan),
+                     (-0.0, 2.0, -0.0), (0.0, -2.0, -0.0), (-0.0, -2.0, 0.0), (-1.0, -2.0, 0.0), (-1.0, -inf, 0.0)],
 }  # fmt: skip
 """Operands and results at the edges, from the standard's tables of special cases."""
 
@@ -232,6 +235,111 @@ def test_shapes_and_dtypes(name: str, case: Any) -> None:
         expected = case(np, x)
         with x64():
             compare(case(tnp, x), expected, expected.dtype, f"{name} {dtype}")
+
+
+MATRIX = np.array([[4.0, 1.0, 0.5], [1.0, 3.0, 0.2], [0.5, 0.2, 5.0]])
+WIDE = np.arange(24.0).reshape(2, 3, 4) / 7 - 1
+EXTENSIONS: dict[str, Any] = {
+    "cholesky": lambda np: np.linalg.cholesky(MATRIX),
+    "cholesky upper": lambda np: np.linalg.cholesky(MATRIX, upper=True),
+    "cross": lambda np: np.linalg.cross(WIDE, WIDE[::-1] ** 2, axis=1),
+    "det": lambda np: np.linalg.det(np.stack([np.asarray(MATRIX), np.asarray(MATRIX) ** 2])),
+    "diagonal": lambda np: np.linalg.diagonal(WIDE, offset=1),
+    "eigh": lambda np: np.linalg.eigh(MATRIX).eigenvalues,
+    "eigvalsh": lambda np: np.linalg.eigvalsh(MATRIX),
+    "inv": lambda np: np.linalg.inv(MATRIX),
+    "matmul": lambda np: np.linalg.matmul(MATRIX, WIDE),
+    "matrix_norm": lambda np: np.linalg.matrix_norm(WIDE, ord="nuc", keepdims=True),
+    "matrix_power": lambda np: np.linalg.matrix_power(MATRIX, -2),
+    "matrix_rank": lambda np: np.linalg.matrix_rank(WIDE),
+    "matrix_transpose": lambda np: np.linalg.matrix_transpose(WIDE),
+    "outer": lambda np: np.linalg.outer(MATRIX[0], WIDE[0, 0]),
+    "pinv": lambda np: np.linalg.pinv(WIDE),
+    "qr": lambda np: np.abs(np.linalg.qr(WIDE, mode="reduced").R),
+    "qr complete": lambda np: np.linalg.qr(WIDE, mode="complete").Q @ np.linalg.qr(WIDE, mode="complete").R,
+    "slogdet": lambda np: np.linalg.slogdet(MATRIX).logabsdet,
+    "slogdet sign": lambda np: np.linalg.slogdet(MATRIX).sign,
+    "solve": lambda np: np.linalg.solve(MATRIX, WIDE),
+    "solve vector": lambda np: np.linalg.solve(MATRIX, MATRIX[0]),
+    "svd": lambda np: np.abs(np.linalg.svd(WIDE, full_matrices=False).Vh),
+    "svdvals": lambda np: np.linalg.svdvals(WIDE),
+    "tensordot": lambda np: np.linalg.tensordot(WIDE, WIDE, axes=((0, 2), (0, 2))),
+    "trace": lambda np: np.linalg.trace(WIDE, offset=-1, dtype=np.float32),
+    "vecdot": lambda np: np.linalg.vecdot(WIDE, WIDE * 1j, axis=1),
+    "vector_norm": lambda np: np.linalg.vector_norm(WIDE, axis=(0, 2), keepdims=True, ord=-np.inf),
+    **{
+        f"fft {name} {norm}": lambda np, name=name, norm=norm: getattr(np.fft, name)(WIDE, n=5, axis=1, norm=norm)
+        for name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")
+        for norm in ("backward", "ortho", "forward")
+    },
+    **{
+        f"fft {name}": lambda np, name=name: getattr(np.fft, name)(WIDE, s=(3, 6), axes=(0, 2))
+        for name in ("fftn", "ifftn", "rfftn", "irfftn")
+    },
+    "fft fftfreq": lambda np: np.fft.fftfreq(5, d=0.5),
+    "fft rfftfreq": lambda np: np.fft.rfftfreq(6),
+    "fft fftshift": lambda np: np.fft.fftshift(WIDE, axes=1),
+    "fft ifftshift": lambda np: np.fft.ifftshift(WIDE),
+    "unique_all": lambda np: np.unique_all(np.asarray([3, 1, 3])).inverse_indices,
+    "unique_counts": lambda np: np.unique_counts(np.asarray([3, 1, 3])).counts,
+    "unique_inverse": lambda np: np.unique_inverse(np.asarray([[3, 1], [1, 1]])).inverse_indices,
+    "unique_values": lambda np: np.unique_values(np.asarray([2.0, 0.0, 2.0])),
+    "argsort descending": lambda np: -np.sort(-np.asarray(WIDE), axis=1),
+    "isdtype": lambda np: np.asarray(np.isdtype(np.asarray(WIDE).dtype, ("complex floating", "real floating"))),
+    "cumulative_prod": lambda np: np.cumulative_prod(WIDE, axis=2, include_initial=True),
+    "clip open": lambda np: np.clip(WIDE, None, 0.5),
+    "mT": lambda np: np.asarray(WIDE).mT,
+    "ellipsis": lambda np: np.asarray(WIDE)[..., 1:, ::-2],
+    "newaxis and mask": lambda np: np.asarray(WIDE)[np.asarray(WIDE) > 0][None],
+    "integer arrays": lambda np: np.asarray(WIDE)[np.asarray([1, 0]), :, np.asarray([2, -1])],
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_extensions_sets_and_indexing(name: str) -> None:
+    expected = EXTENSIONS[name](np)
+    with x64():
+        compare(jax.numpy.asarray(EXTENSIONS[name](tnp)), expected, expected.dtype, name)
+
+
+OPERATORS: dict[str, Any] = {
+    "arithmetic": lambda x: (x + 2, 2 - x, x * x, -x, +x, abs(x), x**2, x // 2, x % 2, divmod(x, 2)[1]),
+    "comparison": lambda x: (x < 2, x <= x, x > 1, x >= 2, x == x, x != 1),
+    "bits": lambda x: (x & 6, 6 | x, x ^ x, ~x, x << 1, x >> 1),
+    "matrices": lambda x: (x @ x.T, x.mT @ x),
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(n, d) for n in OPERATORS for d in (INTS if n == "bits" else REAL)])
+def test_operators_keep_the_dtype(name: str, dtype: str) -> None:
+    """Python numbers take the dtype of the array, eagerly and on traced values."""
+    x = values(dtype, (2, 3), 3, positive=True)
+    with x64():
+        for actual in (OPERATORS[name](tnp.asarray(x)), tg.jit(OPERATORS[name])(x)):
+            for i, (a, e) in enumerate(zip(actual, OPERATORS[name](x), strict=True)):
+                compare(a, e, e.dtype, f"{name} {i} {dtype}")
+
+
+def test_attributes_of_traced_values() -> None:
+    seen: list[Any] = []
+
+    def look(x: Any) -> Any:
+        seen.append((x.dtype, x.ndim, x.shape, x.size, x.T.shape, x.mT.shape, x.__array_namespace__()))
+        return x
+
+    tg.grad(lambda x: look(x).sum())(np.ones((2, 3), np.float32))
+    assert seen == [(np.float32, 2, (2, 3), 6, (3, 2), (3, 2), tnp)]
+
+
+def test_the_namespace_describes_what_there_is() -> None:
+    info = tnp.__array_namespace_info__()
+    assert info.default_device() in info.devices() or info.default_device() is None
+    assert {"boolean indexing", "data-dependent shapes", "max dimensions"} <= info.capabilities().keys()
+    with x64():
+        names = info.dtypes(kind=("signed integer", "real floating"))
+        assert set(names) == {"int8", "int16", "int32", "int64", "float32", "float64"}
+        assert set(info.dtypes(kind="bool")) == {"bool"} and "complex128" in info.dtypes()
+    assert (tnp.e, tnp.inf, tnp.pi, tnp.newaxis) == (math.e, math.inf, math.pi, None) and math.isnan(tnp.nan)
 
 
 CREATION: list[Any] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 
-from ..reference import check_value, x64
+from ..reference import check_message, check_value, in_groups, together, x64
 
 HOST = np
 RNG = np.random.default_rng(5)
@@ -211,30 +210,20 @@ CASES: list[Case] = [
     ("prod keeps type", lambda np: np.asarray(np.minimum(np.asarray(K), 1).sum())),
 ]  # fmt: skip
 
-GROUPS = [CASES[i : i + 24] for i in range(0, len(CASES), 24)]
 
-
-@pytest.mark.parametrize("group", GROUPS, ids=[f"{group[0][0]}..{group[-1][0]}".replace(" ", "_") for group in GROUPS])
+@in_groups(CASES)
 def test_functions(group: list[Case]) -> None:
-    # Together, so that they compile once; one by one to find which is wrong.
-    try:
-        _check(lambda np: [case(np) for _, case in group])
-    except Exception:
-        for name, case in group:
-            print(name)
-            _check(case)
-        raise
+    def check(cases: list[Any]) -> None:
+        check_value(
+            lambda one: [case(tnp) for case in cases],
+            lambda one: [case(np) for case in cases],
+            np.float64(1.0),
+            rtol=1e-6,
+            atol=1e-7,
+            only=("closed over", "jit"),
+        )
 
-
-def _check(case: Any) -> None:
-    check_value(
-        lambda one: case(tnp),
-        lambda one: case(np),
-        np.float64(1.0),
-        rtol=1e-6,
-        atol=1e-7,
-        only=("closed over", "jit"),
-    )
+    together(check, group)
 
 
 # -- shapes that depend on values: undecorated they are read, under @jit `size` is given
@@ -482,6 +471,4 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
 @pytest.mark.parametrize(("fn", "kind", "message"), ERRORS)
 def test_errors_name_the_line(fn: Any, kind: type[Exception], message: str) -> None:
     for run in (fn, lambda: tg.trace(fn)()):
-        with pytest.raises(kind, match=message) as caught:
-            run()
-        assert re.search(r"test_functions\.py:\d+", str(caught.value)), str(caught.value)
+        check_message(run, kind, message)

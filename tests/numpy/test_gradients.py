@@ -12,7 +12,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 
-from ..reference import check_grads
+from ..reference import check_grads, together
 
 RNG = np.random.default_rng(1)
 
@@ -248,21 +248,14 @@ COMPOSED = ("statistics", "polynomials", "choice and sets", "functions of functi
 @pytest.mark.parametrize("kind", CASES)
 def test_gradients(kind: str) -> None:
     cases, order = CASES[kind], 1 if kind in COMPOSED else 2
-    # Together, so that they compile once; one by one to find which is wrong.
-    try:
-        check(cases, order)
-    except Exception:
-        for i, case in enumerate(cases):
-            print(kind, i)
-            check([case], order)
-        raise
 
+    def check(cases: list[Any]) -> None:
+        def all_of(np: Any) -> Any:
+            return lambda arrays: [case(np, arrays) for case in cases]
 
-def check(cases: list[Any], order: int = 2) -> None:
-    def all_of(np: Any) -> Any:
-        return lambda arrays: [case(np, arrays) for case in cases]
+        check_grads(all_of(tnp), Arrays(), jax_fn=all_of(jnp), order=order, rtol=1e-4, atol=1e-5)
 
-    check_grads(all_of(tnp), Arrays(), jax_fn=all_of(jnp), order=order, rtol=1e-4, atol=1e-5)
+    together(check, [(f"{kind} {i}", case) for i, case in enumerate(cases)])
 
 
 def test_logsumexp() -> None:

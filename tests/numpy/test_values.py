@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
 import tracegrad.numpy as tnp
 
-from ..reference import check_value
+from ..reference import check_value, in_groups, together
 
 
 def words(text: str) -> list[str]:
@@ -346,23 +345,18 @@ CASES: list[tuple[str, Any]] = [
 ]
 
 
-GROUPS = [CASES[i : i + 24] for i in range(0, len(CASES), 24)]
-
-
-@pytest.mark.parametrize("group", GROUPS, ids=[f"{group[0][0]}..{group[-1][0]}".replace(" ", "_") for group in GROUPS])
+@in_groups(CASES)
 def test_functions(group: list[tuple[str, Any]]) -> None:
-    # Together, so that they compile once; one by one to find which is wrong.
-    try:
-        _check(lambda np: [case(np) for _, case in group])
-    except Exception:
-        for name, case in group:
-            print(name)
-            _check(case)
-        raise
+    def check(cases: list[Any]) -> None:
+        check_value(
+            lambda one: [case(tnp) for case in cases],
+            lambda one: [case(np) for case in cases],
+            np.float32(1.0),
+            rtol=2e-4,
+            atol=1e-5,
+        )
 
-
-def _check(case: Any) -> None:
-    check_value(lambda one: case(tnp), lambda one: case(np), np.float32(1.0), rtol=2e-4, atol=1e-5)
+    together(check, group)
 
 
 def test_logsumexp() -> None:

@@ -286,7 +286,7 @@ def _window_shape(
 ) -> Aval:
     shape = []
     for n, k, s, (lo, hi) in zip(x.shape, _extent(window, dilation), strides, padding, strict=True):
-        if n + lo + hi < k:
+        if n + lo + hi < k > 1:
             raise ValueError(
                 f"the window {window} does not fit into shape {x.shape} with padding {padding}: {k} > {n} + {lo} + {hi}"
             )

@@ -215,10 +215,27 @@ div: Op = elementwise(
     poles=True,
 )
 neg: Op = elementwise("neg", lax.neg, lambda ct, out, x: neg(ct))
-floor_divide: Op = elementwise("floor_divide", jnp.floor_divide, arity=2)
+
+
+def _signed_zeros(out: Any, like: Any) -> Any:
+    """`out`, whose zeros have the sign of `like`, as the array API standard has it."""
+    return jnp.where(out == _zero(out), jnp.copysign(_zero(out), like), out)
+
+
+def _floor_divide(x: Any, y: Any) -> Any:
+    out = jnp.floor_divide(x, y)
+    return _signed_zeros(out, lax.div(*jnp.broadcast_arrays(x, y))) if jnp.issubdtype(out.dtype, jnp.floating) else out
+
+
+def _remainder(x: Any, y: Any) -> Any:
+    out = jnp.remainder(x, y)
+    return _signed_zeros(out, y) if jnp.issubdtype(out.dtype, jnp.floating) else out
+
+
+floor_divide: Op = elementwise("floor_divide", _floor_divide, arity=2)
 trunc_divide: Op = elementwise("trunc_divide", lax.div, arity=2)
 remainder: Op = elementwise(
-    "remainder", jnp.remainder, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, floor_divide(x, y)))
+    "remainder", _remainder, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, floor_divide(x, y)))
 )
 fmod: Op = elementwise("fmod", jnp.fmod, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(mul(ct, trunc(div(x, y)))))
 
