@@ -146,6 +146,17 @@ def test_broadcast_literals_stay_scalars() -> None:
     assert names(tape) == ["cos"]
 
 
+@pytest.mark.parametrize(
+    ("op", "of"), [(ops.add, np.add), (ops.sub, np.subtract), (ops.mul, np.multiply), (ops.div, np.divide)]
+)
+def test_arithmetic_on_literals_rounds_as_the_dtype_does(op: Any, of: Any) -> None:
+    tape = optimize(tg.trace(lambda x: ops.mul(x, op(literal(0.1), literal(3.0))))(X))
+    assert names(tape) == ["mul"]
+    number = next(v.value for v in tape.nodes[0].inputs if v.tape is None)
+    assert np.float32(number) == of(np.float32(0.1), np.float32(3.0))
+    assert "div" in names(fold(tg.trace(lambda x: ops.mul(x, ops.div(literal(1.0), literal(0.0))))(X)))
+
+
 def test_the_gradient_of_a_sum_with_a_pole() -> None:
     """The cotangent of a sum is a broadcast literal, and meets rules that test it for zero."""
     for f, expected in (

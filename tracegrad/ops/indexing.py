@@ -158,8 +158,9 @@ def _check_indices(x: Aval, indices: Sequence[Aval], spec: Spec) -> None:
 
 
 def _gather_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    x, *indices = node.inputs
-    return [scatter(zeros_of(x), cts[0], *indices, kind="add", spec=node.params["spec"])] + [None] * len(indices)
+    (x, *indices), spec = node.inputs, node.params["spec"]
+    kind = "set" if spec.never_twice(max(i.aval.ndim for i in indices)) else "add"
+    return [scatter(zeros_of(x), cts[0], *indices, kind=kind, spec=spec)] + [None] * len(indices)
 
 
 gather = Op("gather", _gather, _gather_vjp, shape=_gather_shape)
@@ -1003,8 +1004,13 @@ def take_along_axis(
     x = broadcast_to(x, tuple(wide)) if tuple(wide) != x.shape else x
     wide[axis] = shape[axis]
     indices = broadcast_to(indices, tuple(wide)) if tuple(wide) != shape else indices
-    spec = Spec((axis,), batch=tuple((a, a) for a in others), mode=mode, fill=fill_of(fill_value))
-    return gather(x, indices, spec=spec)
+    one = wide[axis] == 1
+    # One element for each position along the other axes needs no axis of its own among the indices.
+    batch = tuple((a, a - (one and a > axis)) for a in others)
+    spec = Spec((axis,), at=0, batch=batch, mode=mode, fill=fill_of(fill_value))
+    if not one:
+        return gather(x, indices, spec=spec)
+    return _reshaped(gather(x, _reshaped(indices, tuple(common)), spec=spec), tuple(wide))
 
 
 def pick(x: Any, index: Any, axis: int = -1) -> Any:

@@ -92,17 +92,33 @@ def _broadcast(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var])
     return inputs[0]  # type: ignore[no-any-return]
 
 
+def _computed(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var]) -> Var | None:
+    """Arithmetic on two literals, rounded as it would be later."""
+    x, y = (splat.get(v, v) for v in inputs)
+    if x.tape is not None or y.tape is not None or aval.dtype not in _EXACT:
+        return None
+    with np.errstate(all="ignore"):
+        value = _ARITHMETIC[node.op](np.asarray(x.value, aval.dtype), np.asarray(y.value, aval.dtype))
+    return _number(make_aval((), aval.dtype, aval.weak_type), value) if np.isfinite(value) else None
+
+
+_EXACT = (np.dtype(np.float32), np.dtype(np.float64))
+_ARITHMETIC: dict[Any, Any] = {ops.add: np.add, ops.sub: np.subtract, ops.mul: np.multiply, ops.div: np.divide}
+
+
 def _mul(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var]) -> Var | None:
     x, y = (splat.get(v, v) for v in inputs)
     if _is(y, 1) and inputs[0].aval is aval:
         return inputs[0]  # type: ignore[no-any-return]
     if _is(x, 1) and inputs[1].aval is aval:
         return inputs[1]  # type: ignore[no-any-return]
-    return None
+    return _computed(node, inputs, aval, splat)
 
 
 def _div(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var]) -> Var | None:
-    return inputs[0] if _is(splat.get(inputs[1], inputs[1]), 1) and inputs[0].aval is aval else None
+    if _is(splat.get(inputs[1], inputs[1]), 1) and inputs[0].aval is aval:
+        return inputs[0]  # type: ignore[no-any-return]
+    return _computed(node, inputs, aval, splat)
 
 
 def _neg(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var]) -> Var | None:
@@ -122,6 +138,8 @@ def _transpose(node: Node, inputs: list[Any], aval: Aval, splat: dict[Var, Var])
 
 
 _RULES: dict[Any, Rule] = {
+    ops.add: _computed,
+    ops.sub: _computed,
     ops.alias: _alias,
     ops.astype: _astype,
     ops.broadcast_in_dim: _broadcast,
