@@ -678,8 +678,26 @@ def getitem(x: Any, index: Any) -> Any:
     x = _array(x)
     if type(index) is int and x.ndim and state.tape is not None:
         return _row(x, index, state.tape.lazy)
+    wider = _with_new_axes(x.shape, index)
+    if wider is not None:
+        return _reshaped(x, wider)
     plan = _plan(x.shape, index)
     return _read(x, plan, plan.spec)
+
+
+def _with_new_axes(shape: tuple[int, ...], index: Any) -> tuple[int, ...] | None:
+    """The shape of `x[index]` where the index is made of `None` and `:` alone, the commonest kind."""
+    wider: list[int] = []
+    axis = 0
+    for e in index if type(index) is tuple else (index,):
+        if e is None:
+            wider.append(1)
+        elif type(e) is slice and e.start is e.stop is e.step is None and axis < len(shape):
+            wider.append(shape[axis])
+            axis += 1
+        else:
+            return None
+    return (*wider, *shape[axis:])
 
 
 def _row(x: Any, index: int, lift: bool) -> Any:
@@ -992,8 +1010,10 @@ def take_along_axis(
             "they must have as many axes. Add one with indices[..., None], or use pick."
         )
     others = [a for a in range(x.ndim) if a != axis]
+    common = [x.shape[a] for a in others]
+    theirs = [shape[a] for a in others]
     try:
-        common = list(np.broadcast_shapes([x.shape[a] for a in others], [shape[a] for a in others]))
+        common = common if common == theirs else list(np.broadcast_shapes(common, theirs))
     except ValueError:
         raise ValueError(
             f"take_along_axis: indices of shape {shape} and an array of shape {x.shape} do not broadcast along the "
