@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import cmath
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable
+from math import sin as sine
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
@@ -207,7 +211,74 @@ def test_a_value_that_is_asked_for_under_jit(use: Any, words: list[str]) -> None
     ]:
         assert word in message
     use(np.float32(1.0) if "integer" not in words[0] else np.array(1))
-    tg.grad(lambda x: (use(x), x)[1])(1.0)
+    tg.capture(lambda x: (use(x), x)[1])(np.ones((), np.float32))
+
+
+def filled(x: Any) -> Any:
+    y = np.zeros(3, np.float32)
+    for i in range(3):
+        y[i] = x[i] ** 2  # filled
+    return y.sum()
+
+
+def in_parts(x: Any) -> Any:
+    return x * math.exp(  # in parts
+        x
+    )
+
+
+LOST: dict[str, tuple[Any, Any, list[str]]] = {
+    "numpy.asarray": (lambda x: np.asarray(x).sum(), X, ["f32[3]", "a NumPy array", "tracegrad.stop_gradient(x)"]),
+    "numpy.array": (lambda x: np.array([x[0], 2 * x[1]]).sum(), X, ["f32[]", "numpy.stack or tracegrad.numpy.array"]),
+    "scipy": (lambda x: scipy.special.logsumexp(x), X, ["f32[3]", "use tracegrad.scipy"]),
+    "math": (lambda x: math.sin(x), 0.5, ["math.sin", "numpy.sin", "pass float(x)"]),
+    "from math": (lambda x: x * sine(x), 0.5, ["math.sin"]),
+    "cmath": (lambda x: abs(cmath.exp(x)), 0.5, ["cmath.exp", "numpy.exp"]),
+    "in parts": (in_parts, 0.5, ["math.exp"]),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+@pytest.mark.parametrize("transform", [tg.grad, tg.hessian, lambda f: lambda x: tg.jvp(f, (x,), (x,))])
+def test_a_gradient_is_not_lost_without_a_word(name: str, transform: Any) -> None:
+    f, x, words = LOST[name]
+    with pytest.raises(NotRecordedError) as caught:
+        transform(f)(x)
+    for word in [*words, "its gradient would be lost", f"test_errors.py:{line_of(f) + (name == 'in parts')}"]:
+        assert word in str(caught.value)
+    assert f(x) is not None, "it runs where nothing is differentiated"
+
+
+def test_a_numpy_array_is_not_filled_with_traced_values() -> None:
+    with pytest.raises(ValueError, match="setting an array element") as caught:
+        tg.grad(filled)(X)
+    cause = str(caught.value.__cause__)
+    assert "an element of an array at" in cause and "y = y.at[i].set(value)" in cause and "# filled" in cause
+
+    def remedy(x: Any) -> Any:
+        y = tnp.zeros(3)
+        for i in range(3):
+            y = y.at[i].set(x[i] ** 2)
+        return y.sum()
+
+    np.testing.assert_allclose(tg.grad(remedy)(X), 2 * X)
+
+
+def test_numbers_that_need_no_gradient_are_given() -> None:
+    history: dict[str, Any] = {}
+
+    def f(x: Any, data: Any) -> Any:
+        history["x"] = x
+        history["float"] = float(x)
+        history["text"] = "%.1f" % x + f"{x:.1f}"  # noqa: UP031
+        history["array"] = np.asarray(tg.stop_gradient(x))
+        history["floor"] = math.floor(x)
+        return x * math.sin(data) * np.asarray(data) * math.sin(tg.stop_gradient(x)) * (np.asarray(x > 0) + 1.0)
+
+    np.testing.assert_allclose(tg.grad(f)(0.5, 0.7), math.sin(0.7) * 0.7 * math.sin(0.5) * 2, rtol=1e-6)
+    assert (history["float"], history["text"], history["array"], history["floor"]) == (0.5, "0.50.5", 0.5, 0)
+    # A gradient that has been taken is a value like any other.
+    assert tg.capture(lambda x: np.asarray(tg.grad(lambda y: y * y)(x)))(2.0)[0] == 4.0
 
 
 def test_a_tracer_kept_after_its_recording() -> None:

@@ -197,7 +197,7 @@ def test_each_piece_runs_once_and_compiles_once(monkeypatch: pytest.MonkeyPatch,
         (lambda v: v.tolist(), 0.5),
         (lambda v: f"{v:.2f}", "0.50"),
         (str, "0.5"),
-        (lambda v: np.asarray(v).dtype.name, "float32"),
+        (lambda v: np.asarray(tg.stop_gradient(v)).dtype.name, "float32"),
     ],
 )
 def test_values_are_given_on_demand(get: Any, expected: Any) -> None:

@@ -199,7 +199,10 @@ def scan(
     def step(carry: Any, x: Any) -> Any:
         out = f(carry, x)
         if not (isinstance(out, (tuple, list)) and len(out) == 2):
-            raise TypeError(f"scan: {name_of(f)} must return a pair (carry, y), it returned {describe(out)} {here()}.")
+            raise TypeError(
+                f"scan: {name_of(f)} must return a pair (carry, y), it returned {describe(out)} {here()}. Write "
+                "`return carry, None` if there is nothing to stack."
+            )
         return out[0], (out[1], taken())
 
     init_leaves, body, consts = _looped("scan", f, step, init, (x,), lambda tree: tree.children()[0])
@@ -413,6 +416,10 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
       >>> float(f(0.0))
       1.0
     """
+    if callable(pred):
+        raise TypeError(
+            f"cond: pred is {describe(pred)}, a function {here()}. Write cond(pred, true_fun, false_fun, *operands)."
+        )
     aval = leaf_aval(pred, "cond")
     if aval.shape != () or aval.dtype.kind == "c":
         raise TypeError(
@@ -451,6 +458,12 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 
 
 def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operands: tuple[Any, ...]) -> Any:
+    for f in funs:
+        if not callable(f):
+            raise TypeError(
+                f"{name}: a branch is {describe(f)}, which is not a function {here()}. Write cond(pred, true_fun, "
+                "false_fun, *operands), or switch(index, [f, g], *operands)."
+            )
     leaves, tree = tree_flatten(operands)
     args = tree_unflatten(tree, [leaf_aval(x, name) for x in leaves])
     recorded = [record_body(f, args, {}, name_of(f), lifts=True) for f in funs]

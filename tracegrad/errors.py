@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dis
+import itertools
+import linecache
 import os
 import sys
 from types import FrameType
@@ -12,13 +15,15 @@ from .tape import Source, Var, aval_of, describe_source
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _EXAMPLES = os.path.join(_PACKAGE, "examples") + os.sep
 
+_LIBRARIES = ("site-packages/numpy", "site-packages/scipy", "jax/_src")
+
 
 class _Internal(dict[str, bool]):
-    """Whether code of this file is the package's own; the examples count as a user's."""
+    """Whether code of this file is the package's own, or of a library under it; the examples count as a user's."""
 
     def __missing__(self, filename: str) -> bool:
         internal = filename.startswith(_PACKAGE) and not filename.startswith(_EXAMPLES)
-        internal = internal or f"{os.sep}jax{os.sep}_src{os.sep}" in filename
+        internal = internal or any(f"/{part}/" in filename.replace(os.sep, "/") for part in _LIBRARIES)
         self[filename] = internal
         return internal
 
@@ -39,6 +44,30 @@ def here() -> str:
     return "at " + describe_source(user_source(sys._getframe(1)))
 
 
+def taker(frame: FrameType) -> str | None:
+    """What is taking a Python number in this frame, where that is a function of `math` or an array that is filled.
+
+    Both ask a value for its number without a word, and what they compute with it is not recorded. `None` for anything
+    else, such as `float(x)`, and for functions of `math` that have no derivative.
+    """
+    code = frame.f_code
+    if dis.opname[code.co_code[frame.f_lasti]] == "STORE_SUBSCR":
+        return "an element of an array"
+    line, _, start, _ = next(itertools.islice(code.co_positions(), frame.f_lasti // 2, None))
+    if line is None or start is None:
+        return None
+    text = linecache.getline(code.co_filename, line, frame.f_globals).encode()[start:].decode(errors="replace")
+    first, *rest = text.partition("(")[0].split(".")
+    function = frame.f_locals.get(first, frame.f_globals.get(first))
+    for name in rest:
+        function = getattr(function, name, None)
+    module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
+    return f"{module}.{name}" if module in ("math", "cmath") and name not in _STEPS else None
+
+
+_STEPS = ("ceil", "floor", "isclose", "isfinite", "isinf", "isnan", "trunc")
+
+
 def describe(value: Any) -> str:
     """A value as a message names it: its type for an array, its type and text for anything else."""
     if isinstance(value, Var):
@@ -55,7 +84,7 @@ class TracerError(TypeError):
 
 
 class NotRecordedError(RuntimeError):
-    """A traced value was given to a function of JAX, which would not record it.
+    """A traced value was given to a function of JAX, or to NumPy as an array, which would not record it.
 
     Not a `TypeError`: JAX replaces those by its own.
     """

@@ -13,14 +13,13 @@ from .backward import backward
 from .errors import describe, here
 from .ops import alias, zeros_of
 from .tape import Aval, Tape, Var
-from .tracer import Tracer, operand, state
+from .tracer import Tracer, differentiating, operand, state
 from .transforms import (
     check_like,
     define_by_run,
     differentiate,
     grad,
     linear_part,
-    select_arguments,
     unit_arrays,
     vmap,
 )
@@ -29,13 +28,17 @@ from .varying import varying_axes
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
 
-def _pushforward(fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool, transform: str) -> Any:
-    """Records `fun`: its value, the linear function from tangents of the primals to those of the value, and the aux."""
+def _pushforward(
+    fun: Callable[..., Any], args: Any, kwargs: dict[str, Any], argnums: int | Sequence[int], has_aux: bool, name: str
+) -> Any:
+    """Records `fun`: its value, the linear function from tangents of the arguments at `argnums` to those of the value,
+    the aux, and these arguments with their structure."""
     tape = state.tape
     assert tape is not None
     start = len(tape.nodes)
-    args, leaves, tree = differentiate(fun, primals, tuple(range(len(primals))), transform)
-    out = fun(*args)
+    args, leaves, tree = differentiate(fun, args, argnums, name)
+    with differentiating(leaves):
+        out = fun(*args, **kwargs)
     out, aux = out if has_aux else (out, None)
     out_leaves, out_tree = tree_flatten(out)
     outs = [operand(tape, v) for v in out_leaves]
@@ -99,18 +102,22 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
       >>> float(value), float(tangent)
       (0.0, 2.0)
     """
-    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
-        raise TypeError(
-            f"jvp: primals and tangents are tuples, one element an argument {here()}. Write jvp(f, (x,), (t,)): "
-            f"they are {describe(primals)} and {describe(tangents)}."
-        )
+    _check_tuples("jvp", primals, tangents)
 
     def run(primals: Any, tangents: Any) -> Any:
-        out, push, aux, _ = _pushforward(fun, tuple(primals), has_aux, "jvp")
+        out, push, aux, _ = _pushforward(fun, primals, {}, tuple(range(len(primals))), has_aux, "jvp")
         tangent = push(tuple(tangents))
         return (out, tangent, aux) if has_aux else (out, tangent)
 
     return define_by_run(fun, run, (tuple(primals), tuple(tangents)), {})
+
+
+def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise TypeError(
+            f"{name}: primals and tangents are tuples, one element an argument {here()}. Write {name}(f, (x,), (t,)): "
+            f"they are {describe(primals)} and {describe(tangents)}."
+        )
 
 
 def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
@@ -127,7 +134,8 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
     """
 
     def run(*primals: Any) -> Any:
-        out, push, aux, (leaves, tree) = _pushforward(fun, primals, has_aux, "linearize")
+        every = tuple(range(len(primals)))
+        out, push, aux, (leaves, tree) = _pushforward(fun, primals, {}, every, has_aux, "linearize")
         return out, push, aux, (tree, [v.aval for v in leaves])
 
     def check(tangents: Any, tree: Any, avals: list[Aval]) -> list[Any]:
@@ -157,6 +165,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
       >>> tg.hvp(lambda x: (x ** 3).sum(), (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),)).tolist()
       [6.0, 0.0]
     """
+    _check_tuples("hvp", primals, tangents)
     primals, tangents = tuple(primals), tuple(tangents)
     structure: Any = tree_flatten(primals)[1]
     other: Any = tree_flatten(tangents)[1]
@@ -165,7 +174,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     every = tuple(range(len(primals)))
 
     def run(primals: Any, tangents: Any) -> Any:
-        return _pushforward(grad(fun, every), primals, False, "hvp")[1](tangents)
+        return _pushforward(grad(fun, every), primals, {}, every, False, "hvp")[1](tangents)
 
     out = define_by_run(fun, run, (primals, tangents), {})
     return out[0] if len(primals) == 1 else out
@@ -192,8 +201,7 @@ def jacfwd(
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
-            of_selected, selected = select_arguments(fun, args, kwargs, argnums, "jacfwd")
-            _, push, aux, (leaves, tree) = _pushforward(of_selected, tuple(selected), has_aux, "jacfwd")
+            _, push, aux, (leaves, tree) = _pushforward(fun, args, kwargs, argnums, has_aux, "jacfwd")
             columns = []
             for k, leaf in enumerate(leaves):
 
@@ -207,7 +215,7 @@ def jacfwd(
             flat = [jax.tree.leaves(c) for c in columns]
             out_tree = jax.tree.structure(columns[0])
             rows = [tree_unflatten(tree, list(parts)) for parts in zip(*flat, strict=True)]
-            result = tree_unflatten(out_tree, [r[0] if isinstance(argnums, int) else r for r in rows])
+            result = tree_unflatten(out_tree, rows)
             return (result, aux) if has_aux else result
 
         return define_by_run(fun, run, args, kwargs)

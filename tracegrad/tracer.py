@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from .errors import INTERNAL, LeakedTracerError, NotRecordedError, TracerError, describe, here
+from .errors import INTERNAL, LeakedTracerError, NotRecordedError, TracerError, describe, here, taker
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class _State(threading.local):
     tape: Tape | None = None
     no_nan: bool = True
     capture: Any = None
+    wrt: tuple[Var, ...] = ()
 
 
 state = _State()
@@ -140,10 +142,29 @@ class Tracer(Var):
         return int(self._concrete("int()"))
 
     def __float__(self) -> float:
+        if state.wrt:
+            self._check_taker(sys._getframe(1))
         return float(self._concrete("float()"))
 
     def __complex__(self) -> complex:
+        if state.wrt:
+            self._check_taker(sys._getframe(1))
         return complex(self._concrete("complex()"))
+
+    def _check_taker(self, frame: FrameType) -> None:
+        """Raises where a number is taken that derivatives flow through, by something that cannot record it."""
+        name = taker(frame)
+        if name is not None and depends(self, state.wrt):
+            remedy = (
+                "Write `y = y.at[i].set(value)` on a tracegrad.numpy array for `y[i] = value`"
+                if name.startswith("an ")
+                else f"Use the function of numpy or tracegrad.numpy instead, as numpy.{name.partition('.')[2]}"
+            )
+            raise NotRecordedError(
+                f"a traced value ({self.aval}) became a plain number for {name} {here()}. What is computed from that "
+                f"would not be recorded, so its gradient would be lost. {remedy}. Where no gradient is wanted, pass "
+                "float(x)."
+            )
 
     def __index__(self) -> int:
         if self.aval.shape or not np.issubdtype(self.aval.dtype, np.integer):
@@ -157,6 +178,14 @@ class Tracer(Var):
         return np.asarray(self._concrete("tolist()")).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if state.wrt and depends(self, state.wrt):
+            raise NotRecordedError(
+                f"a traced value ({self.aval}) was to become a NumPy array {here()}, as for numpy.array, an element of "
+                "an array, or a function of SciPy. What is computed from that array would not be recorded, so its "
+                "gradient would be lost. Put values together with numpy.stack or tracegrad.numpy.array, write "
+                "`y = y.at[i].set(value)` on a tracegrad.numpy array for `y[i] = value`, and use tracegrad.scipy. "
+                "Where no gradient is wanted, as in a plot, pass tracegrad.stop_gradient(x)."
+            )
         return np.array(self._concrete("a NumPy array"), dtype=dtype)
 
     def __format__(self, spec: str) -> str:
@@ -355,6 +384,27 @@ class Tracer(Var):
     if TYPE_CHECKING:
         # The array methods (sum, reshape, astype, ...) are installed by tracegrad.numpy, a name a line.
         def __getattr__(self, name: str) -> Any: ...
+
+
+@contextmanager
+def differentiating(variables: Sequence[Var]) -> Iterator[None]:
+    """The block runs a function whose derivative with respect to these values is wanted."""
+    outer = state.wrt
+    state.wrt = (*outer, *variables)
+    try:
+        yield
+    finally:
+        state.wrt = outer
+
+
+def depends(value: Var, variables: Sequence[Var]) -> bool:
+    """Whether a derivative flows from `value` back to one of `variables`, on the tape of `value`."""
+    wanted: set[Var] = {value}
+    if value.tape is not None:
+        for node in reversed(value.tape.nodes):
+            if node.op.vjp is not None and not wanted.isdisjoint(node.outputs):
+                wanted.update([v for v in node.inputs if v.aval.differentiable])
+    return not wanted.isdisjoint(variables)
 
 
 class Literal(Tracer):

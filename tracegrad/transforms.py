@@ -19,7 +19,7 @@ from .ops import alias, reshape, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Aval, Tape, Var, aval_of
-from .tracer import Tracer, operand, recording, state
+from .tracer import Tracer, differentiating, operand, recording, state
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
 
@@ -158,7 +158,8 @@ def _gradient(
         assert tape is not None
         start = len(tape.nodes)
         args, leaves, tree = differentiate(fun, args, argnums, transform, holomorphic)
-        out = fun(*args, **kwargs)
+        with differentiating(leaves):
+            out = fun(*args, **kwargs)
         aux = None
         if has_aux:
             if not (isinstance(out, tuple) and len(out) == 2):
@@ -287,33 +288,40 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
       >>> [float(ct) for ct in pullback(np.float32(1.0))]
       [3.0, 2.0]
     """
-    every = tuple(range(len(primals)))
 
     def run(*primals: Any) -> Any:
-        tape = state.tape
-        assert tape is not None
-        start = len(tape.nodes)
-        args, leaves, tree = differentiate(fun, primals, every, "vjp")
-        out = fun(*args)
-        out, aux = out if has_aux else (out, None)
-        out_leaves, out_tree = tree_flatten(out)
-        outs = [operand(tape, v) for v in out_leaves]
-        end = len(tape.nodes)
-
-        def pullback(ct: Any) -> Any:
-            cts = check_like(ct, outs, out_tree, "cotangent", "function's value")
-            target = state.tape
-            assert target is not None
-            grads = backward(tape, outs, [operand(target, c) for c in cts], leaves, start, end)
-            return tree_unflatten(tree, [zeros_of(v) if g is None else g for v, g in zip(leaves, grads, strict=True)])
-
-        return out, pullback, aux, (out_tree, [v.aval for v in outs])
+        return _pulled_back(fun, primals, {}, tuple(range(len(primals))), has_aux, "vjp")
 
     def check(ct: Any, tree: Any, avals: list[Aval]) -> list[Any]:
         return check_like(ct, [Tracer(a, None) for a in avals], tree, "cotangent", "function's value")
 
     out, pullback, aux = linear_part(fun, run, primals, check)
     return (out, pullback, aux) if has_aux else (out, pullback)
+
+
+def _pulled_back(
+    fun: Callable[..., Any], args: Any, kwargs: dict[str, Any], argnums: int | Sequence[int], has_aux: bool, name: str
+) -> Any:
+    """Records `fun`: its value, its pullback to the arguments at `argnums`, the aux, and the value's structure."""
+    tape = state.tape
+    assert tape is not None
+    start = len(tape.nodes)
+    args, leaves, tree = differentiate(fun, args, argnums, name)
+    with differentiating(leaves):
+        out = fun(*args, **kwargs)
+    out, aux = out if has_aux else (out, None)
+    out_leaves, out_tree = tree_flatten(out)
+    outs = [operand(tape, v) for v in out_leaves]
+    end = len(tape.nodes)
+
+    def pullback(ct: Any) -> Any:
+        cts = check_like(ct, outs, out_tree, "cotangent", "function's value")
+        target = state.tape
+        assert target is not None
+        grads = backward(tape, outs, [operand(target, c) for c in cts], leaves, start, end)
+        return tree_unflatten(tree, [zeros_of(v) if g is None else g for v, g in zip(leaves, grads, strict=True)])
+
+    return out, pullback, aux, (out_tree, [v.aval for v in outs])
 
 
 def linear_part(
@@ -361,24 +369,6 @@ def check_like(value: Any, like: Sequence[Var], tree: Any, what: str, whose: str
     return leaves
 
 
-def select_arguments(
-    fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnums: int | Sequence[int], transform: str
-) -> tuple[Callable[..., Any], list[Any]]:
-    """`fun` as a function of the arguments at `argnums` alone, and these arguments."""
-    which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    for i in which:
-        if not -len(args) <= i < len(args):
-            raise TypeError(f"{transform}: argnums={argnums}, but there are {len(args)} positional arguments {here()}")
-
-    def of_selected(*selected: Any) -> Any:
-        new = list(args)
-        for i, x in zip(which, selected, strict=True):
-            new[i] = x
-        return fun(*new, **kwargs)
-
-    return of_selected, [args[i] for i in which]
-
-
 def unit_arrays(aval: Aval) -> Any:
     """The arrays of this type with one element 1 and the others 0, stacked."""
     size = int(np.prod(aval.shape))
@@ -389,8 +379,7 @@ def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux:
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
-            of_selected, selected = select_arguments(fun, args, kwargs, argnums, name)
-            out, pullback, *aux = vjp(of_selected, *selected, has_aux=has_aux)
+            out, pullback, aux, _ = _pulled_back(fun, args, kwargs, argnums, has_aux, name)
             leaves, tree = tree_flatten(out)
             rows = []
             for k, leaf in enumerate(leaves):
@@ -405,9 +394,8 @@ def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux:
 
                 grads = vmap(one)(unit_arrays(aval))
                 rows.append(jax.tree.map(lambda g, aval=aval: reshape(g, shape=(*aval.shape, *g.shape[1:])), grads))
-            picked = [row[0] if isinstance(argnums, int) else row for row in rows]
-            result = tree_unflatten(tree, picked)
-            return (result, aux[0]) if has_aux else result
+            result = tree_unflatten(tree, rows)
+            return (result, aux) if has_aux else result
 
         return define_by_run(fun, run, args, kwargs)
 

@@ -10,17 +10,6 @@ from .. import ops
 from ..errors import here
 from .arguments import array_like
 
-_SCIPY: dict[str, Any] = {
-    "digamma": ops.digamma,
-    "erf": ops.erf,
-    "erfc": ops.erfc,
-    "erfinv": ops.erf_inv,
-    "expit": ops.logistic,
-    "gammaln": ops.lgamma,
-    "psi": ops.digamma,
-}
-"""Ufuncs of `scipy.special` that are ops."""
-
 _REDUCE = {
     "add": "sum",
     "multiply": "prod",
@@ -60,7 +49,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
             f"numpy.{name}.{method} on a traced value {here()} is not supported. Use tracegrad.numpy, with .at[...] in "
             "place of updates."
         )
-    function = getattr(space, name, None) or _SCIPY.get(name)
+    function = getattr(space, name, None) or _of_scipy(name)
     if function is None:
         raise TypeError(
             f"the ufunc {name} on a traced value {here()} is not supported: tracegrad.numpy has no {name}. Compose it "
@@ -72,6 +61,13 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
             "tracegrad.numpy.where and .astype instead."
         )
     return function(*inputs)
+
+
+def _of_scipy(name: str) -> Any:
+    """The counterpart of a ufunc of `scipy.special`."""
+    from ..scipy import special
+
+    return getattr(special, {"psi": "digamma"}.get(name, name), None)
 
 
 def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -88,7 +84,7 @@ def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     if found is None or not callable(found):
         raise TypeError(
             f"{module}.{name} on a traced value {here()} is not supported: tracegrad.numpy has no counterpart. Compose "
-            "it of functions that are there, add an op with tracegrad.Op, or convert with numpy.asarray(x) what needs "
-            "no gradient."
+            "it of functions that are there, add an op with tracegrad.Op, or convert what needs no gradient with "
+            "numpy.asarray(tracegrad.stop_gradient(x))."
         )
     return found(*args, **kwargs)
