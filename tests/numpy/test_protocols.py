@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
@@ -63,9 +64,24 @@ def test_numpy_functions_record(case: Any) -> None:
         np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
 
 
-def test_scipy_ufuncs_record() -> None:
-    special = pytest.importorskip("scipy.special")
-    assert np.isclose(float(tg.grad(lambda x: special.expit(x))(0.0)), 0.25)
+SCIPY: list[Any] = [
+    lambda x: special.expit(x),
+    lambda x: special.erfinv(x),
+    lambda x: special.psi(x),
+    lambda x: special.xlogy(x, x),
+    lambda x: special.gammainc(2.0, x),
+    lambda x: special.betainc(2.0, 3.0, x),
+    lambda x: special.i0e(x),
+]
+
+
+@pytest.mark.parametrize("case", SCIPY)
+def test_scipy_ufuncs_record(case: Any) -> None:
+    x, step = 0.4, 1e-6
+    expected = (case(x + step) - case(x - step)) / (2 * step)
+    np.testing.assert_allclose(tg.grad(lambda x: case(x * 1.0))(x), expected, rtol=1e-5)
+    with pytest.raises(TypeError, match=r"the ufunc jv on a traced value .* nor has tracegrad.scipy.special"):
+        tg.grad(lambda x: special.jv(2, x))(x)
 
 
 METHODS: list[Any] = [

@@ -52,8 +52,8 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
     function = getattr(space, name, None) or _of_scipy(name)
     if function is None:
         raise TypeError(
-            f"the ufunc {name} on a traced value {here()} is not supported: tracegrad.numpy has no {name}. Compose it "
-            "of functions that are there, or add an op with tracegrad.Op."
+            f"the ufunc {name} on a traced value {here()} is not supported: tracegrad.numpy has no {name}, nor has "
+            "tracegrad.scipy.special. Compose it of functions that are there, or add an op with tracegrad.Op."
         )
     if kwargs:
         raise TypeError(
