@@ -178,7 +178,7 @@ class Tracer(Var):
         return np.asarray(self._concrete("tolist()")).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        if state.wrt and depends(self, state.wrt):
+        if state.wrt and self.aval.differentiable and depends(self, state.wrt):
             raise NotRecordedError(
                 f"a traced value ({self.aval}) was to become a NumPy array {here()}, as for numpy.array, an element of "
                 "an array, or a function of SciPy. What is computed from that array would not be recorded, so its "

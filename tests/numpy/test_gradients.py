@@ -12,7 +12,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 
-from ..reference import check_grads, together
+from ..reference import check_grads, together, x64
 
 RNG = np.random.default_rng(1)
 
@@ -256,6 +256,33 @@ def test_gradients(kind: str) -> None:
         check_grads(all_of(tnp), Arrays(), jax_fn=all_of(jnp), order=order, rtol=1e-4, atol=1e-5)
 
     together(check, [(f"{kind} {i}", case) for i, case in enumerate(cases)])
+
+
+ON_VALUES: dict[str, Any] = {
+    "nonzero": lambda np, x: x[np.nonzero(x)],
+    "where": lambda np, x: x[np.where(x)],
+    "argwhere": lambda np, x: x[np.argwhere(x)],
+    "mask": lambda np, x: x[x > 0.2],
+    "extract": lambda np, x: np.extract(x > 0.2, x),
+    "unique": lambda np, x: np.unique(x),
+    "trim_zeros": lambda np, x: np.trim_zeros(x),
+    "roots": lambda np, x: np.abs(np.roots(x)),
+    "histogram": lambda np, x: np.histogram(x)[1],
+}
+
+
+@pytest.mark.parametrize("name", ON_VALUES)
+@pytest.mark.parametrize("module", [np, tnp], ids=["numpy", "tracegrad.numpy"])
+def test_shapes_that_differentiated_values_decide(name: str, module: Any) -> None:
+    x = np.array([0.3, 0.1, 0.0, 0.35, 0.9])
+    case = ON_VALUES[name]
+    with x64():
+        actual = tg.grad(lambda x: (case(module, x) ** 2).sum())(x)
+    step = 1e-6 * np.eye(5)
+    alike = [i for i in range(5) if x[i] != 0]  # a zero that moves is one no more
+    for i in alike:
+        up, down = ((case(np, x + s * step[i]) ** 2).sum() for s in (1, -1))
+        np.testing.assert_allclose(actual[i], (up - down) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
 def test_logsumexp() -> None:

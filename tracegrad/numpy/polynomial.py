@@ -177,9 +177,7 @@ def roots(p: Any, *, strip_zeros: bool = True) -> Any:
     c = inexact(c, type_of(c, "roots"))
     trailing = 0
     if strip_zeros:
-        found = np.flatnonzero(
-            known(np.asarray(p) if isinstance(p, (list, tuple)) else p, "roots", "Pass strip_zeros=False")
-        )
+        found = np.flatnonzero(known(asarray(p), "roots", "Pass strip_zeros=False"))
         if not found.size:
             return zeros((0,), _complex(type_of(c, "roots")))
         trailing = c.shape[0] - 1 - int(found[-1])

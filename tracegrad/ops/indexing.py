@@ -421,7 +421,7 @@ def _concrete_mask(mask: Any) -> Any:
 def concrete(value: Any, message: Callable[[], str]) -> Any:
     """The value itself, computed now if it is define-by-run; if it has none yet, an error with this message."""
     try:
-        return np.asarray(value)
+        return np.asarray(value._concrete("its value") if isinstance(value, Tracer) else value)
     except LeakedTracerError:
         raise
     except (TracerError, jax.errors.TracerArrayConversionError):
