@@ -339,6 +339,7 @@ def test_an_argument_of_jit_that_is_no_array() -> None:
 def test_vmap_of_arrays_that_do_not_fit() -> None:
     add = tg.vmap(lambda x, y: x + y)
     fails(lambda: add(X, X[:2]), ValueError, "vmap", "differ in size", "3", "2", "(3,)", "(2,)")
+    fails(lambda: tg.vmap(add, out_axes=2)(X, X), ValueError, "out_axes", "result 0 at 2", "f32[3]", "from -1 to 0")
     fails(lambda: tg.vmap(lambda x: x, in_axes=None)(X), ValueError, "no argument is mapped")
     fails(lambda: tg.vmap(lambda x: x, in_axes=1)(X), ValueError, "(3,)", "no axis 1")
     fails(lambda: tg.vmap(lambda x: x)(1.0), ValueError, "()", "no axis 0")

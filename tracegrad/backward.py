@@ -92,7 +92,7 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
 
 def ones(v: Var) -> Any:
     """The cotangent of a scalar output with itself."""
-    return Literal(make_aval((), v.aval.dtype), None, 1.0)
+    return Literal(make_aval((), v.aval.dtype, v.aval.weak_type), None, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -450,7 +450,7 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
     if aval.shape != () or aval.dtype.kind not in "iu":
         raise TypeError(f"switch: index is {describe(index)}, not an integer scalar {here()}.")
     if not branches:
-        raise ValueError(f"switch: there are no branches {here()}.")
+        raise ValueError(f"switch: there are no branches {here()}. Give a list of functions of the operands.")
     if len(branches) == 1:
         return branches[0](*operands)
     index = tnp.clip(index, 0, len(branches) - 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .passes.outline import outline
@@ -16,23 +17,40 @@ from .tracer import record
 def evaluate(nodes: Sequence[Node], outputs: Sequence[Var], env: dict[Var, Any]) -> list[Any]:
     """Runs `nodes` with the values in `env` (and those that vars have) and returns the values of `outputs`."""
 
-    def read(v: Var, numbers: bool = False) -> Any:
+    def read(v: Var, number: Callable[[Var], Any]) -> Any:
         value = env.get(v)
         if value is not None:
             return value
-        if v.tape is None and not (numbers and v.aval.weak_type):
-            return np.asarray(v.value, v.aval.dtype)
-        return v.value
+        return number(v) if v.tape is None else v.value
 
     for node in nodes:
         op = node.op
-        numbers = op.numbers
-        out = op.lower(*[read(v, numbers) for v in node.inputs], **node.params)
+        if op.numbers:
+            number = _as_it_is
+        else:
+            number = _weak if op.multiple or node.outputs[0].aval.weak_type else _strong
+        out = op.lower(*[read(v, number) for v in node.inputs], **node.params)
         if op.multiple:
             env.update(zip(node.outputs, out, strict=True))
         else:
             env[node.outputs[0]] = out
-    return [read(v) for v in outputs]
+    return [read(v, _weak) for v in outputs]
+
+
+def _strong(v: Var) -> Any:
+    return np.asarray(v.value, v.aval.dtype)
+
+
+def _as_it_is(v: Var) -> Any:
+    return v.value if v.aval.weak_type else _strong(v)
+
+
+def _weak(v: Var) -> Any:
+    """A literal as an array that is as weakly typed as it is: what becomes of it then is so too."""
+    if not v.aval.weak_type:
+        return _strong(v)
+    array = jnp.asarray(v.value)
+    return array if array.dtype == v.aval.dtype else _strong(v)
 
 
 def lower(tape: Tape) -> Callable[..., list[Any]]:

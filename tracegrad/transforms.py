@@ -78,7 +78,7 @@ def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> 
 
 
 def _result(v: Tracer) -> Any:
-    return v.value if isinstance(v.value, jax.Array) else jnp.asarray(v.value, v.aval.dtype)
+    return v.value if isinstance(v.value, jax.Array) else jnp.asarray(v.value, None if v.aval.weak_type else v.aval.dtype)
 
 
 # -- derivatives
@@ -491,12 +491,35 @@ def vmap(
             put(taps)
             outs, out_tree = tree_flatten(out)
             positions = leaf_axes(out_tree, out_axes, "vmap")
-            outs = [tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
+            differ = _reached(body, batched)
+            for i, (o, a) in enumerate(zip(outs, positions, strict=True)):
+                if a is None and body.outputs[i] in differ:
+                    raise ValueError(
+                        f"vmap: result {i} has out_axes=None, and differs along the mapped axis ({o.aval} in all) "
+                        f"{here()}. Reduce it, or give it an axis."
+                    )
+                if a is not None and not -o.aval.ndim <= a < o.aval.ndim:
+                    raise ValueError(
+                        f"vmap: out_axes puts the mapped axis of result {i} at {a}, and with it the result is {o.aval} "
+                        f"{here()}. Use one from {-o.aval.ndim} to {o.aval.ndim - 1}."
+                    )
+            outs = [
+                o[0] if a is None else tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)
+            ]
             return tree_unflatten(out_tree, outs)
 
         return define_by_run(fun, run, args, kwargs)
 
     return wrapped
+
+
+def _reached(body: Tape, flags: Sequence[bool]) -> set[Var]:
+    """The values of a body that the inputs with these flags take part in."""
+    found = {v for v, flag in zip(body.inputs, flags, strict=True) if flag}
+    for node in body.nodes:
+        if not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
 
 
 # -- what else there is to do with a function

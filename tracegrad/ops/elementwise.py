@@ -222,14 +222,19 @@ def _signed_zeros(out: Any, like: Any) -> Any:
     return jnp.where(out == _zero(out), jnp.copysign(_zero(out), like), out)
 
 
+def _has_sign(x: Any) -> bool:
+    """Whether `jax.numpy` reads the sign of a zero of this dtype: not of floats of 8 bits."""
+    return jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize > 1
+
+
 def _floor_divide(x: Any, y: Any) -> Any:
     out = jnp.floor_divide(x, y)
-    return _signed_zeros(out, lax.div(*jnp.broadcast_arrays(x, y))) if jnp.issubdtype(out.dtype, jnp.floating) else out
+    return _signed_zeros(out, lax.div(*jnp.broadcast_arrays(x, y))) if _has_sign(out) else out
 
 
 def _remainder(x: Any, y: Any) -> Any:
     out = jnp.remainder(x, y)
-    return _signed_zeros(out, y) if jnp.issubdtype(out.dtype, jnp.floating) else out
+    return _signed_zeros(out, y) if _has_sign(out) else out
 
 
 floor_divide: Op = elementwise("floor_divide", _floor_divide, arity=2)
