@@ -81,8 +81,8 @@ def leaf_aval(leaf: Any, name: str) -> Aval:
         return aval_of(leaf)
     except TypeError:
         raise TypeError(
-            f"an argument of {name} is {describe(leaf)}, which is not an array {here()}. Give arrays and numbers; under "
-            "@jit, mark anything else static with static_argnums or static_argnames."
+            f"an argument of {name} is {describe(leaf)}, which is not an array {here()}. Give arrays and numbers; "
+            "under @jit, mark anything else static with static_argnums or static_argnames."
         ) from None
 
 

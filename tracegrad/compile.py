@@ -16,6 +16,7 @@ from .lower import evaluate
 from .passes import optimize, outline
 from .tape import Tape, aval_of, long_lived, verified
 from .tracer import Tracer, leaked_message, operand, recording, state
+from .varying import mapped_by_jax
 
 
 class Jitted:
@@ -45,7 +46,7 @@ class Jitted:
 
         def run(arrays: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves, tree = jax.tree.flatten((args, kwargs))
-            tape = Tape(name)
+            tape = Tape(name, axes=mapped_by_jax())
             closed = self.bodies.closed_over() if closure else []
             inputs = [Tracer(aval_of(value), tape, value) for value in arrays]
             tape.constants.update((id(array), v) for array, v in zip(closed, inputs, strict=True))

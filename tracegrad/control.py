@@ -19,6 +19,7 @@ from .passes import dead_code, optimize
 from .tape import Aval, Node, Tape, Var, aval_of, describe_source, make_aval, verified
 from .tracer import Tracer, operand, recording, state
 from .transforms import name_of, vmap
+from .varying import varying_alike
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
@@ -34,9 +35,10 @@ def _run_scan(
 
     def step(carry: Any, x: Any) -> Any:
         outs = run(*carry, *x, *consts)
-        return _retyped(outs[:carried], body), tuple(outs[carried:])
+        return varying_alike(_retyped(outs[:carried], body), operands), tuple(outs[carried:])
 
-    final, ys = lax.scan(step, tuple(init), tuple(xs), length=length, reverse=reverse, unroll=unroll)
+    start = varying_alike(init, operands)
+    final, ys = lax.scan(step, start, tuple(xs), length=length, reverse=reverse, unroll=unroll)
     return (*final, *ys)
 
 
@@ -316,8 +318,9 @@ def _run_switch(index: Any, *operands: Any, branches: tuple[Tape, ...]) -> Any:
 
     def typed(branch: Tape) -> Callable[..., Any]:
         run = lower(branch)
-        return lambda *xs: tuple(
-            o if a.weak_type else lax.convert_element_type(o, a.dtype) for o, a in zip(run(*xs), types, strict=True)
+        return lambda *xs: varying_alike(
+            [o if a.weak_type else lax.convert_element_type(o, a.dtype) for o, a in zip(run(*xs), types, strict=True)],
+            xs,
         )
 
     if len(branches) == 2:
@@ -502,8 +505,8 @@ def _run_while(*operands: Any, cond: Tape, body: Tape, carried: int, tested: int
     test, step = lower(cond), lower(body)
     return lax.while_loop(
         lambda carry: test(*carry, *for_cond)[0],
-        lambda carry: _retyped(step(*carry, *for_body), body),
-        tuple(init),
+        lambda carry: varying_alike(_retyped(step(*carry, *for_body), body), operands),
+        varying_alike(init, operands),
     )
 
 

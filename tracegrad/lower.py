@@ -25,10 +25,8 @@ def evaluate(nodes: Sequence[Node], outputs: Sequence[Var], env: dict[Var, Any])
 
     for node in nodes:
         op = node.op
-        if op.numbers:
-            number = _as_it_is
-        else:
-            number = _weak if op.multiple or node.outputs[0].aval.weak_type else _strong
+        weak = op.multiple or node.outputs[0].aval.weak_type
+        number = _as_it_is if op.numbers else _weak if weak else _strong
         out = op.lower(*[read(v, number) for v in node.inputs], **node.params)
         if op.multiple:
             env.update(zip(node.outputs, out, strict=True))

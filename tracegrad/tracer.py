@@ -486,6 +486,8 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
         tape.inputs.append(inner)
         tape.captured.append((inner, value))
         tape.constants[id(value)] = inner
+        if tape.axes and kind is Tracer:
+            tape.varying[1][inner] = varying_axes(value.tape, value)
         return inner
     if kind is Tracer:
         raise TracerError(
@@ -526,3 +528,4 @@ __all__ = ["Literal", "Tracer", "literal", "make_aval", "operand", "record", "re
 
 from . import numpy as tnp  # noqa: E402
 from . import ops  # noqa: E402  (ops are made of tracers)
+from .varying import varying_axes  # noqa: E402

@@ -20,6 +20,7 @@ from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Aval, Tape, Var, aval_of
 from .tracer import Tracer, differentiating, operand, recording, state
+from .varying import mapped_by_jax
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
 
@@ -61,7 +62,7 @@ def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> 
     """`run(*args, **kwargs)` on a tape: the one that is recording, or else a new one that runs at the end."""
     if state.tape is not None:
         return run(*args, **kwargs)
-    tape = Tape(name_of(fun), lazy=True)
+    tape = Tape(name_of(fun), lazy=True, axes=mapped_by_jax())
     history = history_of(fun)
     history.calls += 1
     state.history = history
@@ -78,7 +79,9 @@ def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> 
 
 
 def _result(v: Tracer) -> Any:
-    return v.value if isinstance(v.value, jax.Array) else jnp.asarray(v.value, None if v.aval.weak_type else v.aval.dtype)
+    return (
+        v.value if isinstance(v.value, jax.Array) else jnp.asarray(v.value, None if v.aval.weak_type else v.aval.dtype)
+    )
 
 
 # -- derivatives
