@@ -140,6 +140,14 @@ def test_custom_vjp_messages(name: str) -> None:
     check_message(*ERRORS[name])
 
 
+def test_arguments_that_hold_none() -> None:
+    f = tg.custom_vjp(lambda d: d["a"] * 2.0)
+    f.defvjp(lambda d: (d["a"] * 2.0, None), lambda _, ct: ({"a": ct * 2.0, "n": None},))
+    np.testing.assert_array_equal(tg.grad(lambda x: f({"a": x, "n": None}).sum())(X), np.full(3, 2.0))
+    f.defvjp(lambda d: (d["a"] * 2.0, None), lambda _, ct: (None,))
+    np.testing.assert_array_equal(tg.grad(lambda x: f({"a": x, "n": None}).sum())(X), np.zeros(3))
+
+
 # -- checkpoint
 
 W = (RNG.normal(size=(5, 8, 8)) * 0.4).astype(np.float32)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import cmath
+import copy
 import functools
 import inspect
 import math
@@ -232,6 +234,7 @@ LOST: dict[str, tuple[Any, Any, list[str]]] = {
     "numpy.array": (lambda x: np.array([x[0], 2 * x[1]]).sum(), X, ["f32[]", "numpy.stack or tracegrad.numpy.array"]),
     "scipy": (lambda x: scipy.special.logsumexp(x), X, ["f32[3]", "use tracegrad.scipy"]),
     "math": (lambda x: math.sin(x), 0.5, ["math.sin", "numpy.sin", "pass float(x)"]),
+    "another module": (lambda x: array.array("d", [x[0]])[0] * x[0], X, ["array.array", "tracegrad.numpy.stack"]),
     "from math": (lambda x: x * sine(x), 0.5, ["math.sin"]),
     "cmath": (lambda x: abs(cmath.exp(x)), 0.5, ["cmath.exp", "numpy.exp"]),
     "in parts": (in_parts, 0.5, ["math.exp"]),
@@ -262,6 +265,13 @@ def test_a_numpy_array_is_not_filled_with_traced_values() -> None:
         return y.sum()
 
     np.testing.assert_allclose(tg.grad(remedy)(X), 2 * X)
+
+
+def test_a_copy_of_a_traced_value_is_the_value() -> None:
+    for duplicate in (copy.copy, copy.deepcopy):
+        f = tg.grad(lambda p, d=duplicate: (d(p)["a"] * p["a"]).sum())
+        for g in (f, tg.jit(f)):
+            np.testing.assert_array_equal(g({"a": X})["a"], 2 * X)
 
 
 def test_numbers_that_need_no_gradient_are_given() -> None:
@@ -336,10 +346,42 @@ def test_an_argument_of_jit_that_is_no_array() -> None:
     assert float(tg.jit(lambda x, mode: x * 2 if mode == "double" else x, static_argnums=1)(1.0, "double")) == 2.0
 
 
+def test_arguments_of_transforms() -> None:
+    f = lambda x, y: (x * y).sum()  # noqa: E731
+    fails(lambda: tg.grad(f, argnums=(0, 0))(X, X), ValueError, "argnums=(0, 0)", "an argument twice")
+    fails(lambda: tg.grad(f, argnums="y")(X, X), TypeError, "argnums='y'", "positions of arguments")  # type: ignore[arg-type]
+    for call in (
+        lambda: tg.vjp(lambda x: x, X, has_aux=True),
+        lambda: tg.jvp(lambda x: x, (X,), (X,), has_aux=True),
+        lambda: tg.jacobian(lambda x: x, has_aux=True)(X),
+    ):
+        with pytest.raises(
+            TypeError, match=r"has_aux=True, <lambda> must return \(value, aux\), not f32\[3\] at .*errors"
+        ):
+            call()
+    fails(lambda: tg.hvp(lambda x: x.sum(), X, X), TypeError, "hvp(f, (x,), (t,))", "f32[3]")
+    fails(lambda: tg.jacfwd(lambda x: x)(np.arange(3)), TypeError, "jacfwd", "argument x of", "i32[3]")
+    fails(lambda: tg.cond(lambda x: x, True, lambda x: x, 1.0), TypeError, "pred is function", "cond(pred, true_fun")
+    fails(lambda: tg.cond(True, X, lambda: X), TypeError, "a branch is f32[3]", "cond(pred, true_fun")
+
+
+def test_collectives_in_bodies() -> None:
+    for f in (
+        lambda x: tg.scan(lambda c, t: (c - tg.pmean(c, "i") * t, None), x, X)[0],
+        lambda x: tg.fori_loop(0, 2, lambda i, c: c - tg.pmean(c, "i"), x),
+        tg.checkpoint(lambda x: tg.psum(x, "i")),
+    ):
+        with pytest.raises(NotImplementedError, match=r"collective over 'i' in the body of .*test_errors.*Move it out"):
+            tg.vmap(f, axis_name="i")(X)
+
+
 def test_vmap_of_arrays_that_do_not_fit() -> None:
     add = tg.vmap(lambda x, y: x + y)
     fails(lambda: add(X, X[:2]), ValueError, "vmap", "differ in size", "3", "2", "(3,)", "(2,)")
     fails(lambda: tg.vmap(add, out_axes=2)(X, X), ValueError, "out_axes", "result 0 at 2", "f32[3]", "from -1 to 0")
+    fails(lambda: tg.vmap(lambda x: x, out_axes=None)(X), ValueError, "result 0 has out_axes=None", "f32[3]")
+    assert tg.vmap(lambda x, y: y, in_axes=(0, None), out_axes=None)(X, 2.0) == 2.0
+    fails(lambda: tg.vmap(lambda x: x, out_axes=2)(X), ValueError, "result 0 at 2", "f32[3]", "from -1 to 0")
     fails(lambda: tg.vmap(lambda x: x, in_axes=None)(X), ValueError, "no argument is mapped")
     fails(lambda: tg.vmap(lambda x: x, in_axes=1)(X), ValueError, "(3,)", "no axis 1")
     fails(lambda: tg.vmap(lambda x: x)(1.0), ValueError, "()", "no axis 0")

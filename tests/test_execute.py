@@ -224,8 +224,9 @@ def test_integers_index_and_count() -> None:
 # -- long and restless programs
 
 
-def test_very_long_programs_run_op_by_op(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "LONG", 20)
+@pytest.mark.parametrize("limit", ["LONG", "LONG_TINY"])
+def test_very_long_programs_run_op_by_op(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(execute, limit, 20)
 
     def f(x: Any) -> Any:
         for _ in range(20):
@@ -238,6 +239,7 @@ def test_very_long_programs_run_op_by_op(monkeypatch: pytest.MonkeyPatch) -> Non
     value, gradient = tg.value_and_grad(f)(X)
     np.testing.assert_allclose(value, jnp.sum(reference), rtol=1e-5)
     assert gradient.shape == X.shape
+    tg.value_and_grad(f)(X)
     assert "(run op by op)" in tg.explain(f)
     assert "compiled: 0" in tg.explain(f)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -436,14 +437,51 @@ def test_inside_jax() -> None:
     close(jax.jit(gradient)(w, x), expected)
     close(jax.vmap(gradient, (None, 0))(w, x).sum(0), expected)
     close(lax.scan(lambda total, row: (total + tg.jit(gradient)(w, row), None), jnp.zeros_like(w), x)[0], expected)
+
+
+W3, X83 = jnp.linspace(-1.0, 1.0, 3), jnp.sin(jnp.arange(24.0)).reshape(8, 3)
+SHARED, SPLIT = PartitionSpec(), PartitionSpec("i")
+ON_DEVICES: dict[str, tuple[Any, Any]] = {
+    "summed": (lambda t, np: lambda w, x: t.grad(lambda x: t.lax.psum((x * w).sum() ** 2, "i"))(x), SPLIT),
+    "shared": (lambda t, np: lambda w, x: t.grad(lambda w: np.sin(x * w).sum())(w), SHARED),
+    "shared, mean": (lambda t, np: lambda w, x: t.grad(lambda w: t.lax.pmean(np.sin(x @ w).sum(), "i"))(w), SHARED),
+    "jit": (lambda t, np: lambda w, x: t.jit(t.value_and_grad(lambda w, x: np.sin(x * w).sum()))(w, x)[1], SHARED),
+    "inner jit": (lambda t, np: lambda w, x: t.grad(lambda w: t.jit(lambda w: np.sin(x @ w).sum())(w))(w), SHARED),
+    "checkpoint": (
+        lambda t, np: lambda w, x: t.grad(lambda w: t.checkpoint(lambda w, x: np.sin(x @ w).sum())(w, x))(w),
+        SHARED,
+    ),
+    "vmap": (lambda t, np: lambda w, x: t.grad(lambda w: t.vmap(lambda r: np.sin(r @ w))(x).sum())(w), SHARED),
+    "scan": (
+        lambda t, np: lambda w, x: t.grad(lambda x: t.lax.scan(lambda c, r: (np.sin(c) * r @ w, c), x.sum(), x)[0])(x),
+        SPLIT,
+    ),
+    "cond": (
+        lambda t, np: (
+            lambda w, x: t.grad(
+                lambda w: t.lax.psum(t.lax.cond(x[0, 0] > 0, lambda v: (x @ v).sum(), lambda v: v @ x[0], w), "i")
+            )(w)
+        ),
+        SHARED,
+    ),
+    "while": (lambda t, np: lambda w, x: t.lax.while_loop(lambda c: (c**2).sum() < 100.0, lambda c: 2.0 * c, x), SPLIT),
+    "hessian": (lambda t, np: lambda w, x: t.hessian(lambda w: t.lax.psum(np.sin(x @ w).sum(), "i"))(w), SHARED),
+    "jvp": (lambda t, np: lambda w, x: t.jvp(lambda w: t.lax.psum(np.sin(x @ w).sum(), "i"), (w,), (w,))[1], SHARED),
+}
+
+
+@pytest.mark.parametrize("name", ON_DEVICES)
+@pytest.mark.parametrize("checked", [True, False], ids=["check_vma", "unchecked"])
+def test_inside_shard_map(name: str, checked: bool) -> None:
+    build, out = ON_DEVICES[name]
+    names = {"psum", "pmean", "scan", "cond", "while_loop"}
+    ours = SimpleNamespace(**{**vars(tg), "lax": SimpleNamespace(**{n: getattr(tg, n) for n in names})})
     mesh = jax.make_mesh((4,), ("i",), devices=jax.devices()[:4], axis_types=(jax.sharding.AxisType.Auto,))
-    sharded = jax.shard_map(
-        lambda w, x: lax.psum(gradient(w, x), "i"),
-        mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec("i")),
-        out_specs=PartitionSpec(),
-    )
-    close(jax.jit(sharded)(w, x), expected)
+    results = [
+        jax.jit(jax.shard_map(f, mesh=mesh, in_specs=(SHARED, SPLIT), out_specs=out, check_vma=checked))(W3, X83)
+        for f in (build(ours, tnp), build(jax, jnp))
+    ]
+    np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-6)
 
 
 def test_both_ways_at_once() -> None:
@@ -624,6 +662,20 @@ def test_a_closed_over_tracer() -> None:
         return tg.from_jax(lambda x: jnp.sin(x) * w)(1.0)
 
     _message(tg.TracerError, lambda: tg.grad(outer)(2.0), "not among its arguments", "Pass it to the function")
+
+
+def test_a_batched_while_stops_where_each_element_does() -> None:
+    def doubled(v: Any) -> Any:
+        return lax.while_loop(lambda c: c[0].sum() < 30.0, lambda c: (c[0] * 2, c[1] + 1), (v, 0))
+
+    batch = jnp.arange(1.0, 7.0).reshape(3, 2)
+    for f, x in (
+        (jax.vmap(doubled), batch),
+        (jax.scipy.special.exp1, batch),
+        (jax.vmap(jax.vmap(doubled)), batch[..., None]),
+    ):
+        for ours, theirs in zip(jax.tree.leaves(tg.from_jax(f)(x)), jax.tree.leaves(f(x)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_while_has_no_reverse() -> None:

@@ -191,6 +191,19 @@ def scan(
       >>> float(total), running.tolist()
       (6.0, [1.0, 3.0, 6.0])
     """
+    return _scan("scan", f, init, xs, length, reverse, unroll)
+
+
+def _scan(
+    name: str,
+    f: Callable[..., Any],
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+) -> tuple[Any, Any]:
+    """`scan` on behalf of the loop of this name."""
     leaves, xs_tree = tree_flatten(xs)
     count = _length(leaves, length)
     avals = [leaf_aval(x, "scan") for x in leaves]
@@ -207,7 +220,7 @@ def scan(
             )
         return out[0], (out[1], taken())
 
-    init_leaves, body, consts = _looped("scan", f, step, init, (x,), lambda tree: tree.children()[0])
+    init_leaves, body, consts = _looped(name, f, step, init, (x,), lambda tree: tree.children()[0])
     carried = len(init_leaves)
     outs = scan_op(
         *init_leaves, *leaves, *consts,
@@ -243,14 +256,19 @@ def _looped(
     """The body of a loop, recorded for a carry that comes out as it goes in; the first carry; the outer values."""
     leaves, tree = tree_flatten(init)
     avals = [leaf_aval(x, name) for x in leaves]
+    # The counter of a fori_loop is no concern of the user's.
+    hidden = name == "fori_loop"
+    what = "value" if hidden else "carry"
     for _ in range(len(leaves) + 1):
         raw, captured = record_body(step, (tree_unflatten(tree, avals), *rest), {}, name_of(f), lifts=True)
         out_tree = carry_of(raw.out_tree)
         outs = [v.aval for v in raw.outputs[: out_tree.num_leaves]]
         if out_tree != tree:
+            shown = [t.children()[1] if hidden else t for t in (out_tree, tree)]
             raise TypeError(
-                f"{name}: the carry that {name_of(f)} returns has structure {out_tree}, the carry it takes has {tree} "
-                f"{here()}. They must be the same."
+                f"{name}: the {what} that {name_of(f)} returns has structure {shown[0]}, the {what} it takes has "
+                f"{shown[1]} {here()}. Return the structure that goes in: what differs from step to step, and nothing "
+                "else."
             )
         promoted = [
             make_aval(a.shape, o.dtype) if a.weak_type and not o.weak_type and a.shape == o.shape else a
@@ -261,10 +279,10 @@ def _looped(
         avals = promoted  # a number that becomes an array's dtype in the first step has it from the start
     for (path, x), a, o in zip(jax.tree_util.tree_flatten_with_path(init)[0], avals, outs, strict=True):
         if (a.shape, a.dtype) != (o.shape, o.dtype):
-            where = jax.tree_util.keystr(path) or "the carry"
+            where = jax.tree_util.keystr(path[1:] if hidden else path) or f"the {what}"
             raise TypeError(
                 f"{name}: {where} is {aval_of(x)} when it goes into {name_of(f)} and {o} when it comes out {here()}. A "
-                "loop needs the same shape and dtype: give the first carry those of the result, or convert what is "
+                f"loop needs the same shape and dtype: give the first {what} those of the result, or convert what is "
                 "returned with .astype."
             )
     first = [
@@ -562,8 +580,8 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
     """`for i in range(lower, upper): val = body_fun(i, val)`, recorded once.
 
     Args:
-      lower, upper: the bounds. If both are Python (or NumPy) integers the loop is a `scan` and can be differentiated;
-        traced bounds make it a `while_loop`.
+      lower, upper: the bounds. If both are known integers the loop is a `scan` and can be differentiated; traced bounds
+        make it a `while_loop`.
       body_fun: takes `(i, val)` and returns the next value, of the same structure, shapes and dtypes.
       init_val: the first value, a pytree of arrays.
       unroll: how many steps are compiled together, if the bounds are known.
@@ -576,21 +594,22 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
       >>> float(tg.grad(lambda x: tg.fori_loop(0, 3, lambda i, y: y * x, 1.0))(2.0))
       12.0
     """
-    if all(isinstance(bound, (int, np.integer)) for bound in (lower, upper)):
+    for name, bound in (("lower", lower), ("upper", upper)):
+        aval = leaf_aval(bound, "fori_loop")
+        if aval.shape != () or aval.dtype.kind not in "iu":
+            raise TypeError(f"fori_loop: {name} is {describe(bound)}, not an integer {here()}. Pass int(...) of it.")
+    dtype = jax.numpy.promote_types(aval_of(lower).dtype, aval_of(upper).dtype)
+    if not any(isinstance(bound, (Tracer, jax.core.Tracer)) for bound in (lower, upper)):
 
         def counted(carry: Any, _: Any) -> Any:
             i, value = carry
             return (i + 1, body_fun(i, value)), None
 
-        start = np.asarray(lower, aval_of(int(lower)).dtype)
+        start = np.asarray(lower, dtype)
         counted.__name__ = name_of(body_fun)
-        (_, value), _ = scan(counted, (start, init_val), length=max(int(upper) - int(lower), 0), unroll=unroll)
+        count = max(int(upper) - int(lower), 0)
+        (_, value), _ = _scan("fori_loop", counted, (start, init_val), length=count, unroll=unroll)
         return value
-    for name, bound in (("lower", lower), ("upper", upper)):
-        aval = leaf_aval(bound, "fori_loop")
-        if aval.shape != () or aval.dtype.kind not in "iu":
-            raise TypeError(f"fori_loop: {name} is {describe(bound)}, not an integer {here()}.")
-    dtype = tnp.result_type(lower, upper)
     upper = astype(upper, dtype=dtype)
 
     def step(carry: Any) -> Any:

@@ -110,9 +110,9 @@ def _checked(node: Node, rule: Rule, result: Any) -> list[Any]:
         )
     grads: list[Any] = []
     for i, (arg, ct) in enumerate(zip(args, result, strict=True)):
-        paths, tree = jax.tree_util.tree_flatten_with_path(arg)
+        paths, tree = jax.tree_util.tree_flatten_with_path(arg, is_leaf=lambda x: x is None)
         if ct is None:
-            grads += [None] * len(paths)
+            grads += [None] * sum(v is not None for _, v in paths)
             continue
         leaves, found = jax.tree.flatten(ct, is_leaf=lambda x: x is None)
         expected: Any = jax.tree.structure(arg, is_leaf=lambda x: x is None)
@@ -122,6 +122,8 @@ def _checked(node: Node, rule: Rule, result: Any) -> list[Any]:
                 f"{rule.owner.name}, which has {tree} {here()}. Return the same structure, or None for no gradient."
             )
         for (path, v), g in zip(paths, leaves, strict=True):
+            if v is None:
+                continue
             if g is None or not v.aval.differentiable:
                 grads.append(None)
                 continue

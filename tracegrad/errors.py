@@ -10,6 +10,8 @@ import sys
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from .tape import Source, Var, aval_of, describe_source
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -45,10 +47,10 @@ def here() -> str:
 
 
 def taker(frame: FrameType) -> str | None:
-    """What is taking a Python number in this frame, where that is a function of `math` or an array that is filled.
+    """What is taking a Python number in this frame, where that is a compiled function, as those of `math`, or an array.
 
-    Both ask a value for its number without a word, and what they compute with it is not recorded. `None` for anything
-    else, such as `float(x)`, and for functions of `math` that have no derivative.
+    They ask a value for its number without a word, and what they compute with it is not recorded. `None` for Python's
+    own `float(x)` and the like, which say what they do, and for functions of `math` that have no derivative.
     """
     code = frame.f_code
     if dis.opname[code.co_code[frame.f_lasti]] == "STORE_SUBSCR":
@@ -61,8 +63,11 @@ def taker(frame: FrameType) -> str | None:
     function = frame.f_locals.get(first, frame.f_globals.get(first))
     for name in rest:
         function = getattr(function, name, None)
-    module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
-    return f"{module}.{name}" if module in ("math", "cmath") and name not in _STEPS else None
+    owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    if isinstance(owner, np.ndarray):
+        return f"numpy.ndarray.{name}"
+    module = getattr(function, "__module__", None)
+    return f"{module}.{name}" if name and name not in _STEPS and module not in (None, "builtins") else None
 
 
 _STEPS = ("ceil", "floor", "isclose", "isfinite", "isinf", "isnan", "trunc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from .tracer import Tracer, leaked_message, state
 
 LONG = 3_000
 """Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
+
+LONG_TINY, TINY = 800, 8
+"""The same for nodes with so few elements: XLA makes one function of them, and its compile time grows fastest."""
 
 ONE_OP = 20
 """What compiling one op by itself costs, in nodes of a program compiled whole (about 1 ms each)."""
@@ -92,13 +96,13 @@ def find_program(
         # runs on them. It is compiled whole when it comes a second time.
         alone = {_alone(node) for node in nodes} - _compiled_alone
         # The more structures have wanted an op, the more are likely to share what compiling it alone costs.
-        by_op = len(nodes) > LONG or sum(ONE_OP / (1 + _wanted[op]) for op in alone) < len(nodes)
+        by_op = _too_long(nodes) or sum(ONE_OP / (1 + _wanted[op]) for op in alone) < len(nodes)
         _wanted.update(alone)
         history.events.append(explain_miss(key, nodes, history) + (" (run op by op)" if by_op else ""))
         history.last = (key, _steps(nodes))
         if by_op:
             return None
-    elif len(nodes) > LONG:
+    elif _too_long(nodes):
         return None
     else:
         history.events.append(f"{len(nodes)} nodes: seen a second time, compiled whole")
@@ -107,6 +111,13 @@ def find_program(
     compiled = _programs[key] = jax.jit(lower(program))
     _shrink()
     return compiled
+
+
+def _too_long(nodes: list[Node]) -> bool:
+    """Whether compiling a program whole takes longer than anyone who did not ask for it would wait."""
+    if len(nodes) > LONG:
+        return True
+    return len(nodes) > LONG_TINY < sum(math.prod(n.outputs[0].aval.shape) <= TINY for n in nodes)
 
 
 def _alone(node: Node) -> Any:

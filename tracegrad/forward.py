@@ -21,6 +21,7 @@ from .transforms import (
     grad,
     linear_part,
     unit_arrays,
+    value_and_aux,
     vmap,
 )
 from .varying import varying_axes
@@ -39,7 +40,7 @@ def _pushforward(
     args, leaves, tree = differentiate(fun, args, argnums, name)
     with differentiating(leaves):
         out = fun(*args, **kwargs)
-    out, aux = out if has_aux else (out, None)
+    out, aux = value_and_aux(fun, out, name) if has_aux else (out, None)
     out_leaves, out_tree = tree_flatten(out)
     outs = [operand(tape, v) for v in out_leaves]
     middle = len(tape.nodes)

@@ -135,6 +135,12 @@ class Tracer(Var):
 
         return force(self, wanted)
 
+    def __copy__(self) -> Tracer:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tracer:
+        return self
+
     def __bool__(self) -> bool:
         return bool(self._concrete("its truth value (as in `if`, `while`, `and`, `or`, `not`, `assert`)"))
 
@@ -155,11 +161,13 @@ class Tracer(Var):
         """Raises where a number is taken that derivatives flow through, by something that cannot record it."""
         name = taker(frame)
         if name is not None and depends(self, state.wrt):
-            remedy = (
-                "Write `y = y.at[i].set(value)` on a tracegrad.numpy array for `y[i] = value`"
-                if name.startswith("an ")
-                else f"Use the function of numpy or tracegrad.numpy instead, as numpy.{name.partition('.')[2]}"
-            )
+            module, _, function = name.partition(".")
+            if module in ("math", "cmath"):
+                remedy = f"Use the function of numpy or tracegrad.numpy instead, as numpy.{function}"
+            elif name.startswith(("an ", "numpy.ndarray")):
+                remedy = "Write `y = y.at[i].set(value)` on a tracegrad.numpy array for `y[i] = value`"
+            else:
+                remedy = "Use functions of tracegrad.numpy, and tracegrad.numpy.stack to put values together"
             raise NotRecordedError(
                 f"a traced value ({self.aval}) became a plain number for {name} {here()}. What is computed from that "
                 f"would not be recorded, so its gradient would be lost. {remedy}. Where no gradient is wanted, pass "

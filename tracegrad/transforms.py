@@ -15,7 +15,7 @@ from .backward import backward, ones
 from .body import call, leaf_axes, put, record_body, split_mapped, taken, vmap_op
 from .errors import describe, here
 from .execute import History, run_pending
-from .ops import alias, reshape, zeros_of
+from .ops import alias, reshape, weak_op, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Aval, Tape, Var, aval_of
@@ -163,26 +163,34 @@ def _gradient(
         args, leaves, tree = differentiate(fun, args, argnums, transform, holomorphic)
         with differentiating(leaves):
             out = fun(*args, **kwargs)
-        aux = None
-        if has_aux:
-            if not (isinstance(out, tuple) and len(out) == 2):
-                raise TypeError(
-                    f"{transform}: with has_aux=True, {name_of(fun)} must return (value, aux), not "
-                    f"{describe(out)} {here()}"
-                )
-            out, aux = out
+        out, aux = value_and_aux(fun, out, transform) if has_aux else (out, None)
         check_scalar(fun, out, transform, holomorphic)
         grads: list[Any] = [None] * len(leaves)
         if isinstance(out, Tracer) and out.tape is not None:
             grads = backward(tape, [out], [ones(out)], leaves, start)
-        grads = [zeros_of(v) if g is None else g for v, g in zip(leaves, grads, strict=True)]
-        return result(out, aux, tree_unflatten(tree, grads))
+        return result(out, aux, tree_unflatten(tree, [_gradient_of(v, g) for v, g in zip(leaves, grads, strict=True)]))
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return define_by_run(fun, run, args, kwargs)
 
     return wrapped
+
+
+def value_and_aux(fun: Any, out: Any, transform: str) -> tuple[Any, Any]:
+    if not (isinstance(out, (tuple, list)) and len(out) == 2):
+        raise TypeError(
+            f"{transform}: with has_aux=True, {name_of(fun)} must return (value, aux), not {describe(out)} {here()}. "
+            "Return a pair, or leave has_aux out."
+        )
+    return out[0], out[1]
+
+
+def _gradient_of(v: Var, g: Any) -> Any:
+    """What backward found for `v`: zeros where nothing, and of a Python number's weak type for a Python number."""
+    if g is None:
+        return zeros_of(v)
+    return weak_op(g, dtype=v.aval.dtype) if v.aval.weak_type and not g.aval.weak_type else g
 
 
 def differentiate(
@@ -196,12 +204,21 @@ def differentiate(
     assert tape is not None
     which = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in which:
+        if not isinstance(i, int):
+            raise TypeError(
+                f"{transform}: argnums={argnums!r} of {name_of(fun)} {here()}. Give the positions of arguments, such "
+                "as 0 or (0, 1)."
+            )
         if not -len(args) <= i < len(args):
             raise TypeError(
                 f"{transform}: argnums={argnums} of {name_of(fun)}, which was called with {len(args)} positional "
                 f"argument{'s' if len(args) != 1 else ''} {here()}. Pass the differentiated argument by position."
             )
     which = tuple(i % len(args) for i in which)
+    if len(set(which)) < len(which):
+        raise ValueError(
+            f"{transform}: argnums={argnums} of {name_of(fun)} names an argument twice {here()}. Name it once."
+        )
     leaves, tree = tree_flatten(tuple(args[i] for i in which))
     variables: list[Var] = []
     for position, x in enumerate(leaves):
@@ -312,7 +329,7 @@ def _pulled_back(
     args, leaves, tree = differentiate(fun, args, argnums, name)
     with differentiating(leaves):
         out = fun(*args, **kwargs)
-    out, aux = out if has_aux else (out, None)
+    out, aux = value_and_aux(fun, out, name) if has_aux else (out, None)
     out_leaves, out_tree = tree_flatten(out)
     outs = [operand(tape, v) for v in out_leaves]
     end = len(tape.nodes)
@@ -322,7 +339,7 @@ def _pulled_back(
         target = state.tape
         assert target is not None
         grads = backward(tape, outs, [operand(target, c) for c in cts], leaves, start, end)
-        return tree_unflatten(tree, [zeros_of(v) if g is None else g for v, g in zip(leaves, grads, strict=True)])
+        return tree_unflatten(tree, [_gradient_of(v, g) for v, g in zip(leaves, grads, strict=True)])
 
     return out, pullback, aux, (out_tree, [v.aval for v in outs])
 

@@ -72,14 +72,6 @@ def _select_n(which: Any, *cases: Any) -> Any:
 
 # -- dtypes
 
-weak_op: Op = Op(
-    "weak",
-    lambda x, *, dtype: jax.lax.convert_element_type_p.bind(x, new_dtype=dtype, weak_type=True, sharding=None),
-    (lambda ct, out, x, *, dtype: ct,),
-    shape=lambda x, *, dtype: make_aval(x.shape, dtype, True),
-)
-"""The operand in a dtype that gives way to others, as that of a Python number does."""
-
 
 def _convert_element_type(x: Any, *, new_dtype: Any, weak_type: bool = False, **params: Any) -> Any:
     aval = aval_of(x)
@@ -91,7 +83,7 @@ def _convert_element_type(x: Any, *, new_dtype: Any, weak_type: bool = False, **
         return ops.astype(x, dtype=new_dtype)
     if isinstance(x, Literal) and aval.dtype == new_dtype:
         return Literal(make_aval((), new_dtype, True), None, x.value)
-    return weak_op(x, dtype=new_dtype)
+    return ops.weak_op(x, dtype=new_dtype)
 
 
 # -- shapes
@@ -359,11 +351,25 @@ def _scan(*xs: Any, jaxpr: Any, length: int, reverse: bool, unroll: Any, **param
 def _while(*xs: Any, cond_jaxpr: Any, cond_nconsts: int, body_jaxpr: Any, body_nconsts: int) -> Any:
     start = cond_nconsts + body_nconsts
     for_cond, for_body = xs[:cond_nconsts], xs[cond_nconsts:start]
-    return while_loop(
-        lambda carry: import_jaxpr(cond_jaxpr, [*for_cond, *carry])[0],
-        lambda carry: tuple(import_jaxpr(body_jaxpr, [*for_body, *carry])),
-        tuple(xs[start:]),
-    )
+
+    def test(carry: Any) -> Any:
+        return import_jaxpr(cond_jaxpr, [*for_cond, *carry])[0]
+
+    def step(carry: Any) -> Any:
+        return tuple(import_jaxpr(body_jaxpr, [*for_body, *carry]))
+
+    batch = cond_jaxpr.out_avals[0].shape
+    if not batch:
+        return while_loop(test, step, tuple(xs[start:]))
+
+    # What jax.vmap has made of a loop goes on while any element does; those that are done stay as they are.
+    def step_some(carry: Any) -> Any:
+        going = test(carry)
+        new = step(carry)
+        return tuple(ops.where(ops.reshape(going, shape=(*batch, *[1] * (n.ndim - len(batch)))), n, o)
+                     for n, o in zip(new, carry, strict=True))  # fmt: skip
+
+    return while_loop(lambda c: ops.reduce_any(test(c), axes=tuple(range(len(batch)))), step_some, tuple(xs[start:]))
 
 
 def _cond(index: Any, *xs: Any, branches: Any, **params: Any) -> Any:

@@ -53,11 +53,16 @@ def axis_size(axis_name: str) -> int:
     try:
         return int(lax.axis_size(axis_name))
     except NameError:
+        outer = tape
+        while outer is not None:
+            if axis_name in outer.axes:
+                raise _inside_a_body(axis_name) from None
+            outer = outer.parent
         bound = list(tape.axes) if tape is not None else []
         raise NameError(
             f"no mapped axis is named {axis_name!r} {here()}; "
             + (f"the mapped axes here are {bound}." if bound else "collectives work inside a function given to pmap.")
-            + f" Write pmap(f, axis_name={axis_name!r})."
+            + f" Write pmap(f, axis_name={axis_name!r}), or vmap."
         ) from None
 
 
@@ -74,10 +79,15 @@ def _tracked(tape: Tape | None, names: tuple[str, ...]) -> bool:
 
 def _forbid_bodies(tape: Tape | None, names: tuple[str, ...]) -> None:
     if tape is not None and tape.parent is not None and any(name in tape.parent.axes for name in names):
-        raise NotImplementedError(
-            f"a collective inside a vmap, jacobian or hessian that is itself inside pmap {here()}: move the collective "
-            "out of the inner function, or put the vmap outside the pmap."
-        )
+        raise _inside_a_body(names[0])
+
+
+def _inside_a_body(axis_name: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"a collective over {axis_name!r} in the body of a loop, a branch, a checkpoint, a custom_vjp or an inner vmap "
+        f"{here()}: tracegrad has collectives in the function itself that pmap or vmap maps. Move it out of the body, "
+        "write the loop in Python, or put the inner vmap outside."
+    )
 
 
 def psum(x: Any, axis_name: str | Sequence[str]) -> Any:
