@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -225,3 +226,43 @@ def test_weak_types_last_until_they_meet_a_strong_one(number: Any) -> None:
     theirs = jax.eval_shape(lambda number: types(number, jnp), number)
     ours = [v.aval for v in tape.outputs]
     assert [(v.dtype, v.weak_type) for v in ours] == [(v.dtype, v.weak_type) for v in theirs]
+
+
+WEAK: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "fori_loop": lambda t, np, b: t.fori_loop(0, 3, lambda i, c: c + 1.0, 0.0),
+    "integer loop": lambda t, np, b: t.fori_loop(0, 3, lambda i, c: c + 1, 0),
+    "scan": lambda t, np, b: t.scan(lambda c, _: (c + 1.0, c), 0.0, None, length=2)[1],
+    "while_loop": lambda t, np, b: t.while_loop(lambda c: c < 3, lambda c: c + 1.0, 0.0),
+    "cond": lambda t, np, b: t.cond(b[0] > 0, lambda: 1.0, lambda: 2.0),
+    "map": lambda t, np, b: t.map(lambda a: 2.0, b),
+    "vmap": lambda t, np, b: t.vmap(lambda a: 2.0)(b),
+    "checkpoint": lambda t, np, b: t.checkpoint(lambda a: 2.0 * np.sin(a))(1.0),
+    "jit": lambda t, np, b: t.jit(np.sin)(2.0),
+    "a constant": lambda t, np, b: t.jit(lambda a: 2.0)(b),
+    "gradient": lambda t, np, b: t.grad(lambda a: (a * np.ones(3)).sum())(1.0),
+    "value": lambda t, np, b: t.value_and_grad(lambda a: a * 3.0)(2.0)[0],
+    "reshape": lambda t, np, b: np.reshape(2.0, (1,)),
+}
+_LOOPS = ("fori_loop", "scan", "while_loop", "cond", "map")
+JAX = SimpleNamespace(**{**vars(jax), **{name: getattr(jax.lax, name) for name in _LOOPS}})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float32"])
+def test_numbers_in_bodies_and_results_of_transforms_give_way(dtype: str) -> None:
+    b = jnp.ones(2, dtype)
+
+    def every(t: Any, np: Any) -> Any:
+        return lambda b: [(case(t, np, b), case(t, np, b) * b) for case in WEAK.values()]
+
+    def types(results: Any) -> list[Any]:
+        pairs = zip(WEAK, results, strict=True)
+        return [(name, x.dtype, x.weak_type, y.dtype) for name, (x, y) in pairs]
+
+    expected = types(every(JAX, jnp)(b))
+    ours = every(tg, tnp)
+    assert types(ours(b)) == expected
+    assert types(tg.grad(lambda one: (one, ours(b)), has_aux=True)(1.0)[1]) == expected
+    assert types(tg.jit(ours)(b)) == types(jax.jit(every(JAX, jnp))(b))
+    assert types(jax.jit(ours)(b)) == types(jax.jit(every(JAX, jnp))(b))
+    joined = tg.jit(lambda b: [tnp.concatenate([tnp.ravel(case(tg, tnp, b) * b), b]) for case in WEAK.values()])(b)
+    assert len(joined) == len(WEAK)
