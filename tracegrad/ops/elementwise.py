@@ -640,10 +640,3 @@ reduce_precision: Op = Op(
 )
 alias: Op = Op("alias", lambda x: x, (lambda ct, out, x: ct,), shape=lambda x: x)
 stop_gradient: Op = Op("stop_gradient", lambda x: x, None, shape=lambda x: x)
-weak_op: Op = Op(
-    "weak",
-    lambda x, *, dtype: lax.convert_element_type_p.bind(x, new_dtype=dtype, weak_type=True, sharding=None),
-    (lambda ct, out, x, *, dtype: ct,),
-    shape=lambda x, *, dtype: make_aval(x.shape, dtype, True),
-)
-"""The operand in a dtype that gives way to others, as that of a Python number does."""

@@ -33,6 +33,15 @@ reshape: Op = Op(
 )
 
 
+weak_op: Op = Op(
+    "weak",
+    lambda x, *, dtype: lax.convert_element_type_p.bind(x, new_dtype=dtype, weak_type=True, sharding=None),
+    (lambda ct, out, x, *, dtype: ct,),
+    shape=lambda x, *, dtype: make_aval(x.shape, dtype, True),
+)
+"""The operand in a dtype that gives way to others, as that of a Python number does."""
+
+
 def _transpose_shape(x: Aval, *, axes: tuple[int, ...]) -> Aval:
     if sorted(axes) != list(range(x.ndim)):
         raise ValueError(f"axes {axes} are not a permutation of the {x.ndim} axes of shape {x.shape}")
