@@ -365,6 +365,28 @@ def test_arguments_of_transforms() -> None:
     fails(lambda: tg.cond(True, X, lambda: X), TypeError, "a branch is f32[3]", "cond(pred, true_fun")
 
 
+def test_methods_of_other_libraries() -> None:
+    uses = {
+        "x ** n": lambda x: x.pow(2),
+        "tracegrad.stop_gradient(x)": lambda x: x.detach(),
+        "x.reshape(shape)": lambda x: x.view(-1),
+        "numpy.exp(x)": lambda x: x.exp(),
+        "tracegrad.grad(f)(x)": lambda x: x.backward(),
+    }
+    for remedy, use in uses.items():
+        with pytest.raises(AttributeError, match=rf"has no attribute .* at .*test_errors.*Write {re.escape(remedy)}"):
+            tg.grad(lambda x, use=use: use(x).sum())(X)
+    seen: list[Any] = []
+    tg.grad(lambda x: (seen.append((hasattr(x, "foo"), hasattr(x, "__foo__"), getattr(x, "pow", 1))), x.sum())[1])(X)
+    assert seen == [(False, False, 1)]
+
+
+def test_pullbacks_and_axes() -> None:
+    fails(lambda: tg.vjp(lambda x: x, X)[1](X, X), TypeError, "takes one cotangent", "2 were given", "pullback(ct)")
+    fails(lambda: tg.vmap(lambda x: x, in_axes=1.5)(X), TypeError, "vmap", "is no axis", "Give integers")
+    fails(lambda: tg.vmap(lambda x: x, out_axes="a")(X), TypeError, "vmap", "str 'a' is no axis")
+
+
 def test_collectives_in_bodies() -> None:
     for f in (
         lambda x: tg.scan(lambda c, t: (c - tg.pmean(c, "i") * t, None), x, X)[0],

@@ -204,6 +204,9 @@ class BodyCache:
 
 def leaf_axes(tree: Any, spec: Any, transform: str) -> list[int | None]:
     """One axis a leaf of `tree`, from a prefix of it in which `None` is a leaf too."""
+    wrong = [a for a in jax.tree.leaves(spec) if not isinstance(a, int)]
+    if wrong:
+        raise TypeError(f"{transform}: {describe(wrong[0])} is no axis {here()}. Give integers, and None for no axis.")
     none = object()
     spec = jax.tree.map(lambda a: none if a is None else a, spec, is_leaf=lambda a: a is None)
     whole = jax.tree.unflatten(tree, list(range(tree.num_leaves)))

@@ -135,6 +135,16 @@ class Tracer(Var):
 
         return force(self, wanted)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in Tracer.__slots__ or name in Var.__slots__:
+            raise AttributeError(name)
+        hint = HINTS.get(name)
+        raise AttributeError(
+            f"a traced value ({self.aval}) has no attribute {name!r}" + (f" {here()}. Write {hint}." if hint else ""),
+            name=name,
+            obj=self,
+        )
+
     def __copy__(self) -> Tracer:
         return self
 
@@ -413,6 +423,26 @@ def depends(value: Var, variables: Sequence[Var]) -> bool:
             if node.op.vjp is not None and not wanted.isdisjoint(node.outputs):
                 wanted.update([v for v in node.inputs if v.aval.differentiable])
     return not wanted.isdisjoint(variables)
+
+
+HINTS = {
+    **{
+        name: f"numpy.{name}(x)"
+        for name in ("abs", "cos", "exp", "log", "log1p", "maximum", "minimum", "sin", "sqrt", "tanh")
+    },
+    "backward": "tracegrad.grad(f)(x), of the function that computes this",
+    "detach": "tracegrad.stop_gradient(x)",
+    "grad": "tracegrad.grad(f)(x), of the function that computes this",
+    "numpy": "numpy.asarray(tracegrad.stop_gradient(x))",
+    "permute": "x.transpose(axes)",
+    "pow": "x ** n",
+    "relu": "tracegrad.nn.relu(x)",
+    "sigmoid": "tracegrad.nn.sigmoid(x)",
+    "softmax": "tracegrad.nn.softmax(x, axis)",
+    "unsqueeze": "x[:, None], or numpy.expand_dims(x, axis)",
+    "view": "x.reshape(shape)",
+}
+"""What stands here for the methods of other libraries' arrays."""
 
 
 class Literal(Tracer):

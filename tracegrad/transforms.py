@@ -177,6 +177,15 @@ def _gradient(
     return wrapped
 
 
+def _only(values: tuple[Any, ...]) -> Any:
+    if len(values) != 1:
+        raise TypeError(
+            f"the pullback takes one cotangent, of the structure of the function's value; {len(values)} were given "
+            f"{here()}. Write pullback(ct), with a tuple for a tuple."
+        )
+    return values[0]
+
+
 def value_and_aux(fun: Any, out: Any, transform: str) -> tuple[Any, Any]:
     if not (isinstance(out, (tuple, list)) and len(out) == 2):
         raise TypeError(
@@ -334,7 +343,8 @@ def _pulled_back(
     outs = [operand(tape, v) for v in out_leaves]
     end = len(tape.nodes)
 
-    def pullback(ct: Any) -> Any:
+    def pullback(*values: Any) -> Any:
+        ct = _only(values)
         cts = check_like(ct, outs, out_tree, "cotangent", "function's value")
         target = state.tape
         assert target is not None
@@ -368,7 +378,8 @@ def linear_part(
     body, tree, avals = split
     final = optimize(body)
 
-    def compiled(value: Any) -> Any:
+    def compiled(*values: Any) -> Any:
+        value = _only(values)
         return tree_unflatten(final.out_tree, call(*check(value, tree, avals), *saved, body=final))
 
     return out, compiled, aux
@@ -493,7 +504,7 @@ def vmap(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
-            axes = leaf_axes(tree, (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0), "vmap")
+            axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "vmap")
             size, moved, inner = split_mapped(leaves, axes, "vmap", axis_size)
             in_args, in_kwargs = tree_unflatten(tree, inner)
             named = {axis_name: size} if axis_name is not None else None

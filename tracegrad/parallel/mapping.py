@@ -137,7 +137,7 @@ def pmap(
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
-        axes = leaf_axes(tree, (in_axes if isinstance(in_axes, int | None) else tuple(in_axes), 0), "pmap")
+        axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "pmap")
         size, moved, inner = split_mapped(leaves, axes, "pmap")
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
         count = len(pool)
