@@ -229,7 +229,8 @@ class Tracer(Var):
         raise NotRecordedError(
             f"a traced value ({self.aval}) was given to a jax.numpy or jax.lax function {here()}. That function "
             "would not be recorded, so its gradient would be lost. Use the function of the same name in "
-            "tracegrad.numpy (`import tracegrad.numpy as np`) or in NumPy."
+            "tracegrad.numpy (`import tracegrad.numpy as np`) or in NumPy; to index or update a JAX array `a` with a "
+            "traced value, write tracegrad.numpy.asarray(a)[i]."
         )
 
     # -- operators
