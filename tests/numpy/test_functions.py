@@ -181,6 +181,14 @@ CASES: list[Case] = [
             ]
         )
     ],
+    *[
+        (f"pad {m} {k} {w}", lambda np, m=m, k=k, w=w, x=x: np.pad(x, w, m, **k))
+        for m, k in [
+            ("linear_ramp", {}), ("linear_ramp", {"end_values": (1, -3)}), ("maximum", {}),
+            ("minimum", {"stat_length": 2}), ("mean", {"stat_length": (1, 3)}), ("median", {}),
+        ]
+        for w, x in [((2, 1), A), (((0, 1), (2, 0)), L.reshape(2, 2))]
+    ],
     ("average axes", lambda np: np.average(A, axis=(1, 0), weights=COUNTS.T)),
     # polynomials
     ("polyadd", lambda np: np.polyadd(B, W[:2])),

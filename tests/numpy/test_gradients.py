@@ -145,6 +145,7 @@ CASES: dict[str, list[Any]] = {
         lambda np, v: np.nanquantile(v.a, 0.3, axis=0),
         lambda np, v: np.quantile(v.a, 0.4, axis=1, method="inverted_cdf", weights=np.abs(v.u[0])),
         lambda np, v: np.nanmedian(v.a, axis=1),
+        lambda np, v: [np.pad(v.a, 2, mode) for mode in ("linear_ramp", "maximum", "mean", "median")],
         lambda np, v: np.nancumprod(v.p, axis=1),
         lambda np, v: np.var(v.a, mean=v.b[None], axis=0, keepdims=True),
     ],

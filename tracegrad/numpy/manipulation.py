@@ -555,8 +555,12 @@ def _pairs(value: Any, n: int, name: str, what: str) -> list[tuple[Any, Any]]:
     return rows
 
 
-_PAD_ARGUMENTS = {"constant": {"constant_values"}, "reflect": {"reflect_type"}, "symmetric": {"reflect_type"}}
-_PAD_MODES = ("constant", "empty", "edge", "reflect", "symmetric", "wrap")
+_PAD_STATISTICS = ("maximum", "minimum", "mean", "median")
+_PAD_MODES = ("constant", "empty", "edge", "reflect", "symmetric", "wrap", "linear_ramp", *_PAD_STATISTICS)
+_PAD_ARGUMENTS = {
+    "constant": {"constant_values"}, "reflect": {"reflect_type"}, "symmetric": {"reflect_type"},
+    "linear_ramp": {"end_values"}, **{mode: {"stat_length"} for mode in _PAD_STATISTICS},
+}  # fmt: skip
 
 
 def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> Any:
@@ -565,7 +569,12 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
     Args:
       pad_width: how many: a number, a pair `(before, after)`, or a pair an axis.
       mode: "constant" (`constant_values`, 0 by default), "empty" (zeros), "edge" (the last value), "reflect" (mirrored
-        at the last value), "symmetric" (mirrored after it), or "wrap" (from the other end).
+        at the last value), "symmetric" (mirrored after it), "wrap" (from the other end), "linear_ramp" (in even steps
+        from the last value to `end_values`, 0 by default), or "maximum", "minimum", "mean" or "median" (of the
+        `stat_length` values at that end, by default of all).
+
+    Raises:
+      ValueError: if a width is negative, there is nothing to repeat, or the mode is another, such as a function.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -573,7 +582,7 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
       [2, 1, 2, 3, 2, 1]
     """
     s = type_of(array, "pad").shape
-    if mode not in _PAD_MODES:
+    if not isinstance(mode, str) or mode not in _PAD_MODES:
         raise ValueError(f"pad: mode={mode!r} {here()}. Use one of {', '.join(_PAD_MODES)}.")
     unknown = set(kwargs) - _PAD_ARGUMENTS.get(mode, set())
     if unknown or kwargs.get("reflect_type", "even") != "even":
@@ -600,8 +609,46 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
         if lo or hi:
             if not s[i]:
                 raise ValueError(f"pad: axis {i} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}")
-            array = _pad_axis(array, i, lo, hi, mode)
+            if mode == "linear_ramp":
+                array = _pad_ramp(
+                    array, i, (lo, hi), _pairs(kwargs.get("end_values", 0), len(s), "pad", "end_values")[i]
+                )
+            elif mode in _PAD_STATISTICS:
+                lengths = _pairs(kwargs.get("stat_length") or s[i], len(s), "pad", "stat_length")[i]
+                array = _pad_statistic(array, i, (lo, hi), lengths, mode)
+            else:
+                array = _pad_axis(array, i, lo, hi, mode)
     return array
+
+
+def _pad_ramp(x: Any, axis: int, widths: tuple[int, int], ends: Any) -> Any:
+    work = ops.inexact_dtype(x.dtype)
+    ramps = []
+    for k, (width, end) in enumerate(zip(widths, ends, strict=True)):
+        at = k * (x.shape[axis] - 1)
+        edge = ops.astype(_part(x, x.shape, axis, at, at + 1), dtype=work)
+        # From the end value at the far side to one step before the edge.
+        share = np.arange(width) / builtins.max(width, 1)
+        share = (share[::-1] if k else share).reshape([width if i == axis else 1 for i in range(x.ndim)]).astype(work)
+        ramp = ops.add(ops.mul(edge, share), ops.mul(ops.astype(end, dtype=work), 1 - share))
+        ramps.append(ramp if work == x.dtype else ops.astype(ops.floor(ramp), dtype=x.dtype))
+    return ops.concatenate(ramps[0], x, ramps[1], axis=axis)
+
+
+def _pad_statistic(x: Any, axis: int, widths: tuple[int, int], lengths: Any, mode: str) -> Any:
+    from . import reductions
+
+    n, parts = x.shape[axis], []
+    for k, (width, length) in enumerate(zip(widths, lengths, strict=True)):
+        length = builtins.min(integer(length, "pad", "stat_length"), n)
+        if length < 1:
+            raise ValueError(f"pad: stat_length={length} {here()}. Give 1 or more.")
+        part = _part(x, x.shape, axis, n - length if k else 0, n if k else length)
+        value = getattr(reductions, {"maximum": "max", "minimum": "min"}.get(mode, mode))(part, axis, keepdims=True)
+        if value.dtype != x.dtype:
+            value = ops.astype(ops.rint(value) if x.dtype.kind in "iu" else value, dtype=x.dtype)
+        parts.append(broadcast_to(value, tuple(width if i == axis else m for i, m in enumerate(x.shape))))
+    return ops.concatenate(parts[0], x, parts[1], axis=axis)
 
 
 def _pad_axis(x: Any, axis: int, lo: int, hi: int, mode: str) -> Any:
