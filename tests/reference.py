@@ -40,6 +40,15 @@ def together(check: Callable[[list[Any]], None], cases: Sequence[tuple[str, Any]
         raise AssertionError("no case fails by itself, all together do") from error
 
 
+def check_group(group: Sequence[tuple[str, Any]], one: Any, **options: Any) -> None:
+    """Compares named cases, functions of an array namespace, over tracegrad.numpy with the same over NumPy."""
+
+    def check(cases: list[Any]) -> None:
+        check_value(lambda one: [c(tnp) for c in cases], lambda one: [c(np) for c in cases], one, **options)
+
+    together(check, group)
+
+
 def check_message(call: Callable[[], Any], kind: type[Exception], pattern: str) -> None:
     """`call` raises an error of this kind, whose message contains the pattern and names a line of the caller's file."""
     with pytest.raises(kind) as caught:

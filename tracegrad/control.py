@@ -195,13 +195,7 @@ def scan(
 
 
 def _scan(
-    name: str,
-    f: Callable[..., Any],
-    init: Any,
-    xs: Any = None,
-    length: int | None = None,
-    reverse: bool = False,
-    unroll: int | bool = 1,
+    name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | None, reverse: bool, unroll: int | bool
 ) -> tuple[Any, Any]:
     """`scan` on behalf of the loop of this name."""
     leaves, xs_tree = tree_flatten(xs)
@@ -608,7 +602,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
         start = np.asarray(lower, dtype)
         counted.__name__ = name_of(body_fun)
         count = max(int(upper) - int(lower), 0)
-        (_, value), _ = _scan("fori_loop", counted, (start, init_val), length=count, unroll=unroll)
+        (_, value), _ = _scan("fori_loop", counted, (start, init_val), None, count, False, unroll)
         return value
     upper = astype(upper, dtype=dtype)
 

@@ -73,6 +73,26 @@ def taker(frame: FrameType) -> str | None:
 _STEPS = ("ceil", "floor", "isclose", "isfinite", "isinf", "isnan", "trunc")
 
 
+HINTS = {
+    **{
+        name: f"numpy.{name}(x)"
+        for name in ("abs", "cos", "exp", "log", "log1p", "maximum", "minimum", "sin", "sqrt", "tanh")
+    },
+    "backward": "tracegrad.grad(f)(x), of the function that computes this",
+    "detach": "tracegrad.stop_gradient(x)",
+    "grad": "tracegrad.grad(f)(x), of the function that computes this",
+    "numpy": "numpy.asarray(tracegrad.stop_gradient(x))",
+    "permute": "x.transpose(axes)",
+    "pow": "x ** n",
+    "relu": "tracegrad.nn.relu(x)",
+    "sigmoid": "tracegrad.nn.sigmoid(x)",
+    "softmax": "tracegrad.nn.softmax(x, axis)",
+    "unsqueeze": "x[:, None], or numpy.expand_dims(x, axis)",
+    "view": "x.reshape(shape)",
+}
+"""What stands here for the methods of other libraries' arrays."""
+
+
 def describe(value: Any) -> str:
     """A value as a message names it: its type for an array, its type and text for anything else."""
     if isinstance(value, Var):

@@ -13,15 +13,14 @@ from .backward import backward
 from .errors import describe, here
 from .ops import alias, zeros_of
 from .tape import Aval, Tape, Var
-from .tracer import Tracer, differentiating, operand, state
+from .tracer import Tracer, operand, state
 from .transforms import (
     check_like,
     define_by_run,
-    differentiate,
     grad,
     linear_part,
+    run_differentiated,
     unit_arrays,
-    value_and_aux,
     vmap,
 )
 from .varying import varying_axes
@@ -37,10 +36,7 @@ def _pushforward(
     tape = state.tape
     assert tape is not None
     start = len(tape.nodes)
-    args, leaves, tree = differentiate(fun, args, argnums, name)
-    with differentiating(leaves):
-        out = fun(*args, **kwargs)
-    out, aux = value_and_aux(fun, out, name) if has_aux else (out, None)
+    out, aux, leaves, tree = run_differentiated(fun, args, kwargs, argnums, has_aux, name)
     out_leaves, out_tree = tree_flatten(out)
     outs = [operand(tape, v) for v in out_leaves]
     middle = len(tape.nodes)

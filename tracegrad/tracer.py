@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from .errors import INTERNAL, LeakedTracerError, NotRecordedError, TracerError, describe, here, taker
+from .errors import HINTS, INTERNAL, LeakedTracerError, NotRecordedError, TracerError, describe, here, taker
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections
 
 if TYPE_CHECKING:
@@ -424,26 +424,6 @@ def depends(value: Var, variables: Sequence[Var]) -> bool:
             if node.op.vjp is not None and not wanted.isdisjoint(node.outputs):
                 wanted.update([v for v in node.inputs if v.aval.differentiable])
     return not wanted.isdisjoint(variables)
-
-
-HINTS = {
-    **{
-        name: f"numpy.{name}(x)"
-        for name in ("abs", "cos", "exp", "log", "log1p", "maximum", "minimum", "sin", "sqrt", "tanh")
-    },
-    "backward": "tracegrad.grad(f)(x), of the function that computes this",
-    "detach": "tracegrad.stop_gradient(x)",
-    "grad": "tracegrad.grad(f)(x), of the function that computes this",
-    "numpy": "numpy.asarray(tracegrad.stop_gradient(x))",
-    "permute": "x.transpose(axes)",
-    "pow": "x ** n",
-    "relu": "tracegrad.nn.relu(x)",
-    "sigmoid": "tracegrad.nn.sigmoid(x)",
-    "softmax": "tracegrad.nn.softmax(x, axis)",
-    "unsqueeze": "x[:, None], or numpy.expand_dims(x, axis)",
-    "view": "x.reshape(shape)",
-}
-"""What stands here for the methods of other libraries' arrays."""
 
 
 class Literal(Tracer):

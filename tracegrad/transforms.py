@@ -160,10 +160,7 @@ def _gradient(
         tape = state.tape
         assert tape is not None
         start = len(tape.nodes)
-        args, leaves, tree = differentiate(fun, args, argnums, transform, holomorphic)
-        with differentiating(leaves):
-            out = fun(*args, **kwargs)
-        out, aux = value_and_aux(fun, out, transform) if has_aux else (out, None)
+        out, aux, leaves, tree = run_differentiated(fun, args, kwargs, argnums, has_aux, transform, holomorphic)
         check_scalar(fun, out, transform, holomorphic)
         grads: list[Any] = [None] * len(leaves)
         if isinstance(out, Tracer) and out.tape is not None:
@@ -328,6 +325,18 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     return (out, pullback, aux) if has_aux else (out, pullback)
 
 
+def run_differentiated(
+    fun: Callable[..., Any], args: Any, kwargs: dict[str, Any], argnums: int | Sequence[int], has_aux: bool,
+    name: str, holomorphic: bool = False,
+) -> tuple[Any, Any, list[Var], Any]:  # fmt: skip
+    """Runs `fun` on a recording: what it returns, the aux, the differentiated leaves, and their structure."""
+    args, leaves, tree = differentiate(fun, args, argnums, name, holomorphic)
+    with differentiating(leaves):
+        out = fun(*args, **kwargs)
+    out, aux = value_and_aux(fun, out, name) if has_aux else (out, None)
+    return out, aux, leaves, tree
+
+
 def _pulled_back(
     fun: Callable[..., Any], args: Any, kwargs: dict[str, Any], argnums: int | Sequence[int], has_aux: bool, name: str
 ) -> Any:
@@ -335,10 +344,7 @@ def _pulled_back(
     tape = state.tape
     assert tape is not None
     start = len(tape.nodes)
-    args, leaves, tree = differentiate(fun, args, argnums, name)
-    with differentiating(leaves):
-        out = fun(*args, **kwargs)
-    out, aux = value_and_aux(fun, out, name) if has_aux else (out, None)
+    out, aux, leaves, tree = run_differentiated(fun, args, kwargs, argnums, has_aux, name)
     out_leaves, out_tree = tree_flatten(out)
     outs = [operand(tape, v) for v in out_leaves]
     end = len(tape.nodes)

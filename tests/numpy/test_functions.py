@@ -12,7 +12,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 
-from ..reference import check_message, check_value, in_groups, together, x64
+from ..reference import check_group, check_message, check_value, in_groups, x64
 
 HOST = np
 RNG = np.random.default_rng(5)
@@ -221,17 +221,7 @@ CASES: list[Case] = [
 
 @in_groups(CASES)
 def test_functions(group: list[Case]) -> None:
-    def check(cases: list[Any]) -> None:
-        check_value(
-            lambda one: [case(tnp) for case in cases],
-            lambda one: [case(np) for case in cases],
-            np.float64(1.0),
-            rtol=1e-6,
-            atol=1e-7,
-            only=("closed over", "jit"),
-        )
-
-    together(check, group)
+    check_group(group, np.float64(1.0), rtol=1e-6, atol=1e-7, only=("closed over", "jit"))
 
 
 # -- shapes that depend on values: undecorated they are read, under @jit `size` is given

@@ -8,7 +8,7 @@ import numpy as np
 
 import tracegrad.numpy as tnp
 
-from ..reference import check_value, in_groups, together
+from ..reference import check_group, check_value, in_groups
 
 
 def words(text: str) -> list[str]:
@@ -347,16 +347,7 @@ CASES: list[tuple[str, Any]] = [
 
 @in_groups(CASES)
 def test_functions(group: list[tuple[str, Any]]) -> None:
-    def check(cases: list[Any]) -> None:
-        check_value(
-            lambda one: [case(tnp) for case in cases],
-            lambda one: [case(np) for case in cases],
-            np.float32(1.0),
-            rtol=2e-4,
-            atol=1e-5,
-        )
-
-    together(check, group)
+    check_group(group, np.float32(1.0), rtol=2e-4, atol=1e-5)
 
 
 def test_logsumexp() -> None:
