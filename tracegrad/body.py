@@ -68,7 +68,7 @@ def record_body(
         out, tape.out_tree = jax.tree.flatten(fun(*args, **kwargs))
         tape.outputs = [_output(tape, v, name) for v in out]
     captured = [value for _, value in tape.captured]
-    tape.open, tape.captured, tape.constants = False, None, {}
+    tape.open, tape.captured, tape.constants, tape.parent = False, None, {}, None
     return verified(tape), captured
 
 

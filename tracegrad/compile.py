@@ -12,6 +12,7 @@ import jax
 
 from .body import BodyCache, call, without_static
 from .errors import LeakedTracerError, describe, here
+from .execute import run_pending
 from .lower import evaluate
 from .passes import optimize, outline
 from .tape import Tape, aval_of, long_lived, verified
@@ -46,7 +47,7 @@ class Jitted:
 
         def run(arrays: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves, tree = jax.tree.flatten((args, kwargs))
-            tape = Tape(name, axes=mapped_by_jax())
+            tape = Tape(name, run=run_pending, axes=mapped_by_jax())
             closed = self.bodies.closed_over() if closure else []
             inputs = [Tracer(aval_of(value), tape, value) for value in arrays]
             tape.constants.update((id(array), v) for array, v in zip(closed, inputs, strict=True))
@@ -59,7 +60,8 @@ class Jitted:
             tape.open = False
             self.bodies.watch(closed, inputs, tape)
             with long_lived():
-                final = verified(outline(optimize(tape)))
+                rest = Tape.of((), tape.nodes[tape.done :], tape.outputs, tape)
+                final = verified(outline(optimize(rest)))
                 return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
 
         shift = 0

@@ -7,6 +7,7 @@ import itertools
 import linecache
 import os
 import sys
+import sysconfig
 from types import FrameType
 from typing import Any
 
@@ -33,12 +34,21 @@ class _Internal(dict[str, bool]):
 INTERNAL = _Internal()
 
 
+_INSTALLED = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platlib", "purelib"))
+
+
 def user_source(frame: FrameType | None = None) -> Source | None:
-    """The place in the user's code that led here."""
+    """The place in the user's code that led here: past installed packages, where there is any beyond them."""
+    nearest = None
     f = frame if frame is not None else sys._getframe(1)
-    while f is not None and INTERNAL[f.f_code.co_filename]:
+    while f is not None:
+        filename = f.f_code.co_filename
+        if not INTERNAL[filename]:
+            nearest = nearest or (f.f_code, f.f_lasti)
+            if not filename.startswith(_INSTALLED) and not filename.startswith("<frozen "):
+                return (f.f_code, f.f_lasti)
         f = f.f_back  # type: ignore[assignment]
-    return (f.f_code, f.f_lasti) if f is not None else None
+    return nearest
 
 
 def here() -> str:
@@ -113,6 +123,10 @@ class NotRecordedError(RuntimeError):
 
     Not a `TypeError`: JAX replaces those by its own.
     """
+
+
+class InnerTraceError(TracerError):
+    """A value of a transformation of JAX's, entered while a tape records, was to be recorded on that tape."""
 
 
 class LeakedTracerError(TracerError):

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import set_current_trace
 
-from .errors import LeakedTracerError, TracerError, here
+from .errors import LeakedTracerError, NotRecordedError, TracerError, here
 from .lower import evaluate, lower
 from .op import Op
 from .passes import dead_code, fold, optimize
-from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure
-from .tracer import Tracer, leaked_message, state
+from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure, verified
+from .tracer import Tracer, depends, leaked_message, state
 
 LONG = 3_000
 """Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
@@ -55,10 +56,11 @@ class History:
         self.last: tuple[Any, list[Step]] | None = None
 
 
-def run_pending(tape: Tape, outputs: Sequence[Var] | None, history: History) -> None:
+def run_pending(tape: Tape, history: History | None = None, outputs: Sequence[Var] | None = None) -> None:
     """Computes what `tape` recorded since it last ran, and stores the values of `outputs` on them.
 
-    Without `outputs`, every value is kept, for whatever is recorded next.
+    Without `outputs`, every value is kept, for whatever is recorded next. Inside a JAX trace, where values are JAX's
+    tracers, the nodes are lowered into that trace; so they are without a `history`, which says what was compiled.
     """
     nodes = tape.nodes[tape.done :]
     if outputs is None:
@@ -69,12 +71,16 @@ def run_pending(tape: Tape, outputs: Sequence[Var] | None, history: History) -> 
         return
     nodes_key, leaves = structure(nodes, outputs)
     values = [v.value for v in leaves]
-    if any(isinstance(value, jax.core.Tracer) for value in values):
-        results = evaluate(nodes, outputs, {})
-    else:
-        key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-        program = find_program(key, nodes, outputs, leaves, tape.name, history)
-        results = program(*values) if program is not None else run_by_op(nodes, outputs)
+    # A value may be asked for inside a transformation of JAX's that the recorded function has entered: it is not that
+    # one's, and must outlive it.
+    with set_current_trace(tape.trace):
+        if history is None or any(isinstance(value, jax.core.Tracer) for value in values):
+            program = verified(optimize(Tape.of((), nodes, outputs, tape)))
+            results = evaluate(program.nodes, program.outputs, {})
+        else:
+            key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+            compiled = find_program(key, nodes, outputs, leaves, tape.name, history)
+            results = compiled(*values) if compiled is not None else run_by_op(nodes, outputs)
     for v, value in zip(outputs, results, strict=True):
         v.value = value
     tape.done = len(tape.nodes)
@@ -171,10 +177,47 @@ def force(tracer: Tracer, wanted: str) -> Any:
     if not tape.lazy:
         raise TracerError(concrete_message(tracer, wanted))
     if tracer.value is None:
-        run_pending(tape, None, state.history)
+        assert tape.run is not None
+        tape.run(tape)
     if isinstance(tracer.value, jax.core.Tracer):
         raise TracerError(concrete_message(tracer, wanted))
     return np.asarray(tracer.value) if not isinstance(tracer.value, jax.Array) else tracer.value
+
+
+_INSTEAD = (
+    "Use the function of the same name in tracegrad.numpy (`import tracegrad.numpy as np`), tracegrad.lax or "
+    "tracegrad.nn, or wrap JAX's with tracegrad.from_jax(function)"
+)
+
+
+def jax_value(tracer: Tracer) -> Any:
+    """The value of a traced one for a function of JAX: an array, or under `@jit` a tracer of the enclosing JAX trace.
+
+    Raises:
+      NotRecordedError: where a derivative would flow through that function, which is not recorded, and in bodies, where
+        there is no value.
+    """
+    tape = tracer.tape
+    if tape is None:
+        return np.asarray(tracer.value, tracer.aval.dtype)
+    if not tape.open:
+        raise LeakedTracerError(leaked_message(tracer))
+    if tracer.aval.differentiable and depends(tracer, state.wrt):
+        raise NotRecordedError(
+            f"a traced value ({tracer.aval}) that is being differentiated was given to a function of JAX {here()}. "
+            f"That function would not be recorded, so its gradient would be lost. {_INSTEAD}. Where no gradient is "
+            "wanted, pass tracegrad.stop_gradient(x)."
+        )
+    if tracer.value is None:
+        if tape.run is None:
+            raise NotRecordedError(
+                f"a traced value ({tracer.aval}) was given to a function of JAX {here()}, in "
+                f"{tape.name or 'a function'}, which is recorded as the body of a loop, a branch or a transform: there "
+                f"it has no value yet. {_INSTEAD}; to index or update a JAX array `a` with a traced value, write "
+                "tracegrad.numpy.asarray(a)[i]."
+            )
+        tape.run(tape)
+    return tracer.value
 
 
 def concrete_message(tracer: Tracer, wanted: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import find_top_trace
 
 if TYPE_CHECKING:
     from .op import Op
@@ -145,24 +146,33 @@ class Tape:
       outputs: the values the program returns, in order.
       name: the name of the function it was recorded from.
 
-    While it records, a tape also knows how: `lazy` (values can be computed on demand), `lifts` (scalars
-    are lifted to inputs), `parent` and `captured` (a body's enclosing tape, and what it took from there),
-    `axes` (mapped axis names and their sizes), `poles` (values that may be infinite), `blame` (the node whose
-    line new nodes take, instead of the caller's).
+    While it records, a tape also knows how: `run` (computes what was recorded so far, under the JAX trace `trace`;
+    `None` for a body, which has no values), `lazy` (Python may ask for values), `lifts` (scalars are lifted to
+    inputs), `parent` and `captured` (the enclosing tape, and what a body took from there), `axes` (mapped axis names
+    and their sizes), `poles` (values that may be infinite), `blame` (the node whose line new nodes take, instead of
+    the caller's).
     """
 
     __slots__ = (
         "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "lifts",
-        "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "varying", "x64",
+        "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "run", "trace", "varying", "x64",
     )  # fmt: skip
 
     def __init__(
-        self, name: str = "", *, lazy: bool = False, parent: Tape | None = None, axes: dict[str, int] | None = None
+        self,
+        name: str = "",
+        *,
+        run: Callable[[Tape], None] | None = None,
+        lazy: bool = False,
+        parent: Tape | None = None,
+        axes: dict[str, int] | None = None,
     ) -> None:
         self.inputs: list[Var] = []
         self.nodes: list[Node] = []
         self.outputs: list[Var] = []
         self.name = name
+        self.run = run
+        self.trace: Any = find_top_trace(()) if run is not None else None
         self.lazy = lazy
         self.lifts = lazy
         self.parent = parent
@@ -194,6 +204,7 @@ class Tape:
         self.nodes = []
         self.constants = {}
         self.poles = set()
+        self.trace = None
         self.varying = (0, {})
 
     # A finished body is a static parameter of the node that runs it, so it compares by structure.

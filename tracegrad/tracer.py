@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.extend.core import find_top_trace
 
-from .errors import HINTS, INTERNAL, LeakedTracerError, NotRecordedError, TracerError, describe, here, taker
+from .errors import (
+    HINTS,
+    INTERNAL,
+    InnerTraceError,
+    LeakedTracerError,
+    NotRecordedError,
+    TracerError,
+    describe,
+    here,
+    taker,
+)
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections
 
 if TYPE_CHECKING:
@@ -43,6 +54,12 @@ def recording(tape: Tape) -> Iterator[Tape]:
         state.tape = outer
 
 
+def is_recording() -> bool:
+    """Whether a tape records what is done now: not what is done inside a transformation of JAX's, entered since."""
+    tape = state.tape
+    return tape is not None and (tape.run is None or find_top_trace(()) is tape.trace)
+
+
 @contextmanager
 def nan_safe(enabled: bool) -> Iterator[None]:
     """Says whether gradients recorded in the block are 0 where the incoming cotangent is 0, whatever the derivative.
@@ -68,6 +85,14 @@ def nan_safe(enabled: bool) -> Iterator[None]:
         state.no_nan = outer
 
 
+def _in_operator_of_jax(frame: FrameType) -> bool:
+    """Whether this is a binary operator of JAX's, which must not take a traced value for an array of its own.
+
+    It then gives the right-hand operand its turn, so that `jax_array + tracer` reaches `Tracer.__radd__`.
+    """
+    return frame.f_code.co_name.startswith(("_operator_", "deferring_binary_op"))
+
+
 class Tracer(Var):
     """A value of a tape that is recording: an array to the code that holds it.
 
@@ -77,6 +102,11 @@ class Tracer(Var):
     """
 
     __slots__ = ()
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What `isinstance` believes: JAX's libraries tell arrays from other leaves by `isinstance(x, jax.Array)`."""
+        return Tracer if _in_operator_of_jax(sys._getframe(1)) else jax.Array
 
     def __init__(self, aval: Aval, tape: Tape | None, value: Any = None) -> None:
         self.aval = aval
@@ -220,18 +250,12 @@ class Tracer(Var):
 
     @property
     def __jax_array__(self) -> Any:
-        # JAX's binary operators look for this attribute before they give the right-hand operand its
-        # turn: there it must be missing, so that `jax_array + tracer` reaches `Tracer.__radd__`.
-        if sys._getframe(1).f_code.co_name.startswith(("_operator_", "deferring_binary_op")):
+        if _in_operator_of_jax(sys._getframe(1)):
             raise AttributeError("__jax_array__")
-        if self.tape is not None and not self.tape.open:
-            raise LeakedTracerError(leaked_message(self))
-        raise NotRecordedError(
-            f"a traced value ({self.aval}) was given to a jax.numpy or jax.lax function {here()}. That function "
-            "would not be recorded, so its gradient would be lost. Use the function of the same name in "
-            "tracegrad.numpy (`import tracegrad.numpy as np`) or in NumPy; to index or update a JAX array `a` with a "
-            "traced value, write tracegrad.numpy.asarray(a)[i]."
-        )
+        from .execute import jax_value
+
+        value = jax_value(self)
+        return lambda: value
 
     # -- operators
 
@@ -448,11 +472,16 @@ def literal(value: bool | int | float | complex) -> Literal:
 def record(tape: Tape, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Appends `op(*args, **params)` to `tape` and returns its output, or a tuple of them."""
     inputs: list[Var] = []
-    for a in args:
-        if type(a) is Tracer and a.tape is tape:
-            inputs.append(a)
-        else:
-            inputs.append(operand(tape, a, op))
+    try:
+        for a in args:
+            if type(a) is Tracer and a.tape is tape:
+                inputs.append(a)
+            else:
+                inputs.append(operand(tape, a, op))
+    except InnerTraceError:
+        from .execute import jax_value
+
+        return op.run(tuple([jax_value(a) if isinstance(a, Tracer) else a for a in args]), params)
     avals = tuple([v.aval for v in inputs])
     out_avals = op.avals[tape.x64].get((avals, *params.items()) if params else avals)
     blame = tape.blame
@@ -509,9 +538,22 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
             tape.varying[1][inner] = varying_axes(value.tape, value)
         return inner
     if kind is Tracer:
+        outer = tape.parent
+        while outer is not None and outer is not value.tape:
+            outer = outer.parent
+        if outer is not None:
+            from .execute import jax_value
+
+            return operand(tape, jax_value(value), op)
         raise TracerError(
             f"a value that another recording traced ({value.aval}) was used in {tape.name or 'a function'} {here()}, "
             "which records separately (in another thread, or inside a jax transformation). Pass it as an argument."
+        )
+    if tape.run is not None and isinstance(value, jax.core.Tracer) and find_top_trace(()) is not tape.trace:
+        raise InnerTraceError(
+            f"a value that JAX traces ({aval_or_explain(value, op)}), in a function of JAX's such as jax.lax.scan or "
+            f"jax.vmap, was used {here()} by a function of tracegrad that records. Use tracegrad's scan, vmap, ... "
+            "there, or functions of jax.numpy inside."
         )
     aval = aval_or_explain(value, op)
     if isinstance(value, (np.ndarray, np.generic)):

@@ -19,7 +19,7 @@ from .ops import alias, reshape, weak_op, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Aval, Tape, Var, aval_of
-from .tracer import Tracer, differentiating, operand, recording, state
+from .tracer import Tracer, differentiating, is_recording, operand, recording, state
 from .varying import mapped_by_jax
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
@@ -60,18 +60,19 @@ def _is_array(x: Any) -> bool:
 
 def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """`run(*args, **kwargs)` on a tape: the one that is recording, or else a new one that runs at the end."""
-    if state.tape is not None:
+    if is_recording():
         return run(*args, **kwargs)
-    tape = Tape(name_of(fun), lazy=True, axes=mapped_by_jax())
     history = history_of(fun)
     history.calls += 1
-    state.history = history
+    tape = Tape(
+        name_of(fun), run=lambda tape: run_pending(tape, history), lazy=True, parent=state.tape, axes=mapped_by_jax()
+    )
     try:
         with recording(tape):
             leaves, tree = tree_flatten((args, kwargs))
             args, kwargs = tree_unflatten(tree, [operand(tape, x) if _is_array(x) else x for x in leaves])
             out, out_tree = tree_flatten(run(*args, **kwargs))
-            run_pending(tape, [v for v in out if type(v) is Tracer], history)
+            run_pending(tape, history, [v for v in out if type(v) is Tracer])
             results = [_result(v) if isinstance(v, Tracer) else v for v in out]
     finally:
         tape.close()
@@ -367,7 +368,7 @@ def linear_part(
 
     `run` returns the structure and types of the function's argument too, and `check` holds arguments against them.
     """
-    if state.tape is not None:
+    if is_recording():
         out, linear, aux, _ = run(*primals)
         return out, linear, aux
 

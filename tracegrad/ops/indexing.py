@@ -647,10 +647,12 @@ def _read(x: Any, plan: _Plan, spec: Spec | None) -> Any:
 
 def _array(x: Any) -> Any:
     """`x`, a sequence of numbers too, as a value of the tape that is recording."""
+    if type(x) is Tracer and state.tape is not None:
+        return x
     x = np.asarray(x) if isinstance(x, (list, tuple)) else x
     if state.tape is None:
         return x if hasattr(x, "shape") else np.asarray(x)
-    return x if type(x) is Tracer else operand(state.tape, x)
+    return operand(state.tape, x)
 
 
 def getitem(x: Any, index: Any) -> Any:
