@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from tests.reference import x64
 
 MODULE = [sys.executable, "-m", "tracegrad.examples.digits"]
 
@@ -31,20 +34,25 @@ def test_reaches_97_percent_and_draws_the_curves(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
 
 
-def test_several_devices_give_the_same_result(tmp_path):
-    import numpy as np
-
+def test_several_devices_give_the_same_result():
+    """In float64: Adam makes of float32's rounding, which differs from processor to processor, what it likes."""
     from tracegrad.examples import digits
 
-    single, one = digits.train(epochs=2, devices=1)
-    parallel, four = digits.train(epochs=2, devices=4)
-    np.testing.assert_allclose(one["loss"], four["loss"], rtol=1e-4)
-    assert abs(one["test accuracy"][-1] - four["test accuracy"][-1]) <= 0.01
+    with x64():
+        single, one = digits.train(epochs=2, devices=1)
+        parallel, four = digits.train(epochs=2, devices=4)
+    np.testing.assert_allclose(one["loss"], four["loss"], rtol=1e-10)
+    assert one["test accuracy"] == four["test accuracy"]
     for a, b in zip(single, parallel, strict=True):
-        np.testing.assert_allclose(a["w"], b["w"], rtol=1e-2, atol=1e-3)
+        for name in ("w", "b"):
+            assert a[name].dtype == np.float64
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-8, atol=1e-12)
+
+
+def test_several_devices_on_the_command_line(tmp_path):
     result = run("--epochs", "2", "--devices", "4", "--plot", "four.png", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert abs(accuracy(result.stdout) - 100 * four["test accuracy"][-1]) < 0.6
+    assert accuracy(result.stdout) >= 85
     assert (tmp_path / "four.png").exists()
 
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 import tracegrad as tg
+import tracegrad.numpy as tnp
 from tracegrad import initializers, nn, optimizers
 from tracegrad.parallel import pmap, split_batch, sum_gradients
 
@@ -37,7 +38,7 @@ def init(key: Any) -> Params:
     he = initializers.he_normal()
     shapes = (3, 3, 1, 16), (3, 3, 16, 32), (4 * 4 * 32, 10)
     keys = tg.random.split(key, len(shapes))
-    return [{"w": he(k, shape), "b": np.zeros(shape[-1], np.float32)} for k, shape in zip(keys, shapes, strict=True)]
+    return [{"w": he(k, shape), "b": tnp.zeros(shape[-1])} for k, shape in zip(keys, shapes, strict=True)]
 
 
 def logits(params: Params, x: Any) -> Any:
