@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dis
 import itertools
 import linecache
 import os
 import sys
 import sysconfig
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,88 @@ def user_source(frame: FrameType | None = None) -> Source | None:
 def here() -> str:
     """`at file:line (function): text`, for the user's line that led here."""
     return "at " + describe_source(user_source(sys._getframe(1)))
+
+
+_NAMESPACES = ("lax", "nn", "numpy", "initializers", "optimizers", "parallel", "random", "scipy")
+_PRIVATE = ("errors", "numpy.arguments", "numpy.protocols")
+
+
+def called() -> str:
+    """The public function through which the user's line led here, by the name under which it was called.
+
+    It is found in the frames between here and there, so that no function says its own name: of those that a public
+    namespace has, the one next to the user. An operator has none; then it is what the frame there is called.
+    """
+    return caller()[0]
+
+
+def caller() -> tuple[str, Any]:
+    """`called()`, and the function or the op itself; `None` if no public one is on the way."""
+    frames: list[FrameType] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and INTERNAL[frame.f_code.co_filename]:
+        frames.append(frame)
+        frame = frame.f_back
+    functions = _public()
+    for f in reversed(frames):
+        names = [(name, value) for name, value in functions.get(f.f_code, ()) if _runs(value, f)]
+        if not names and f.f_code.co_qualname == "Op.__call__":
+            op = f.f_locals["self"]
+            names = [(op.name, op)] + [(name, op) for name, value in functions.get(None, ()) if value is op]
+        if names:
+            text = _callee(frame) if len({name for name, _ in names}) > 1 and frame is not None else ""
+            own = getattr(names[0][1], "__name__", names[0][0])
+            return next((n for wanted in (text, own) for n in names if n[0] == wanted), names[0])
+    outermost = next(f for f in reversed(frames) if f.f_code.co_filename.startswith(_PACKAGE))
+    return outermost.f_code.co_name.strip("_"), None
+
+
+def _public() -> dict[CodeType | None, list[tuple[str, Any]]]:
+    """The names and functions of the public namespaces, by their code; the ops among them under `None`."""
+    package = __package__ or ""
+    private = [f"{package}.{name}" for name in _PRIVATE]
+    found: dict[CodeType | None, list[tuple[str, Any]]] = {}
+    for name, module in sorted(sys.modules.items()):
+        part = name.removeprefix(f"{package}.")
+        if part == name or part.partition(".")[0] not in _NAMESPACES:
+            continue
+        for key in getattr(module, "__all__", None) or list(vars(module)):
+            value = getattr(module, key, None)
+            code = getattr(value, "__code__", None)
+            if getattr(value, "__module__", None) in private:
+                continue
+            if not key.startswith("_") and (code is not None or hasattr(value, "lower")):
+                found.setdefault(code, []).append((key, value))
+    tracer = sys.modules[f"{package}.tracer"]
+    for key, value in vars(tracer.Tracer).items():
+        if not key.startswith("_") and hasattr(value, "__code__"):
+            found.setdefault(value.__code__, []).append((key, value))
+    return found
+
+
+def _runs(function: Any, frame: FrameType) -> bool:
+    """Whether this is the function that runs in a frame of its code: several may share it, and differ in closures."""
+    cells = getattr(function, "__closure__", None) or ()
+    names = frame.f_code.co_freevars
+    return all(c.cell_contents is frame.f_locals.get(n) for n, c in zip(names, cells, strict=True))
+
+
+def _callee(frame: FrameType) -> str:
+    """The last part of the name that the user's line calls in this frame: `subtract` of `np.subtract(x, y)`."""
+    first, last, start, end = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+    if first is None or last is None or start is None:
+        return ""
+    lines = [linecache.getline(frame.f_code.co_filename, n, frame.f_globals) for n in range(first, last + 1)]
+    if not all(lines):
+        return ""
+    lines[-1] = lines[-1].encode()[:end].decode(errors="replace")
+    lines[0] = lines[0].encode()[start:].decode(errors="replace")
+    try:
+        call = ast.parse(f"({''.join(lines)})", mode="eval").body
+    except SyntaxError:
+        return ""
+    function = call.func if isinstance(call, ast.Call) else None
+    return str(getattr(function, "attr", None) or getattr(function, "id", ""))
 
 
 def taker(frame: FrameType) -> str | None:

@@ -52,7 +52,7 @@ from jax.lax import (
 from . import numpy as tnp
 from . import ops
 from .control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
-from .errors import describe, here
+from .errors import called, describe, here
 from .numpy.arguments import axes_of, axis_of, dtype_of, order_of, type_of
 from .ops import (
     add,
@@ -128,7 +128,7 @@ shift_left = ops.left_shift
 
 def div(x: Any, y: Any) -> Any:
     """`x / y`; for integers, rounded towards 0."""
-    whole = builtins.all(type_of(v, "div").dtype.kind in "iub" for v in (x, y))
+    whole = builtins.all(type_of(v).dtype.kind in "iub" for v in (x, y))
     return ops.trunc_divide(x, y) if whole else ops.div(x, y)
 
 
@@ -171,11 +171,11 @@ def select_n(which: Any, *cases: Any) -> Any:
       ValueError: if there is no case, or a boolean has not one or two.
       TypeError: if `which` is neither.
     """
-    kind = type_of(which, "select_n").dtype
+    kind = type_of(which).dtype
     if not cases or (kind == np.bool_ and len(cases) > 2):
-        raise ValueError(f"select_n: {len(cases)} cases for a choice of type {kind} {here()}")
+        raise ValueError(f"{called()}: {len(cases)} cases for a choice of type {kind} {here()}")
     if kind.kind not in "bi":
-        raise TypeError(f"select_n: which is {describe(which)} {here()}: it must be a boolean or an int32")
+        raise TypeError(f"{called()}: which is {describe(which)} {here()}: it must be a boolean or an int32")
     if kind == np.bool_ and len(cases) == 2:
         return ops.where(which, cases[1], cases[0])
     out = cases[-1]
@@ -216,7 +216,7 @@ def broadcasted_iota(dtype: Any, shape: Sequence[int], dimension: int) -> Any:
       [[0, 0], [1, 1]]
     """
     shape = tuple(builtins.map(int, shape))
-    return ops.iota(dtype=dtype_of(dtype), shape=shape, axis=axis_of(dimension, len(shape), "broadcasted_iota"))
+    return ops.iota(dtype=dtype_of(dtype), shape=shape, axis=axis_of(dimension, len(shape)))
 
 
 def full(shape: Sequence[int], fill_value: Any, dtype: Any = None) -> Any:
@@ -244,7 +244,7 @@ def zeros_like_array(x: Any) -> Any:
 
 def broadcast(operand: Any, sizes: Sequence[int]) -> Any:
     """`operand`, repeated along new leading axes of these sizes."""
-    return tnp.broadcast_to(operand, (*builtins.map(int, sizes), *type_of(operand, "broadcast").shape))
+    return tnp.broadcast_to(operand, (*builtins.map(int, sizes), *type_of(operand).shape))
 
 
 def broadcast_in_dim(operand: Any, shape: Sequence[int], broadcast_dimensions: Sequence[int]) -> Any:
@@ -254,18 +254,18 @@ def broadcast_in_dim(operand: Any, shape: Sequence[int], broadcast_dimensions: S
       ValueError: if an axis has neither size 1 nor the size it is broadcast to.
     """
     shape = tuple(builtins.map(int, shape))
-    dims = order_of(broadcast_dimensions, len(shape), "broadcast_in_dim")
+    dims = order_of(broadcast_dimensions, len(shape))
     return ops.broadcast_in_dim(operand, shape=shape, dims=dims)
 
 
 def broadcast_to_rank(x: Any, rank: int) -> Any:
     """`x` with as many leading axes of size 1 as make `rank` of them."""
-    return broadcast(x, (1,) * (rank - type_of(x, "broadcast_to_rank").ndim))
+    return broadcast(x, (1,) * (rank - type_of(x).ndim))
 
 
 def broadcast_like(arr: Any, like_arr: Any) -> Any:
     """`arr` in the shape of `like_arr`."""
-    return tnp.broadcast_to(arr, type_of(like_arr, "broadcast_like").shape)
+    return tnp.broadcast_to(arr, type_of(like_arr).shape)
 
 
 def reshape(operand: Any, new_sizes: Sequence[int], dimensions: Sequence[int] | None = None) -> Any:
@@ -290,10 +290,10 @@ def expand_dims(array: Any, dimensions: Sequence[int]) -> Any:
 
 def collapse(operand: Any, start_dimension: int, stop_dimension: int | None = None) -> Any:
     """`operand` with the axes from one up to another (all that follow, by default) made one."""
-    shape = type_of(operand, "collapse").shape
+    shape = type_of(operand).shape
     lo, hi, _ = builtins.slice(start_dimension, stop_dimension).indices(len(shape))
     if hi < lo:
-        raise ValueError(f"collapse: axes {start_dimension} to {stop_dimension} of shape {shape} {here()}")
+        raise ValueError(f"{called()}: axes {start_dimension} to {stop_dimension} of shape {shape} {here()}")
     return ops.reshape(operand, shape=(*shape[:lo], math.prod(shape[lo:hi]), *shape[hi:]))
 
 
@@ -328,8 +328,8 @@ def split(operand: Any, sizes: Sequence[int], axis: int = 0) -> list[Any]:
     Raises:
       ValueError: if the sizes do not add up to that of the axis.
     """
-    aval = type_of(operand, "split")
-    return list(ops.split_op(operand, sizes=tuple(builtins.map(int, sizes)), axis=axis_of(axis, aval.ndim, "split")))
+    aval = type_of(operand)
+    return list(ops.split_op(operand, sizes=tuple(builtins.map(int, sizes)), axis=axis_of(axis, aval.ndim)))
 
 
 def pad(operand: Any, padding_value: Any, padding_config: Sequence[tuple[int, int, int]]) -> Any:
@@ -349,10 +349,10 @@ def pad(operand: Any, padding_value: Any, padding_config: Sequence[tuple[int, in
       [0.0, 1.0, 0.0]
     """
     config = tuple((int(lo), int(hi), int(inner)) for lo, hi, inner in padding_config)
-    aval = type_of(operand, "pad")
+    aval = type_of(operand)
     if len(config) != aval.ndim or builtins.any(inner < 0 for *_, inner in config):
         raise ValueError(
-            f"pad: padding_config={config} for {aval} {here()}. Give (low, high, interior) for each axis, "
+            f"{called()}: padding_config={config} for {aval} {here()}. Give (low, high, interior) for each axis, "
             "with interior at least 0."
         )
     return ops.pad(operand, padding_value, config=config)
@@ -369,20 +369,20 @@ def slice(
     Raises:
       ValueError: if they leave the array, or are not given for each axis.
     """
-    aval = type_of(operand, "slice")
+    aval = type_of(operand)
     start, limit = tuple(builtins.map(int, start_indices)), tuple(builtins.map(int, limit_indices))
     steps = (1,) * aval.ndim if strides is None else tuple(builtins.map(int, strides))
     if not len(start) == len(limit) == len(steps) == aval.ndim:
         raise ValueError(
-            f"slice: from {start} to {limit} in steps of {steps}, of {aval} {here()}. Give a number for each axis."
+            f"{called()}: from {start} to {limit} in steps of {steps}, of {aval} {here()}. Give a number for each axis."
         )
     return ops.slice_(operand, start=start, limit=limit, strides=steps)
 
 
 def slice_in_dim(operand: Any, start_index: int | None, limit_index: int | None, stride: int = 1, axis: int = 0) -> Any:
     """The elements from one index up to another along an axis; negative ones count from the end."""
-    shape = type_of(operand, "slice_in_dim").shape
-    axis = axis_of(axis, len(shape), "slice_in_dim")
+    shape = type_of(operand).shape
+    axis = axis_of(axis, len(shape))
     start, limit, strides = [0] * len(shape), list(shape), [1] * len(shape)
     for bounds, index in ((start, start_index), (limit, limit_index)):
         if index is not None:
@@ -397,21 +397,21 @@ def index_in_dim(operand: Any, index: int, axis: int = 0, keepdims: bool = True)
     Raises:
       IndexError: if there is no such index.
     """
-    shape = type_of(operand, "index_in_dim").shape
-    axis, index = axis_of(axis, len(shape), "index_in_dim"), operator.index(index)
+    shape = type_of(operand).shape
+    axis, index = axis_of(axis, len(shape)), operator.index(index)
     if not -shape[axis] <= index < shape[axis]:
-        raise IndexError(f"index_in_dim: index {index} along axis {axis} of shape {shape} {here()}")
+        raise IndexError(f"{called()}: index {index} along axis {axis} of shape {shape} {here()}")
     index %= shape[axis]
     out = slice_in_dim(operand, index, index + 1, axis=axis)
     return out if keepdims else squeeze(out, (axis,))
 
 
-def _starts(operand: Any, starts: Any, allow_negative: bool | Sequence[bool], name: str) -> list[Any]:
+def _starts(operand: Any, starts: Any, allow_negative: bool | Sequence[bool]) -> list[Any]:
     """A start for each axis; where negative ones are not allowed, they are clamped to 0."""
     if not isinstance(starts, (list, tuple)):
-        aval = type_of(starts, name)
+        aval = type_of(starts)
         if aval.ndim != 1:
-            raise ValueError(f"{name}: the starts are {aval} {here()}. Give a vector, or a scalar for each axis.")
+            raise ValueError(f"{called()}: the starts are {aval} {here()}. Give a vector, or a scalar for each axis.")
         starts = [starts[i] for i in range(aval.shape[0])]
     allowed = [allow_negative] * len(starts) if isinstance(allow_negative, bool) else allow_negative
     return [i if a else ops.maximum(i, literal(0)) for i, a in zip(starts, allowed, strict=True)]
@@ -432,9 +432,7 @@ def dynamic_slice(
       >>> tg.lax.dynamic_slice(np.arange(5.0), (4,), (2,)).tolist()
       [3.0, 4.0]
     """
-    return ops.dynamic_slice(
-        operand, _starts(operand, start_indices, allow_negative_indices, "dynamic_slice"), slice_sizes
-    )
+    return ops.dynamic_slice(operand, _starts(operand, start_indices, allow_negative_indices), slice_sizes)
 
 
 def dynamic_update_slice(operand: Any, update: Any, start_indices: Any, *, allow_negative_indices: Any = True) -> Any:
@@ -444,14 +442,14 @@ def dynamic_update_slice(operand: Any, update: Any, start_indices: Any, *, allow
       ValueError: if the numbers of axes differ, or the window is larger than the array.
       TypeError: if the dtypes differ.
     """
-    starts = _starts(operand, start_indices, allow_negative_indices, "dynamic_update_slice")
+    starts = _starts(operand, start_indices, allow_negative_indices)
     return ops.dynamic_update_slice(operand, update, starts)
 
 
-def _along(operand: Any, start: Any, axis: int, name: str) -> tuple[list[Any], list[int], int]:
+def _along(operand: Any, start: Any, axis: int) -> tuple[list[Any], list[int], int]:
     """A start for each axis, 0 but along one, and the shape of the array."""
-    shape = type_of(operand, name).shape
-    axis = axis_of(axis, len(shape), name)
+    shape = type_of(operand).shape
+    axis = axis_of(axis, len(shape))
     starts: list[Any] = [literal(0)] * len(shape)
     starts[axis] = start
     return starts, list(shape), axis
@@ -461,7 +459,7 @@ def dynamic_slice_in_dim(
     operand: Any, start_index: Any, slice_size: int, axis: int = 0, *, allow_negative_indices: bool = True
 ) -> Any:
     """`slice_size` elements along an axis, from `start_index` on, which may be traced."""
-    starts, sizes, axis = _along(operand, start_index, axis, "dynamic_slice_in_dim")
+    starts, sizes, axis = _along(operand, start_index, axis)
     sizes[axis] = slice_size
     return dynamic_slice(operand, starts, sizes, allow_negative_indices=allow_negative_indices)
 
@@ -470,7 +468,7 @@ def dynamic_index_in_dim(
     operand: Any, index: Any, axis: int = 0, keepdims: bool = True, *, allow_negative_indices: bool = True
 ) -> Any:
     """What is at an index, which may be traced, along an axis."""
-    axis = axis_of(axis, type_of(operand, "dynamic_index_in_dim").ndim, "dynamic_index_in_dim")
+    axis = axis_of(axis, type_of(operand).ndim)
     out = dynamic_slice_in_dim(operand, index, 1, axis, allow_negative_indices=allow_negative_indices)
     return out if keepdims else squeeze(out, (axis,))
 
@@ -479,7 +477,7 @@ def dynamic_update_slice_in_dim(
     operand: Any, update: Any, start_index: Any, axis: int, *, allow_negative_indices: bool = True
 ) -> Any:
     """A copy of `operand` with `update` in place of as many elements along an axis, from `start_index` on."""
-    starts, _, _ = _along(operand, start_index, axis, "dynamic_update_slice_in_dim")
+    starts, _, _ = _along(operand, start_index, axis)
     return dynamic_update_slice(operand, update, starts, allow_negative_indices=allow_negative_indices)
 
 
@@ -487,9 +485,9 @@ def dynamic_update_index_in_dim(
     operand: Any, update: Any, index: Any, axis: int, *, allow_negative_indices: bool = True
 ) -> Any:
     """A copy of `operand` with `update`, which may lack that axis, at an index along an axis."""
-    ndim = type_of(operand, "dynamic_update_index_in_dim").ndim
-    axis = axis_of(axis, ndim, "dynamic_update_index_in_dim")
-    if type_of(update, "dynamic_update_index_in_dim").ndim == ndim - 1:
+    ndim = type_of(operand).ndim
+    axis = axis_of(axis, ndim)
+    if type_of(update).ndim == ndim - 1:
         update = expand_dims(update, (axis,))
     return dynamic_update_slice_in_dim(operand, update, index, axis, allow_negative_indices=allow_negative_indices)
 
@@ -550,12 +548,12 @@ def _scattered(kind: str, name: str) -> Callable[..., Any]:
     ) -> Any:
         window, inserted, *rest = _ints(dimension_numbers)
         numbers = GatherDimensionNumbers(window, inserted, *rest)
-        shape = list(type_of(updates, name).shape)
-        single, left, aval = {*inserted, *numbers.operand_batching_dims}, iter(window), type_of(operand, name)
+        shape = list(type_of(updates).shape)
+        single, left, aval = {*inserted, *numbers.operand_batching_dims}, iter(window), type_of(operand)
         if len(single) + len(window) != aval.ndim:
             raise ValueError(
-                f"{name}: {len(window)} update_window_dims, and {len(single)} inserted or batching ones, for {aval} "
-                f"{here()}. Together they must be its axes."
+                f"{called()}: {len(window)} update_window_dims, and {len(single)} inserted or batching ones, for "
+                f"{aval} {here()}. Together they must be its axes."
             )
         sizes = tuple(1 if a in single else shape[next(left)] for a in range(aval.ndim))
         windows = Windows(numbers, sizes, mode_of(mode) or "fill", None, bool(unique_indices), bool(indices_are_sorted))
@@ -618,11 +616,11 @@ def dot(
     Raises:
       ValueError: if the sizes of contracted or batch axes differ.
     """
-    x, y = type_of(lhs, "dot"), type_of(rhs, "dot")
+    x, y = type_of(lhs), type_of(rhs)
     if dimension_numbers is None:
         if not (x.ndim in (1, 2) and y.ndim in (1, 2) and x.shape[-1] == y.shape[0]):
             raise ValueError(
-                f"dot: {x} and {y} {here()} are no matrices or vectors with a common size in the middle. "
+                f"{called()}: {x} and {y} {here()} are no matrices or vectors with a common size in the middle. "
                 "Give dimension_numbers, or use tracegrad.numpy.matmul."
             )
         dimension_numbers = (((x.ndim - 1,), (0,)), ((), ()))
@@ -630,9 +628,9 @@ def dot(
     dims = ((_index_tuple(xc), _index_tuple(yc)), (_index_tuple(xb), _index_tuple(yb)))
     for what, left, right in (("contracted", *dims[0]), ("batch", *dims[1])):
         if len(left) != len(right):
-            raise ValueError(f"dot: {what} axes {left} of {x} and {right} of {y} {here()}: give as many of each")
+            raise ValueError(f"{called()}: {what} axes {left} of {x} and {right} of {y} {here()}: give as many of each")
     dims = tuple(  # type: ignore[assignment]
-        tuple(order_of(axes, a.ndim, "dot") for axes, a in zip(pair, (x, y), strict=True)) for pair in dims
+        tuple(order_of(axes, a.ndim) for axes, a in zip(pair, (x, y), strict=True)) for pair in dims
     )
     wide = None if preferred_element_type is None else dtype_of(preferred_element_type)
     return ops.dot_general(lhs, rhs, dims=dims, precision=_precision(precision), dtype=wide)
@@ -664,9 +662,9 @@ def dot_general(
 
 def batch_matmul(lhs: Any, rhs: Any, precision: Any = None) -> Any:
     """Products of matrices, one for each position along all axes but the last two, which must be the same in both."""
-    x, y = type_of(lhs, "batch_matmul"), type_of(rhs, "batch_matmul")
+    x, y = type_of(lhs), type_of(rhs)
     if x.ndim < 2 or x.ndim != y.ndim:
-        raise ValueError(f"batch_matmul: {x} and {y} {here()} must have the same number of axes, two at least")
+        raise ValueError(f"{called()}: {x} and {y} {here()} must have the same number of axes, two at least")
     batch = tuple(range(x.ndim - 2))
     return dot_general(lhs, rhs, (((x.ndim - 1,), (x.ndim - 2,)), (batch, batch)), precision)
 
@@ -757,17 +755,17 @@ def conv_transpose(
       >>> tg.lax.conv_transpose(x, kernel, (2,), "SAME").shape
       (1, 8, 2)
     """
-    x, kernel = type_of(lhs, "conv_transpose"), type_of(rhs, "conv_transpose")
+    x, kernel = type_of(lhs), type_of(rhs)
     if dimension_numbers is None:
         if x.ndim not in _LAYOUTS:
-            raise ValueError(f"conv_transpose: there is no default layout for {x} {here()}. Give dimension_numbers.")
+            raise ValueError(f"{called()}: there is no default layout for {x} {here()}. Give dimension_numbers.")
         dimension_numbers = _LAYOUTS[x.ndim]
     numbers = conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
     space = numbers.rhs_spec[2:]
     strides = per_axis(strides, len(space), "strides")
     dilation = per_axis(1 if rhs_dilation is None else rhs_dilation, len(space), "rhs_dilation")
     if isinstance(padding, str) and padding not in ("SAME", "VALID"):
-        raise ValueError(f"conv_transpose: padding={padding!r} {here()}. Use 'SAME', 'VALID', or (low, high) pairs.")
+        raise ValueError(f"{called()}: padding={padding!r} {here()}. Use 'SAME', 'VALID', or (low, high) pairs.")
     if isinstance(padding, str) or use_consistent_padding:
         forward = [padding] * len(space) if isinstance(padding, str) else list(padding)
         sizes = [dilated(kernel.shape[a], d) for a, d in zip(space, dilation, strict=True)]
@@ -792,7 +790,7 @@ def conv_general_dilated_patches(
     preferred_element_type: Any = None,
 ) -> Any:
     """The windows that a convolution would see: its features are the elements of a window, for each input feature."""
-    x = type_of(lhs, "conv_general_dilated_patches")
+    x = type_of(lhs)
     window = tuple(builtins.map(int, filter_shape))
     numbers = conv_dimension_numbers(x.shape, (1, 1, *window), dimension_numbers)
     features, size = x.shape[numbers.lhs_spec[1]], math.prod(window)
@@ -820,7 +818,7 @@ def conv_general_dilated_local(
 
     `rhs` has the spatial axes of the result, and as input features the elements of a window for each feature of `lhs`.
     """
-    x = type_of(lhs, "conv_general_dilated_local")
+    x = type_of(lhs)
     _, kernel, out = conv_dimension_numbers(x.shape, (1, 1, *builtins.map(int, filter_shape)), dimension_numbers)
     patches = conv_general_dilated_patches(
         lhs, filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, precision
@@ -836,7 +834,7 @@ def conv_general_dilated_local(
 
 def _whole(op: Any, name: str) -> Callable[..., Any]:
     def function(operand: Any, axes: Sequence[int]) -> Any:
-        return op(operand, axes=axes_of(tuple(axes), type_of(operand, name).ndim, name))
+        return op(operand, axes=axes_of(tuple(axes), type_of(operand).ndim))
 
     function.__name__ = function.__qualname__ = name
     return function
@@ -850,7 +848,7 @@ reduce_min = _whole(ops.reduce_min, "reduce_min")
 
 def _bits(op: Any, name: str) -> Callable[..., Any]:
     def function(operand: Any, axes: Sequence[int]) -> Any:
-        aval = type_of(operand, name)
+        aval = type_of(operand)
         start = np.asarray(-1 if op is bitwise_and else 0).astype(aval.dtype)[()]
         return reduce(operand, start, op, axes)
 
@@ -906,34 +904,33 @@ def _flat(tree: Any) -> tuple[list[Any], Any]:
 
 
 def _reduction(
-    name: str, operands: Any, init_values: Any, computation: Any
+    operands: Any, init_values: Any, computation: Any
 ) -> tuple[list[Any], list[Any], Any, _Monoid | None, Callable[..., list[Any]]]:
     """The arrays, their first values, the tree they are in, what is known of the computation, and it over lists."""
     xs, tree = _flat(operands)
     firsts, first_tree = _flat(init_values)
     if tree != first_tree or not xs:
-        raise ValueError(f"{name}: operands {tree} and init_values {first_tree} {here()} must be the same pytree")
-    avals = [type_of(x, name) for x in xs]
+        raise ValueError(f"{called()}: operands {tree} and init_values {first_tree} {here()} must be the same pytree")
+    avals = [type_of(x) for x in xs]
     shapes = [a.shape for a in avals]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(
-            f"{name}: operands of shapes {', '.join(builtins.map(str, shapes))} {here()}: give them one shape"
+            f"{called()}: operands of shapes {', '.join(builtins.map(str, shapes))} {here()}: give them one shape"
         )
     firsts = [
-        v if type_of(v, name).dtype == a.dtype else ops.astype(v, dtype=a.dtype)
-        for v, a in zip(firsts, avals, strict=True)
+        v if type_of(v).dtype == a.dtype else ops.astype(v, dtype=a.dtype) for v, a in zip(firsts, avals, strict=True)
     ]
     monoid = _MONOIDS.get(computation) if len(xs) == 1 else None
     fn = monoid.combine if monoid is not None else _OURS.get(computation, computation)
 
     def combine(left: list[Any], right: list[Any]) -> list[Any]:
         out, out_tree = _flat(fn(tree.unflatten(left), tree.unflatten(right)))
-        found = [type_of(v, name).dtype for v in out]
+        found = [type_of(v).dtype for v in out]
         if out_tree != tree or found != [a.dtype for a in avals]:
             expected = ", ".join(str(a.dtype) for a in avals)
             raise TypeError(
-                f"{name}: the computation makes {out_tree} of {', '.join(builtins.map(str, found))} out of {tree} of "
-                f"{expected} {here()}. It must return what it takes."
+                f"{called()}: the computation makes {out_tree} of {', '.join(builtins.map(str, found))} out of "
+                f"{tree} of {expected} {here()}. It must return what it takes."
             )
         return out
 
@@ -966,9 +963,9 @@ def reduce(operands: Any, init_values: Any, computation: Any, dimensions: Sequen
       >>> norm(np.array([3.0, 4.0], np.float32)).item()
       5.0
     """
-    xs, firsts, tree, monoid, combine = _reduction("reduce", operands, init_values, computation)
-    aval = type_of(xs[0], "reduce")
-    axes = axes_of(tuple(dimensions), aval.ndim, "reduce")
+    xs, firsts, tree, monoid, combine = _reduction(operands, init_values, computation)
+    aval = type_of(xs[0])
+    axes = axes_of(tuple(dimensions), aval.ndim)
     kept = tuple(a for a in range(aval.ndim) if a not in axes)
     rest = tuple(aval.shape[a] for a in kept)
     count = math.prod(aval.shape[a] for a in axes)
@@ -1025,9 +1022,8 @@ def reduce_window(
       >>> tg.lax.reduce_window(x, -np.inf, tg.lax.max, (3,), (2,)).tolist()
       [2.0, 4.0]
     """
-    name = "reduce_window"
-    xs, firsts, tree, monoid, combine = _reduction(name, operand, init_value, computation)
-    aval = type_of(xs[0], name)
+    xs, firsts, tree, monoid, combine = _reduction(operand, init_value, computation)
+    aval = type_of(xs[0])
     window = per_axis(window_dimensions, aval.ndim, "window_dimensions")
     strides, base, spacing = (
         per_axis(1 if v is None else v, aval.ndim, what)
@@ -1062,12 +1058,12 @@ def _windows_combined(
     """The first values, combined with one strided slice of the arrays for each position of the window in turn."""
     inside: Any = None
     if builtins.any(n for axis in config for n in axis):
-        inside = pad(full(type_of(xs[0], "reduce_window").shape, True), False, config)
+        inside = pad(full(type_of(xs[0]).shape, True), False, config)
         xs = [pad(x, v, config) for x, v in zip(xs, firsts, strict=True)]
-    shape = type_of(xs[0], "reduce_window").shape
+    shape = type_of(xs[0]).shape
     extent = [dilated(k, d) for k, d in zip(window, spacing, strict=True)]
     if builtins.any(k > n for k, n in zip(extent, shape, strict=True)):
-        raise ValueError(f"reduce_window: the window {window} does not fit into the padded shape {shape} {here()}")
+        raise ValueError(f"{called()}: the window {window} does not fit into the padded shape {shape} {here()}")
     counts = [(n - k) // s + 1 for n, k, s in zip(shape, extent, strides, strict=True)]
     total = [broadcast(v, counts) for v in firsts]
     for place in itertools.product(*builtins.map(range, window)):
@@ -1083,19 +1079,19 @@ def _windows_combined(
 
 def argmax(operand: Any, axis: int, index_dtype: Any) -> Any:
     """The index of the first largest element along an axis."""
-    axis = axis_of(axis, type_of(operand, "argmax").ndim, "argmax")
+    axis = axis_of(axis, type_of(operand).ndim)
     return ops.astype(ops.argmax(operand, axis=axis), dtype=dtype_of(index_dtype))
 
 
 def argmin(operand: Any, axis: int, index_dtype: Any) -> Any:
     """The index of the first smallest element along an axis."""
-    axis = axis_of(axis, type_of(operand, "argmin").ndim, "argmin")
+    axis = axis_of(axis, type_of(operand).ndim)
     return ops.astype(ops.argmin(operand, axis=axis), dtype=dtype_of(index_dtype))
 
 
 def _running(op: Any, name: str, what: str) -> Callable[..., Any]:
     def function(operand: Any, axis: int = 0, reverse: bool = False) -> Any:
-        axis = axis_of(axis, type_of(operand, name).ndim, name)
+        axis = axis_of(axis, type_of(operand).ndim)
         return op(operand, axis=axis, reverse=True) if reverse else op(operand, axis=axis)
 
     function.__name__ = function.__qualname__ = name
@@ -1137,8 +1133,8 @@ def sort(operand: Any, dimension: int = -1, is_stable: bool = True, num_keys: in
     several = isinstance(operand, (tuple, list))
     xs = list(operand) if several else [operand]
     if not xs:
-        raise ValueError(f"sort: no array to sort {here()}")
-    axis = axis_of(dimension, type_of(xs[0], "sort").ndim, "sort")
+        raise ValueError(f"{called()}: no array to sort {here()}")
+    axis = axis_of(dimension, type_of(xs[0]).ndim)
     keys = {"keys": int(num_keys)} if num_keys != 1 else {}
     *out, _ = ops.sort_op(*xs, axis=axis, descending=False, stable=bool(is_stable), **keys)
     return tuple(out) if several else out[0]
@@ -1167,7 +1163,7 @@ def _approximate(name: str, largest: bool) -> Callable[..., tuple[Any, Any]]:
         reduction_input_size_override: int = -1,
         aggregate_to_topk: bool = True,
     ) -> tuple[Any, Any]:
-        axis = axis_of(reduction_dimension, type_of(operand, name).ndim, name)
+        axis = axis_of(reduction_dimension, type_of(operand).ndim)
         out = ops.approx_top_k_op(
             operand,
             k=int(k),

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from .errors import LeakedTracerError, describe, here, user_source
+from .errors import LeakedTracerError, called, caller, describe, here, user_source
 from .tape import Aval, Node, Source, aval_of, describe_source, make_aval
 from .tracer import Literal, Tracer, leaked_message, record, state
 
@@ -118,7 +118,14 @@ class Op:
             types = ", ".join(map(repr, avals))
             shown = "".join(f", {k}={v!r}" for k, v in params.items())
             kind = type(error) if type(error) in (ValueError, IndexError, NotImplementedError) else TypeError
-            raise kind(f"{self.name}({types}{shown}) at {describe_source(source)}\n  {error}") from None
+            raise kind(f"{self.title()}({types}{shown}) at {describe_source(source)}\n  {error}") from None
+
+    def title(self) -> str:
+        """Its name in a message, after that of the public function that the user called, if that is made of several."""
+        name, function = caller()
+        if function is None or (state.tape is not None and state.tape.blame is not None):
+            return self.name
+        return name if function is self or name == self.name else f"{name}: {self.name}"
 
     def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """The value, computed now: as one compiled call, or inline under a transformation of JAX's."""
@@ -137,7 +144,7 @@ class Op:
                 avals = tuple(map(aval_of, args))
             except TypeError:
                 bad = next(a for a in args if not _is_array(a))
-                raise TypeError(f"{self.name}: an operand is {describe(bad)}, which is not an array {here()}") from None
+                raise TypeError(f"{called()}: an operand is {describe(bad)}, which is not an array {here()}") from None
             self.infer_or_explain(avals, params, user_source())
             raise
 

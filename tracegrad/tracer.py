@@ -20,6 +20,7 @@ from .errors import (
     LeakedTracerError,
     NotRecordedError,
     TracerError,
+    called,
     describe,
     here,
     taker,
@@ -568,7 +569,7 @@ def aval_or_explain(value: Any, op: Op | None) -> Aval:
     try:
         return aval_of(value)
     except TypeError:
-        name = f"{op.name}: " if op is not None else ""
+        name = f"{called()}: " if op is not None else ""
         remedy = "Pass a number, a NumPy array, a JAX array or a traced value."
         if isinstance(value, (list, tuple)):
             remedy = "Make an array of it with tracegrad.numpy.asarray."

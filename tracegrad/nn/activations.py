@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from .. import ops
-from ..errors import here
+from ..errors import called, here
 from ..numpy.arguments import axes_of, axis_of
 from ..op import Op
 from ..ops import (
@@ -240,10 +240,12 @@ def glu(x: Any, axis: int = -1) -> Any:
       [1.5]
     """
     shape = aval_of(x).shape
-    axis = axis_of(axis, len(shape), "glu")
+    axis = axis_of(axis, len(shape))
     half, odd = divmod(shape[axis], 2)
     if odd:
-        raise ValueError(f"glu: shape {shape} has size {shape[axis]} along axis {axis} {here()}: it must be even")
+        raise ValueError(
+            f"{called()}: shape {shape} has size {shape[axis]} along axis {axis} {here()}: it must be even"
+        )
     a, b = (
         ops.slice_(
             x,
@@ -297,7 +299,7 @@ def softmax(x: Any, axis: Any = -1, where: Any = None) -> Any:
     if where is not None:
         return ops.where(where, softmax(ops.where(where, x, _lowest(x)), axis), 0)
     if isinstance(axis, int):
-        return ops.softmax(x, axis=axis_of(axis, aval_of(x).ndim, "softmax"))
+        return ops.softmax(x, axis=axis_of(axis, aval_of(x).ndim))
     return exp(log_softmax(x, axis))
 
 
@@ -317,8 +319,8 @@ def log_softmax(x: Any, axis: Any = -1, where: Any = None) -> Any:
         return ops.where(where, log_softmax(ops.where(where, x, _lowest(x)), axis), literal(-math.inf))
     shape = aval_of(x).shape
     if isinstance(axis, int):
-        return ops.log_softmax(x, axis=axis_of(axis, len(shape), "log_softmax"))
-    axes = axes_of(axis, len(shape), "log_softmax")
+        return ops.log_softmax(x, axis=axis_of(axis, len(shape)))
+    axes = axes_of(axis, len(shape))
     return sub(x, _keep_axes(reduce_logsumexp(x, axes=axes), shape, axes))
 
 
@@ -350,7 +352,7 @@ def logsumexp(
     if where is not None:
         a = ops.where(where, a, literal(-math.inf))
     shape = aval_of(a).shape
-    axes = axes_of(axis, len(shape), "logsumexp")
+    axes = axes_of(axis, len(shape))
     if b is None:
         out = reduce_logsumexp(a, axes=axes)
         signs = sign(exp(stop_gradient(out))) if return_sign else None
@@ -389,7 +391,7 @@ def standardize(
     """
     x = _float(x)
     shape = aval_of(x).shape
-    axes = axes_of(axis, len(shape), "standardize")
+    axes = axes_of(axis, len(shape))
 
     def average(values: Any) -> Any:
         if where is None:
@@ -430,7 +432,7 @@ def one_hot(x: Any, num_classes: int, *, dtype: Any = float, axis: int = -1) -> 
       [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     aval = aval_of(x)
-    axis = axis_of(axis, aval.ndim + 1, "one_hot")
+    axis = axis_of(axis, aval.ndim + 1)
     hit = equal(reshape(x, shape=(*aval.shape[:axis], 1, *aval.shape[axis:])), _classes(aval, num_classes, axis))
     return ops.astype(hit, dtype=jax.dtypes.canonicalize_dtype(dtype))
 

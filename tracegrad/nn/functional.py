@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from .. import random
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..ops import conv_op, div, maximum, where, window_max, window_sum
 from ..ops.conv import Padding, dilated, explicit_padding, per_axis
 from ..tape import aval_of
@@ -51,8 +51,8 @@ def conv(
     rank = a.ndim - 2
     if rank < 1 or k.ndim != a.ndim:
         raise ValueError(
-            f"conv: the input {a} must have shape (N, ..., C) and the kernel {k} shape (..., C // groups, O), with the "
-            f"same number of spatial axes {here()}"
+            f"{called()}: the input {a} must have shape (N, ..., C) and the kernel {k} shape (..., C // groups, O), "
+            f"with the same number of spatial axes {here()}"
         )
     space = tuple(range(1, rank + 1))
     layout = (0, rank + 1, *space)
@@ -74,17 +74,17 @@ def conv(
     )
 
 
-def _full_window(name: str, x: Any, window: Any, stride: Any, padding: Padding) -> dict[str, Any]:
+def _full_window(x: Any, window: Any, stride: Any, padding: Padding) -> dict[str, Any]:
     """Window, strides and padding for every axis of an input with batch first and features last."""
     try:
         aval = aval_of(x)
     except TypeError:
-        raise TypeError(f"{name}: the input is {describe(x)}, which is not an array {here()}") from None
+        raise TypeError(f"{called()}: the input is {describe(x)}, which is not an array {here()}") from None
     rank = aval.ndim - 2
     if rank < 1:
         raise ValueError(
-            f"{name}: the input {aval} must have a batch axis, spatial axes and a feature axis, (N, ..., C) {here()}. "
-            "Add the missing axis with x[None] or x[..., None]."
+            f"{called()}: the input {aval} must have a batch axis, spatial axes and a feature axis, (N, ..., C) "
+            f"{here()}. Add the missing axis with x[None] or x[..., None]."
         )
     sizes = per_axis(window, rank, "window")
     strides = sizes if stride is None else per_axis(stride, rank, "stride")
@@ -119,7 +119,7 @@ def max_pool(
       >>> nn.max_pool(x, 2)[0, :, :, 0].tolist()
       [[5.0, 7.0], [13.0, 15.0]]
     """
-    return window_max(x, **_full_window("max_pool", x, window, stride, padding))
+    return window_max(x, **_full_window(x, window, stride, padding))
 
 
 def avg_pool(
@@ -149,7 +149,7 @@ def avg_pool(
       >>> nn.avg_pool(x, 2)[0, :, :, 0].tolist()
       [[2.5, 4.5], [10.5, 12.5]]
     """
-    params = _full_window("avg_pool", x, window, stride, padding)
+    params = _full_window(x, window, stride, padding)
     total = window_sum(x, **params)
     if count_include_pad or not any(lo or hi for lo, hi in params["padding"]):
         return div(total, literal(float(math.prod(params["window"]))))
@@ -183,7 +183,9 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
     """
     if isinstance(rate, (int, float)):
         if not 0 <= rate <= 1:
-            raise ValueError(f"dropout: rate={rate} {here()} is the probability of a zero: give a number from 0 to 1")
+            raise ValueError(
+                f"{called()}: rate={rate} {here()} is the probability of a zero: give a number from 0 to 1"
+            )
         if rate == 0:
             return x
     if deterministic:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from .. import ops
-from ..errors import here
+from ..errors import called, here
 from ..op import Op
 from ..ops import (
     abs_,
@@ -130,16 +130,16 @@ _sigmoid_cross_entropy = elementwise(
 )
 
 
-def _reduced(loss: Any, weights: Any, reduction: str, name: str) -> Any:
+def _reduced(loss: Any, weights: Any, reduction: str) -> Any:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{name}: reduction={reduction!r} {here()}: choose 'mean', 'sum' or 'none'")
+        raise ValueError(f"{called()}: reduction={reduction!r} {here()}: choose 'mean', 'sum' or 'none'")
     shape = aval_of(loss).shape
     count: Any = literal(float(max(1, int(np.prod(shape)))))
     if weights is not None:
         w = aval_of(weights)
         if w.shape != shape[: w.ndim]:
             raise ValueError(
-                f"{name}: weights of shape {w.shape} for losses of shape {shape} {here()}. Their shape must be the "
+                f"{called()}: weights of shape {w.shape} for losses of shape {shape} {here()}. Their shape must be the "
                 f"leading part of it: one weight an example has shape {shape[:1]}."
             )
         weights = reshape(weights, shape=(*w.shape, *(1,) * (len(shape) - w.ndim)))
@@ -196,7 +196,6 @@ def categorical_cross_entropy(
       >>> float(nn.categorical_cross_entropy(logits, np.array([[1.0, 0.0]]), from_logits=True))
       10000.0
     """
-    name = "categorical_cross_entropy"
     predictions = _float(predictions)
     if label_smoothing:
         classes = aval_of(targets).shape[-1]
@@ -204,10 +203,10 @@ def categorical_cross_entropy(
     if from_logits:
         loss = _softmax_cross_entropy(predictions, targets)
     else:
-        _same_shape(predictions, targets, name)
+        _same_shape(predictions, targets)
         terms = mul_no_nan(targets, log(predictions))
         loss = neg(reduce_sum(terms, axes=(aval_of(terms).ndim - 1,)))
-    return _reduced(loss, weights, reduction, name)
+    return _reduced(loss, weights, reduction)
 
 
 def sparse_categorical_cross_entropy(
@@ -241,7 +240,6 @@ def sparse_categorical_cross_entropy(
       >>> round(float(loss), 2)
       10000.69
     """
-    name = "sparse_categorical_cross_entropy"
     predictions = _float(predictions)
     if label_smoothing:
         _sparse_shape(aval_of(predictions), aval_of(targets))
@@ -256,7 +254,7 @@ def sparse_categorical_cross_entropy(
             label_smoothing=label_smoothing,
         )
     loss = _sparse_cross_entropy(predictions, targets) if from_logits else neg(_pick(log, predictions, targets))
-    return _reduced(loss, weights, reduction, name)
+    return _reduced(loss, weights, reduction)
 
 
 def _pick(fn: Any, x: Any, labels: Any) -> Any:
@@ -281,7 +279,7 @@ def nll(predictions: Any, targets: Any, *, weights: Any = None, reduction: str =
       >>> float(nn.nll(np.array([[-1.0, -2.0]], np.float32), np.array([1])))
       2.0
     """
-    return _reduced(neg(_pick(lambda x: x, predictions, targets)), weights, reduction, "nll")
+    return _reduced(neg(_pick(lambda x: x, predictions, targets)), weights, reduction)
 
 
 def binary_cross_entropy(
@@ -313,16 +311,15 @@ def binary_cross_entropy(
       >>> nn.binary_cross_entropy(logits, np.array([1, 1]), from_logits=True, reduction="none").tolist()
       [10000.0, 0.0]
     """
-    name = "binary_cross_entropy"
     predictions = _float(predictions)
-    _same_shape(predictions, targets, name)
+    _same_shape(predictions, targets)
     if label_smoothing:
         targets = add(mul(targets, 1 - label_smoothing), label_smoothing / 2)
     if from_logits:
         loss = _sigmoid_cross_entropy(predictions, targets)
     else:
         loss = neg(add(mul_no_nan(targets, log(predictions)), mul_no_nan(sub(1, targets), ops.log1p(neg(predictions)))))
-    return _reduced(loss, weights, reduction, name)
+    return _reduced(loss, weights, reduction)
 
 
 def hinge(predictions: Any, targets: Any, *, weights: Any = None, reduction: str = "mean") -> Any:
@@ -334,18 +331,18 @@ def hinge(predictions: Any, targets: Any, *, weights: Any = None, reduction: str
       >>> nn.hinge(np.array([0.25, -2.0]), np.array([1, 1]), reduction="none").tolist()
       [0.75, 3.0]
     """
-    _same_shape(predictions, targets, "hinge")
-    return _reduced(relu(sub(1, mul(predictions, targets))), weights, reduction, "hinge")
+    _same_shape(predictions, targets)
+    return _reduced(relu(sub(1, mul(predictions, targets))), weights, reduction)
 
 
 # -- regression
 
 
-def _same_shape(predictions: Any, targets: Any, name: str) -> None:
+def _same_shape(predictions: Any, targets: Any) -> None:
     p, t = aval_of(predictions).shape, aval_of(targets).shape
     if p != t:
         raise ValueError(
-            f"{name}: predictions of shape {p} and targets of shape {t} {here()}. Give both the same shape: "
+            f"{called()}: predictions of shape {p} and targets of shape {t} {here()}. Give both the same shape: "
             "broadcasting one against the other would compare every example with every target."
         )
 
@@ -366,8 +363,8 @@ def squared_error(predictions: Any, targets: Any, *, weights: Any = None, reduct
       >>> float(nn.squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
       2.0
     """
-    _same_shape(predictions, targets, "squared_error")
-    return _reduced(square(sub(predictions, targets)), weights, reduction, "squared_error")
+    _same_shape(predictions, targets)
+    return _reduced(square(sub(predictions, targets)), weights, reduction)
 
 
 def absolute_error(predictions: Any, targets: Any, *, weights: Any = None, reduction: str = "mean") -> Any:
@@ -379,8 +376,8 @@ def absolute_error(predictions: Any, targets: Any, *, weights: Any = None, reduc
       >>> float(nn.absolute_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
       1.0
     """
-    _same_shape(predictions, targets, "absolute_error")
-    return _reduced(abs_(sub(predictions, targets)), weights, reduction, "absolute_error")
+    _same_shape(predictions, targets)
+    return _reduced(abs_(sub(predictions, targets)), weights, reduction)
 
 
 def huber(predictions: Any, targets: Any, delta: Any = 1.0, *, weights: Any = None, reduction: str = "mean") -> Any:
@@ -392,11 +389,11 @@ def huber(predictions: Any, targets: Any, delta: Any = 1.0, *, weights: Any = No
       >>> nn.huber(np.array([0.5, 3.0]), np.array([0.0, 0.0]), reduction="none").tolist()
       [0.125, 2.5]
     """
-    _same_shape(predictions, targets, "huber")
+    _same_shape(predictions, targets)
     e = abs_(sub(predictions, targets))
     inside = less_equal(e, delta)
     loss = where(inside, mul(square(e), literal(0.5)), mul(delta, sub(e, mul(delta, literal(0.5)))))
-    return _reduced(loss, weights, reduction, "huber")
+    return _reduced(loss, weights, reduction)
 
 
 __all__ = [

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..ops.indexing import concrete
 from ..tape import Aval, Var, aval_of, make_aval
 from ..tracer import Tracer, literal, state
 
 
-def type_of(x: Any, name: str) -> Aval:
+def type_of(x: Any) -> Aval:
     """The type of an array-like argument.
 
     Raises:
@@ -33,48 +33,48 @@ def type_of(x: Any, name: str) -> Aval:
             if isinstance(x, (list, tuple))
             else "Pass a number, a NumPy array, a JAX array or a traced value."
         )
-        raise TypeError(f"{name}: an operand is {describe(x)}, which is not an array {here()}. {remedy}") from None
+        raise TypeError(f"{called()}: an operand is {describe(x)}, which is not an array {here()}. {remedy}") from None
 
 
-def types_of(xs: Any, name: str) -> list[Aval]:
+def types_of(xs: Any) -> list[Aval]:
     """The types of a sequence of arrays."""
     if not isinstance(xs, (list, tuple)) and not (hasattr(xs, "ndim") and xs.ndim):
-        raise TypeError(f"{name} takes a sequence of arrays, not {describe(xs)} {here()}. Put them in a list.")
-    return [type_of(x, name) for x in xs]
+        raise TypeError(f"{called()} takes a sequence of arrays, not {describe(xs)} {here()}. Put them in a list.")
+    return [type_of(x) for x in xs]
 
 
-def axis_of(axis: Any, ndim: int, name: str) -> int:
+def axis_of(axis: Any, ndim: int) -> int:
     """`axis` counted from the front."""
     try:
         i = operator.index(axis)
     except TypeError:
-        raise TypeError(f"{name}: axis must be an integer, not {describe(axis)} {here()}") from None
+        raise TypeError(f"{called()}: axis must be an integer, not {describe(axis)} {here()}") from None
     if not -ndim <= i < ndim:
         remedy = f"Use one from {-ndim} to {ndim - 1}." if ndim else "A scalar has no axes."
-        raise ValueError(f"{name}: axis {i} of an array of {ndim} axes {here()}. {remedy}")
+        raise ValueError(f"{called()}: axis {i} of an array of {ndim} axes {here()}. {remedy}")
     return i + ndim if i < 0 else i
 
 
-def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
+def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
     """The axes that `axis` (an integer, a tuple, or `None` for all) names, in order, counted from the front."""
     if axis is None:
         return tuple(range(ndim))
     if type(axis) is int and -ndim <= axis < ndim:
         return (axis % ndim,)
     if not isinstance(axis, (tuple, list)):
-        return (axis_of(axis, ndim, name),)
-    axes = tuple(sorted([axis_of(a, ndim, name) for a in axis]))
+        return (axis_of(axis, ndim),)
+    axes = tuple(sorted([axis_of(a, ndim) for a in axis]))
     if len(set(axes)) != len(axes):
-        raise ValueError(f"{name}: axis {tuple(axis)} names an axis twice {here()}. Name each once.")
+        raise ValueError(f"{called()}: axis {tuple(axis)} names an axis twice {here()}. Name each once.")
     return axes
 
 
-def order_of(axes: Sequence[Any], ndim: int, name: str) -> tuple[int, ...]:
+def order_of(axes: Sequence[Any], ndim: int) -> tuple[int, ...]:
     """Axes counted from the front, in the order given."""
-    return tuple([axis_of(a, ndim, name) for a in axes])
+    return tuple([axis_of(a, ndim) for a in axes])
 
 
-def integer(value: Any, name: str, what: str) -> int:
+def integer(value: Any, what: str) -> int:
     """A concrete integer, such as a count or an offset.
 
     Raises:
@@ -85,18 +85,18 @@ def integer(value: Any, name: str, what: str) -> int:
     except TypeError:
         if isinstance(value, Tracer):
             raise
-        raise TypeError(f"{name}: {what} must be an integer, not {describe(value)} {here()}") from None
+        raise TypeError(f"{called()}: {what} must be an integer, not {describe(value)} {here()}") from None
 
 
-def known(x: Any, name: str, remedy: str) -> np.ndarray[Any, Any]:
+def known(x: Any, remedy: str) -> np.ndarray[Any, Any]:
     """The value of an argument that decides the shape of the result; what was recorded for it runs now.
 
     Raises:
       TracerError: if it has none yet, as under `@jit` and in bodies.
     """
-    type_of(x, name)
+    type_of(x)
     return concrete(x, lambda: (  # type: ignore[no-any-return]
-        f"{name}: the result depends on the numbers of a traced value ({describe(x)}) {here()}, which has none yet "
+        f"{called()}: the result depends on the numbers of a traced value ({describe(x)}) {here()}, which has none yet "
         f"under @jit, in bodies and in transformations of JAX. {remedy}, or take @jit away."
     ))  # fmt: skip
 
@@ -106,11 +106,11 @@ def is_known(x: Any) -> bool:
     return not isinstance(x, (Tracer, jax.core.Tracer))
 
 
-def shape_of(shape: Any, name: str) -> tuple[int, ...]:
+def shape_of(shape: Any) -> tuple[int, ...]:
     """A shape given as an integer or a sequence of integers."""
     if not isinstance(shape, (tuple, list, np.ndarray)):
-        return (integer(shape, name, "shape"),)
-    return tuple([n if type(n) is int else integer(n, name, "each size of a shape") for n in shape])
+        return (integer(shape, "shape"),)
+    return tuple([n if type(n) is int else integer(n, "each size of a shape") for n in shape])
 
 
 def dtype_of(dtype: Any) -> Any:
@@ -156,15 +156,17 @@ def inexact(x: Any, aval: Aval) -> Any:
     return x if is_inexact(aval.dtype) else ops.astype(x, dtype=ops.inexact_dtype(aval.dtype))
 
 
-def refuse(name: str, **arguments: Any) -> None:
+def refuse(**arguments: Any) -> None:
     """Raises for arguments of NumPy's that are taken only with their default, such as `out`."""
     for key, value in arguments.items():
         if value is not None:
-            remedy = f"Arrays are never changed in place: write `x = {name}(...)`." if key == "out" else "Leave it out."
-            raise TypeError(f"{name}: the argument {key}={describe(value)} is not supported {here()}. {remedy}")
+            remedy = (
+                f"Arrays are never changed in place: write `x = {called()}(...)`." if key == "out" else "Leave it out."
+            )
+            raise TypeError(f"{called()}: the argument {key}={describe(value)} is not supported {here()}. {remedy}")
 
 
-def array_like(x: Any, name: str) -> Any:
+def array_like(x: Any) -> Any:
     """`x` as something with a shape that is recorded if a tape is recording: numbers become arrays."""
     from .creation import asarray
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..tape import Var, make_aval
 from ..tracer import Literal, Tracer, literal, operand, state
 from .arguments import common_type, dtype_of, inexact, integer, is_inexact, promoted, shape_of, type_of
@@ -27,7 +27,7 @@ def number_of(value: Any, dtype: Any) -> Any:
     return Literal(make_aval((), dtype), None, np.asarray(value, dtype).item())
 
 
-def placed(x: Any, device: Any, name: str) -> Any:
+def placed(x: Any, device: Any) -> Any:
     """`x` on a device, or as it is if that is `None`.
 
     Raises:
@@ -37,8 +37,8 @@ def placed(x: Any, device: Any, name: str) -> Any:
         return x
     if isinstance(x, (Tracer, jax.core.Tracer)):
         raise ValueError(
-            f"{name}: device={device} while a function is recorded {here()}. Leave it out: a program runs where its "
-            "arguments are; put them there with jax.device_put."
+            f"{called()}: device={device} while a function is recorded {here()}. Leave it out: a program runs where "
+            "its arguments are; put them there with jax.device_put."
         )
     return jax.device_put(x, device)
 
@@ -52,11 +52,11 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) 
       [[7, 7], [7, 7]]
     """
     if device is not None:
-        return placed(full(shape, fill_value, dtype), device, "full")
-    shape = shape_of(shape, "full")
+        return placed(full(shape, fill_value, dtype), device)
+    shape = shape_of(shape)
     if dtype is not None and type(fill_value) in _NUMBERS:
         return ops.broadcast_in_dim(number_of(fill_value, dtype_of(dtype)), shape=shape, dims=())
-    aval = type_of(fill_value, "full")
+    aval = type_of(fill_value)
     if dtype is not None:
         dtype = dtype_of(dtype)
         if aval.dtype != dtype:
@@ -83,7 +83,7 @@ empty = zeros
 
 def full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None, *, device: Any = None) -> Any:
     """An array of the shape and dtype of `a`, unless others are given, with every element `fill_value`."""
-    aval = type_of(a, "full_like")
+    aval = type_of(a)
     shape, dtype = aval.shape if shape is None else shape, aval.dtype if dtype is None else dtype
     return full(shape, fill_value, dtype, device=device)
 
@@ -118,7 +118,7 @@ def asarray(
       3.0
     """
     if device is not None:
-        return placed(asarray(a, dtype), device, "asarray")
+        return placed(asarray(a, dtype), device)
     tape = state.tape
     if isinstance(a, (list, tuple)):
         if _holds_arrays(a):
@@ -128,13 +128,15 @@ def asarray(
                 x = np.asarray(a)
             except ValueError:
                 raise ValueError(
-                    f"array: {describe(a)} {here()}: its rows differ in length. Pad them to one length."
+                    f"{called()}: {describe(a)} {here()}: its rows differ in length. Pad them to one length."
                 ) from None
             if x.dtype == object or x.dtype.kind not in "biufcV":
-                raise TypeError(f"array: {describe(a)} is no nested list of numbers {here()}. Give numbers or arrays.")
+                raise TypeError(
+                    f"{called()}: {describe(a)} is no nested list of numbers {here()}. Give numbers or arrays."
+                )
             x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype) if dtype is None else dtype_of(dtype))
     else:
-        type_of(a, "array")
+        type_of(a)
         x = a
     if tape is None:
         if isinstance(x, Var):
@@ -162,10 +164,10 @@ def _holds_arrays(a: Sequence[Any]) -> bool:
 
 def _stacked(a: Sequence[Any]) -> Any:
     parts = [asarray(x) if isinstance(x, (list, tuple)) else x for x in a]
-    avals = [type_of(x, "array") for x in parts]
+    avals = [type_of(x) for x in parts]
     for aval in avals:
         if aval.shape != avals[0].shape:
-            raise ValueError(f"array: elements of shapes {avals[0].shape} and {aval.shape} in one list {here()}")
+            raise ValueError(f"{called()}: elements of shapes {avals[0].shape} and {aval.shape} in one list {here()}")
     parts = [ops.reshape(x, shape=(1, *aval.shape)) for x, aval in zip(promoted(parts, avals), avals, strict=True)]
     return ops.concatenate(*parts, axis=0)
 
@@ -173,9 +175,9 @@ def _stacked(a: Sequence[Any]) -> Any:
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
     """`x` in another dtype."""
     wanted = dtype_of(dtype)
-    aval = type_of(x, "astype")
+    aval = type_of(x)
     same = aval.dtype == wanted and not aval.weak_type
-    return placed(asarray(x) if same else ops.astype(x, dtype=wanted), device, "astype")
+    return placed(asarray(x) if same else ops.astype(x, dtype=wanted), device)
 
 
 def copy(a: Any, order: None = None) -> Any:
@@ -186,13 +188,13 @@ def copy(a: Any, order: None = None) -> Any:
 # -- ranges
 
 
-def _concrete(value: Any, name: str) -> Any:
+def _concrete(value: Any) -> Any:
     """A Python number from a concrete scalar."""
     if type(value) in (int, float):
         return value
-    aval = type_of(value, name)
+    aval = type_of(value)
     if aval.shape or aval.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: {describe(value)} is not a real scalar {here()}")
+        raise TypeError(f"{called()}: {describe(value)} is not a real scalar {here()}")
     return np.asarray(value).item()
 
 
@@ -205,17 +207,17 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None, *,
       [2, 5]
     """
     if device is not None:
-        return placed(arange(start, stop, step, dtype), device, "arange")
+        return placed(arange(start, stop, step, dtype), device)
     if stop is None:
         start, stop = 0, start
-    numbers = [_concrete(x, "arange") for x in (start, stop, 1 if step is None else step)]
+    numbers = [_concrete(x) for x in (start, stop, 1 if step is None else step)]
     if dtype is None:
-        given = [type_of(x, "arange") for x in (start, stop, step) if x is not None]
+        given = [type_of(x) for x in (start, stop, step) if x is not None]
         dtype = jax.dtypes.canonicalize_dtype(common_type(given)[0])
     dtype = dtype_of(dtype)
     first, last, by = numbers
     if by == 0:
-        raise ValueError(f"arange: step is 0 {here()}")
+        raise ValueError(f"{called()}: step is 0 {here()}")
     size = max(0, math.ceil((last - first) / by))
     work = _wide(dtype)
     out = ops.iota(dtype=work, shape=(size,), axis=0)
@@ -242,10 +244,10 @@ def linspace(
       >>> np.linspace(0, 1, 3).tolist()
       [0.0, 0.5, 1.0]
     """
-    num = integer(num, "linspace", "num")
+    num = integer(num, "num")
     if num < 0:
-        raise ValueError(f"linspace: num={num} is negative {here()}")
-    a, b = type_of(start, "linspace"), type_of(stop, "linspace")
+        raise ValueError(f"{called()}: num={num} is negative {here()}")
+    a, b = type_of(start), type_of(stop)
     common, _ = common_type([a, b])
     kind = _wide(common if is_inexact(common) else dtype_of(float))
     ndim = max(a.ndim, b.ndim)
@@ -265,7 +267,7 @@ def linspace(
         out = ops.floor(out)
     if out.dtype != wanted:
         out = ops.astype(out, dtype=wanted)
-    out = placed(out, device, "linspace")
+    out = placed(out, device)
     return (out, ops.div(ops.sub(stop, start), literal(parts))) if retstep else out
 
 
@@ -279,7 +281,7 @@ def logspace(
 
 def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0) -> Any:
     """Numbers from `start` to `stop` in geometric progression; both have one sign."""
-    sign = ops.sign(inexact(start, type_of(start, "geomspace")))
+    sign = ops.sign(inexact(start, type_of(start)))
     logs = linspace(ops.log(ops.mul(start, sign)), ops.log(ops.mul(stop, sign)), num, endpoint, axis=axis)
     out = ops.mul(ops.exp(logs), sign)
     return out if dtype is None else ops.astype(out, dtype=dtype_of(dtype))
@@ -303,9 +305,9 @@ def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, *, device: 
       >>> np.eye(2).tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
-    n = integer(N, "eye", "N")
-    mask = _band(n, n if M is None else integer(M, "eye", "M"), integer(k, "eye", "k"), ops.equal)
-    return placed(ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype)), device, "eye")
+    n = integer(N, "N")
+    mask = _band(n, n if M is None else integer(M, "M"), integer(k, "k"), ops.equal)
+    return placed(ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype)), device)
 
 
 def identity(n: int, dtype: Any = None) -> Any:
@@ -315,30 +317,30 @@ def identity(n: int, dtype: Any = None) -> Any:
 
 def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Ones on and below the `k`-th diagonal, zeros above."""
-    n = integer(N, "tri", "N")
-    mask = _band(n, n if M is None else integer(M, "tri", "M"), integer(k, "tri", "k"), ops.greater_equal)
+    n = integer(N, "N")
+    mask = _band(n, n if M is None else integer(M, "M"), integer(k, "k"), ops.greater_equal)
     return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
 
 
-def _masked(m: Any, k: int, name: str, below: bool) -> Any:
-    aval = type_of(m, name)
+def _masked(m: Any, k: int, below: bool) -> Any:
+    aval = type_of(m)
     shape, zero = aval.shape, number_of(0, aval.dtype)
     if len(shape) < 2:
-        raise ValueError(f"{name}: an array of shape {shape} is no matrix {here()}. Give one of two axes or more.")
+        raise ValueError(f"{called()}: an array of shape {shape} is no matrix {here()}. Give one of two axes or more.")
     n, columns = shape[-2:]
     if below:
-        return ops.where(_band(n, columns, integer(k, name, "k"), ops.greater_equal), m, zero)
-    return ops.where(_band(n, columns, integer(k, name, "k") - 1, ops.greater_equal), zero, m)
+        return ops.where(_band(n, columns, integer(k, "k"), ops.greater_equal), m, zero)
+    return ops.where(_band(n, columns, integer(k, "k") - 1, ops.greater_equal), zero, m)
 
 
 def tril(m: Any, k: int = 0) -> Any:
     """The lower triangle of matrices, with zeros above the `k`-th diagonal."""
-    return _masked(m, k, "tril", True)
+    return _masked(m, k, True)
 
 
 def triu(m: Any, k: int = 0) -> Any:
     """The upper triangle of matrices, with zeros below the `k`-th diagonal."""
-    return _masked(m, k, "triu", False)
+    return _masked(m, k, False)
 
 
 def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
@@ -354,10 +356,10 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> list[Any]:
     """The coordinates of a grid from those along each axis; `indexing="ij"` for matrix order."""
     if indexing not in ("xy", "ij"):
-        raise ValueError(f"meshgrid: indexing={indexing!r} {here()}. Use 'xy' or 'ij'.")
-    avals = [type_of(x, "meshgrid") for x in xi]
+        raise ValueError(f"{called()}: indexing={indexing!r} {here()}. Use 'xy' or 'ij'.")
+    avals = [type_of(x) for x in xi]
     if any(a.ndim > 1 for a in avals):
-        raise ValueError(f"meshgrid takes arrays of one axis, not of shapes {[a.shape for a in avals]} {here()}")
+        raise ValueError(f"{called()} takes arrays of one axis, not of shapes {[a.shape for a in avals]} {here()}")
     sizes = [math.prod(a.shape) for a in avals]
     place = list(range(len(xi)))
     if indexing == "xy" and len(xi) > 1:
@@ -402,9 +404,9 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
       [0.0, 1.0, 2.0]
     """
     if isinstance(x, Tracer):
-        return placed(x, device, "from_dlpack")
+        return placed(x, device)
     if not hasattr(x, "__dlpack__"):
-        raise TypeError(f"from_dlpack: {describe(x)} has no __dlpack__ {here()}. Use asarray.")
+        raise TypeError(f"{called()}: {describe(x)} has no __dlpack__ {here()}. Use asarray.")
     return asarray(jnp.from_dlpack(x, device=device, copy=copy))
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..ops import (
     add,
     arccos,
@@ -114,14 +114,14 @@ def packbits(a: Any, axis: int | None = None, bitorder: str = "big") -> Any:
     Args:
       bitorder: "big" if the first element is the highest bit, "little" if it is the lowest; zeros fill the last byte.
     """
-    if type_of(a, "packbits").dtype.kind not in "biu":
-        raise TypeError(f"packbits: {describe(a)} {here()}. Give integers or booleans.")
-    x, i = _flat_along(a, axis, "packbits")
+    if type_of(a).dtype.kind not in "biu":
+        raise TypeError(f"{called()}: {describe(a)} {here()}. Give integers or booleans.")
+    x, i = _flat_along(a, axis)
     n = x.shape[i]
-    x = ops.pad(truth(x, "packbits"), False, config=tuple((0, -n % 8 if j == i else 0, 0) for j in range(x.ndim)))
+    x = ops.pad(truth(x), False, config=tuple((0, -n % 8 if j == i else 0, 0) for j in range(x.ndim)))
     x = ops.astype(x, dtype=_BYTE)
     x = ops.reshape(x, shape=(*x.shape[:i], -(-n // 8), 8, *x.shape[i + 1 :]))
-    return ops.reduce_sum(left_shift(x, _shifts(x.ndim, i + 1, bitorder, "packbits")), axes=(i + 1,))
+    return ops.reduce_sum(left_shift(x, _shifts(x.ndim, i + 1, bitorder)), axes=(i + 1,))
 
 
 def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitorder: str = "big") -> Any:
@@ -131,11 +131,11 @@ def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitord
       count: how many to give, zeros after the last; if negative, how many to leave off.
       bitorder: "big" if the first element is the highest bit, "little" if it is the lowest.
     """
-    if type_of(a, "unpackbits").dtype != _BYTE:
-        raise TypeError(f"unpackbits: {describe(a)} {here()}. Convert it with .astype('uint8').")
-    x, i = _flat_along(a, axis, "unpackbits")
+    if type_of(a).dtype != _BYTE:
+        raise TypeError(f"{called()}: {describe(a)} {here()}. Convert it with .astype('uint8').")
+    x, i = _flat_along(a, axis)
     wide = ops.reshape(x, shape=(*x.shape[: i + 1], 1, *x.shape[i + 1 :]))
-    bits = bitwise_and(right_shift(wide, _shifts(wide.ndim, i + 1, bitorder, "unpackbits")), np.uint8(1))
+    bits = bitwise_and(right_shift(wide, _shifts(wide.ndim, i + 1, bitorder)), np.uint8(1))
     n = 8 * x.shape[i]
     bits = ops.reshape(bits, shape=(*x.shape[:i], n, *x.shape[i + 1 :]))
     if count is None:
@@ -147,24 +147,24 @@ def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitord
 _BYTE = np.dtype(np.uint8)
 
 
-def _flat_along(a: Any, axis: int | None, name: str) -> tuple[Any, int]:
-    x = array_like(a, name)
+def _flat_along(a: Any, axis: int | None) -> tuple[Any, int]:
+    x = array_like(a)
     if axis is None:
         return ops.reshape(x, shape=(x.size,)), 0
-    return x, axis_of(axis, x.ndim, name)
+    return x, axis_of(axis, x.ndim)
 
 
-def _shifts(ndim: int, axis: int, bitorder: str, name: str) -> Any:
+def _shifts(ndim: int, axis: int, bitorder: str) -> Any:
     """The place of each bit, along an axis."""
     if bitorder not in ("big", "little"):
-        raise ValueError(f"{name}: bitorder={bitorder!r} {here()}. Use 'big' or 'little'.")
+        raise ValueError(f"{called()}: bitorder={bitorder!r} {here()}. Use 'big' or 'little'.")
     places = np.arange(8, dtype=np.uint8)
     return np.reshape(places[::-1] if bitorder == "big" else places, [8 if j == axis else 1 for j in range(ndim)])
 
 
 def positive(x: Any, /) -> Any:
     """`x` itself."""
-    return array_like(x, "positive")
+    return array_like(x)
 
 
 def power(x1: Any, x2: Any, /) -> Any:
@@ -183,16 +183,16 @@ def power(x1: Any, x2: Any, /) -> Any:
     """
     kind = type(x2)
     if kind is int or kind is bool:
-        aval = type_of(x1, "power")
+        aval = type_of(x1)
         if aval.dtype.kind == "b":
             x1 = ops.astype(x1, dtype=np.dtype(np.int32))
         elif x2 < 0 and not is_inexact(aval.dtype):
             raise TypeError(
-                f"power: integers ({aval}) to the power {x2} {here()}. Write {float(x2)}, or convert to float."
+                f"{called()}: integers ({aval}) to the power {x2} {here()}. Write {float(x2)}, or convert to float."
             )
         return ops.integer_pow(x1, n=int(x2))
     if kind is float:
-        aval = type_of(x1, "power")
+        aval = type_of(x1)
         if not is_inexact(aval.dtype):
             return ops.pow_(x1, x2)
         if x2.is_integer() and -MAX_INTEGER_POWER <= x2 <= MAX_INTEGER_POWER:
@@ -200,7 +200,7 @@ def power(x1: Any, x2: Any, /) -> Any:
         if x2 == 0.5:
             return sqrt(x1)
     if type(x1) in (float, complex):
-        exponent = type_of(x2, "power")
+        exponent = type_of(x2)
         if exponent.dtype.kind in "iu" and not exponent.weak_type:
             # As in jax.numpy: no weak type comes of an array of integers here.
             x1 = ops.astype(x1, dtype=dtype_of(type(x1)))
@@ -212,7 +212,7 @@ pow = power
 
 def float_power(x1: Any, x2: Any, /) -> Any:
     """`x1 ** x2` as floats, whatever the dtypes."""
-    return power(inexact(x1, type_of(x1, "float_power")), x2)
+    return power(inexact(x1, type_of(x1)), x2)
 
 
 def divmod(x1: Any, x2: Any, /) -> tuple[Any, Any]:
@@ -222,7 +222,7 @@ def divmod(x1: Any, x2: Any, /) -> tuple[Any, Any]:
 
 def modf(x: Any, /, out: None = None) -> tuple[Any, Any]:
     """The fractional and the whole part, both with the sign of `x`."""
-    refuse("modf", out=out)
+    refuse(out=out)
     whole = trunc(x)
     # An infinity has fraction 0.
     return copysign(ops.where(isinf(x), 0.0, subtract(x, whole)), x), whole
@@ -230,48 +230,48 @@ def modf(x: Any, /, out: None = None) -> tuple[Any, Any]:
 
 def ldexp(x1: Any, x2: Any, /) -> Any:
     """`x1 * 2**x2`, for integers `x2`, exactly."""
-    x, n = type_of(x1, "ldexp"), type_of(x2, "ldexp")
+    x, n = type_of(x1), type_of(x2)
     if n.dtype.kind not in "biu" or x.dtype.kind == "c":
-        raise TypeError(f"ldexp: {x} and {n} {here()}. The first is real, the exponents are integers.")
+        raise TypeError(f"{called()}: {x} and {n} {here()}. The first is real, the exponents are integers.")
     x1 = inexact(x1, x)
     # In steps, since a power of two may be out of range where the result is not.
     half = right_shift(x2 if n.dtype.kind != "b" else ops.astype(x2, dtype=dtype_of(int)), literal(1))
     for step in (half, subtract(x2, half)):
-        x1 = multiply(x1, ops.pow_(literal(2.0), ops.astype(step, dtype=type_of(x1, "ldexp").dtype)))
+        x1 = multiply(x1, ops.pow_(literal(2.0), ops.astype(step, dtype=type_of(x1).dtype)))
     return x1
 
 
 def frexp(x: Any, /) -> tuple[Any, Any]:
     """`x` as `m * 2**e`: `m`, from 0.5 up to 1 in size, and the integer `e`; 0, infinities and NaN have `e` 0."""
-    aval = type_of(x, "frexp")
+    aval = type_of(x)
     if aval.dtype.kind == "c":
-        raise TypeError(f"frexp: {aval} {here()}. Give real numbers.")
+        raise TypeError(f"{called()}: {aval} {here()}. Give real numbers.")
     e = ops.exponent(x)
     return ldexp(x, negative(e)), e
 
 
 def spacing(x: Any, /) -> Any:
     """The distance from `x` to the next number away from 0, with the sign of `x`."""
-    aval = type_of(x, "spacing")
+    aval = type_of(x)
     if aval.dtype.kind == "c":
-        raise TypeError(f"spacing: {aval} {here()}. Give real numbers.")
+        raise TypeError(f"{called()}: {aval} {here()}. Give real numbers.")
     x = ops.stop_gradient(inexact(x, aval))
     step = subtract(nextafter(x, copysign(literal(math.inf), x)), x)
-    info: Any = jax.numpy.finfo(type_of(x, "spacing").dtype)  # type: ignore[no-untyped-call]
+    info: Any = jax.numpy.finfo(type_of(x).dtype)  # type: ignore[no-untyped-call]
     # A processor that knows no numbers so small takes them for 0.
     return ops.where(equal(step, literal(0)), copysign(literal(float(info.smallest_subnormal)), x), step)
 
 
 def round(a: Any, decimals: int = 0, out: None = None) -> Any:
     """`a` rounded to this many decimals, halves to the even neighbour. The derivative is 0."""
-    refuse("round", out=out)
-    decimals = integer(decimals, "round", "decimals")
-    aval = type_of(a, "round")
+    refuse(out=out)
+    decimals = integer(decimals, "decimals")
+    aval = type_of(a)
     if not is_inexact(aval.dtype):
         if decimals < 0:
             scale = 10**-decimals
             return ops.astype(multiply(rint(divide(a, literal(scale))), literal(scale)), dtype=aval.dtype)
-        return array_like(a, "round")
+        return array_like(a)
     if decimals == 0:
         return rint(a)
     factor = literal(10.0 ** builtins.abs(decimals))
@@ -294,7 +294,7 @@ def clip(
       [-1.0, 0.5, 1.0]
     """
     if out is not None:
-        refuse("clip", out=out)
+        refuse(out=out)
     low, high = a_min if min is None else min, a_max if max is None else max
     if low is not None:
         arr = maximum(arr, low)
@@ -306,34 +306,34 @@ def clip(
 # -- logic
 
 
-def truth(x: Any, name: str) -> Any:
+def truth(x: Any) -> Any:
     """Whether each element is not 0."""
-    return x if type_of(x, name).dtype == np.bool_ else not_equal(x, literal(0))
+    return x if type_of(x).dtype == np.bool_ else not_equal(x, literal(0))
 
 
 def logical_and(x1: Any, x2: Any, /) -> Any:
     """Whether both are not 0."""
-    return bitwise_and(truth(x1, "logical_and"), truth(x2, "logical_and"))
+    return bitwise_and(truth(x1), truth(x2))
 
 
 def logical_or(x1: Any, x2: Any, /) -> Any:
     """Whether one of them is not 0."""
-    return bitwise_or(truth(x1, "logical_or"), truth(x2, "logical_or"))
+    return bitwise_or(truth(x1), truth(x2))
 
 
 def logical_xor(x1: Any, x2: Any, /) -> Any:
     """Whether exactly one of them is not 0."""
-    return bitwise_xor(truth(x1, "logical_xor"), truth(x2, "logical_xor"))
+    return bitwise_xor(truth(x1), truth(x2))
 
 
 def logical_not(x: Any, /) -> Any:
     """Whether it is 0."""
-    return bitwise_not(truth(x, "logical_not"))
+    return bitwise_not(truth(x))
 
 
 def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
     """Whether `|a - b| <= atol + rtol * |b|`; infinities are close to themselves alone."""
-    a, b = inexact(a, type_of(a, "isclose")), inexact(b, type_of(b, "isclose"))
+    a, b = inexact(a, type_of(a)), inexact(b, type_of(b))
     near = less_equal(abs(subtract(a, b)), add(multiply(abs(b), rtol), atol))
     out = ops.where(bitwise_and(isfinite(a), isfinite(b)), near, equal(a, b))
     return bitwise_or(out, bitwise_and(isnan(a), isnan(b))) if equal_nan else out
@@ -347,9 +347,9 @@ def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool
 
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
     """Whether the two have one shape and the same elements."""
-    a, b = type_of(a1, "array_equal"), type_of(a2, "array_equal")
+    a, b = type_of(a1), type_of(a2)
     if a.shape != b.shape:
-        return array_like(False, "array_equal")
+        return array_like(False)
     same = equal(a1, a2)
     if equal_nan:
         same = bitwise_or(same, bitwise_and(isnan(a1), isnan(a2)))
@@ -358,24 +358,24 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
 
 def array_equiv(a1: Any, a2: Any) -> Any:
     """Whether the two broadcast together and have the same elements then."""
-    a, b = type_of(a1, "array_equiv"), type_of(a2, "array_equiv")
+    a, b = type_of(a1), type_of(a2)
     try:
         shape = np.broadcast_shapes(a.shape, b.shape)
     except ValueError:
-        return array_like(False, "array_equiv")
+        return array_like(False)
     return ops.reduce_all(equal(a1, a2), axes=tuple(range(len(shape))))
 
 
 def isposinf(x: Any, /, out: None = None) -> Any:
     """Whether it is positive infinity."""
-    refuse("isposinf", out=out)
-    return equal(x, literal(math.inf)) if is_inexact(type_of(x, "isposinf").dtype) else not_equal(x, x)
+    refuse(out=out)
+    return equal(x, literal(math.inf)) if is_inexact(type_of(x).dtype) else not_equal(x, x)
 
 
 def isneginf(x: Any, /, out: None = None) -> Any:
     """Whether it is negative infinity."""
-    refuse("isneginf", out=out)
-    return equal(x, literal(-math.inf)) if is_inexact(type_of(x, "isneginf").dtype) else not_equal(x, x)
+    refuse(out=out)
+    return equal(x, literal(-math.inf)) if is_inexact(type_of(x).dtype) else not_equal(x, x)
 
 
 def isreal(x: Any) -> Any:
@@ -390,7 +390,7 @@ def iscomplex(x: Any) -> Any:
 
 def iscomplexobj(x: Any) -> bool:
     """Whether the dtype is complex."""
-    return bool(type_of(x, "iscomplexobj").dtype.kind == "c")
+    return bool(type_of(x).dtype.kind == "c")
 
 
 def isrealobj(x: Any) -> bool:
@@ -417,7 +417,7 @@ def sinc(x: Any, /) -> Any:
 def heaviside(x1: Any, x2: Any, /) -> Any:
     """0 below 0, 1 above 0, `x2` at 0."""
     at_zero = ops.where(equal(x1, literal(0)), x2, ops.where(less(x1, literal(0)), literal(0.0), literal(1.0)))
-    dtype, _ = common_type([type_of(x1, "heaviside"), type_of(x2, "heaviside"), literal(1.0).aval])
+    dtype, _ = common_type([type_of(x1), type_of(x2), literal(1.0).aval])
     return ops.where(isnan(x1), literal(math.nan), ops.astype(at_zero, dtype=dtype))
 
 
@@ -442,8 +442,8 @@ def angle(z: Any, deg: bool = False) -> Any:
 
 def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     """`x` with NaN and infinities replaced: by 0 and the largest and smallest finite numbers by default."""
-    if not is_inexact(type_of(x, "nan_to_num").dtype):
-        return array_like(x, "nan_to_num")
+    if not is_inexact(type_of(x).dtype):
+        return array_like(x)
     return ops.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from .arguments import array_like, axis_of, dtype_of, shape_of, type_of
 from .manipulation import broadcast_to, expand_dims, moveaxis, reshape
 
@@ -30,7 +30,7 @@ _SIGNATURE = re.compile(rf"^({_DIMENSIONS}(,{_DIMENSIONS})*)?->{_DIMENSIONS}(,{_
 def _parsed(signature: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     text = re.sub(r"\s", "", signature)
     if not _SIGNATURE.match(text):
-        raise ValueError(f"vectorize: signature={signature!r} {here()}. Write it as '(m,n),(n)->(m)'.")
+        raise ValueError(f"{called()}: signature={signature!r} {here()}. Write it as '(m,n),(n)->(m)'.")
     left, right = (re.findall(r"\(([^)]*)\)", part) for part in text.split("->"))
     return [tuple(filter(None, d.split(","))) for d in left], [tuple(filter(None, d.split(","))) for d in right]
 
@@ -60,26 +60,26 @@ def vectorize(pyfunc: Callable[..., Any], *, excluded: Collection[int | str] = (
         taken = [(), ] * len(places) if dimensions is None else dimensions[0]  # fmt: skip
         if len(taken) != len(places):
             raise TypeError(
-                f"vectorize: {len(places)} arguments for the signature {signature!r} {here()}. Give one a bracket."
+                f"{called()}: {len(places)} arguments for the signature {signature!r} {here()}. Give one a bracket."
             )
-        arrays = [array_like(args[i], "vectorize") for i in places]
+        arrays = [array_like(args[i]) for i in places]
         sizes: dict[str, int] = {}
         outer = []
         for x, names in zip(arrays, taken, strict=True):
             shape = x.shape
             if len(shape) < len(names):
-                raise ValueError(f"vectorize: {describe(x)} for the axes {names} of {signature!r} {here()}")
+                raise ValueError(f"{called()}: {describe(x)} for the axes {names} of {signature!r} {here()}")
             split = len(shape) - len(names)
             outer.append(shape[:split])
             for name, n in zip(names, shape[split:], strict=True):
                 if sizes.setdefault(name, n) != n:
                     raise ValueError(
-                        f"vectorize: axis {name!r} has sizes {sizes[name]} and {n} {here()}, one is needed"
+                        f"{called()}: axis {name!r} has sizes {sizes[name]} and {n} {here()}, one is needed"
                     )
         try:
             together = np.broadcast_shapes(*outer)
         except ValueError:
-            raise ValueError(f"vectorize: shapes {', '.join(map(str, outer))} do not broadcast {here()}") from None
+            raise ValueError(f"{called()}: shapes {', '.join(map(str, outer))} do not broadcast {here()}") from None
         count = math.prod(together)
 
         def one(*values: Any) -> Any:
@@ -116,13 +116,13 @@ def _spread(x: Any, outer: tuple[int, ...], inner: tuple[int, ...]) -> Any:
 def _check_results(out: Any, names: list[tuple[str, ...]], sizes: dict[str, int], signature: str | None) -> None:
     results = out if isinstance(out, (tuple, list)) else (out,)
     if len(results) != len(names):
-        raise TypeError(f"vectorize: {len(results)} results for the signature {signature!r} {here()}")
+        raise TypeError(f"{called()}: {len(results)} results for the signature {signature!r} {here()}")
     known = dict(sizes)
     for result, axes in zip(results, names, strict=True):
-        shape = type_of(result, "vectorize").shape
+        shape = type_of(result).shape
         if len(shape) != len(axes) or any(known.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
             raise ValueError(
-                f"vectorize: a result {describe(result)} for the axes {axes} of {signature!r}, sizes {sizes}, {here()}"
+                f"{called()}: a result {describe(result)} for the axes {axes} of {signature!r}, sizes {sizes}, {here()}"
             )
 
 
@@ -134,8 +134,8 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
       >>> np.apply_along_axis(lambda v: v[::-1] * v.sum(), 1, np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
       [[6.0, 3.0], [28.0, 21.0]]
     """
-    x = array_like(arr, "apply_along_axis")
-    i = axis_of(axis, x.ndim, "apply_along_axis")
+    x = array_like(arr)
+    i = axis_of(axis, x.ndim)
     x = moveaxis(x, i, -1)
     outer = x.shape[:-1]
     if not outer:
@@ -153,17 +153,15 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
 
 def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Any:
     """`func(a, axis)` for one axis after the other; where it takes the axis away, it comes back with size 1."""
-    x = array_like(a, "apply_over_axes")
+    x = array_like(a)
     n = x.ndim
     for axis in axes if isinstance(axes, (tuple, list)) else (axes,):
-        i = axis_of(axis, n, "apply_over_axes")
+        i = axis_of(axis, n)
         y = func(x, i)
         if y.ndim == n - 1:
             y = expand_dims(y, i)
         if y.ndim != n:
-            raise ValueError(
-                f"apply_over_axes: the function made {describe(y)} of {describe(x)} {here()}. Keep the axes."
-            )
+            raise ValueError(f"{called()}: the function made {describe(y)} of {describe(x)} {here()}. Keep the axes.")
         x = y
     return x
 
@@ -176,7 +174,7 @@ def fromfunction(function: Callable[..., Any], shape: Any, *, dtype: Any = float
       >>> np.fromfunction(lambda i, j: 10 * i + j, (2, 3), dtype=int).tolist()
       [[0, 1, 2], [10, 11, 12]]
     """
-    dims = shape_of(shape, "fromfunction")
+    dims = shape_of(shape)
     index = [
         ops.iota(dtype=dtype_of(dtype), shape=tuple(n if j == i else 1 for j in range(len(dims))), axis=i)
         for i, n in enumerate(dims)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy import index_exp, s_
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from .arguments import array_like, axis_of, dtype_of, integer, known, literal, shape_of, type_of
 from .creation import arange, asarray, linspace, meshgrid, tril_indices, triu_indices
 from .manipulation import concatenate, stack
@@ -19,42 +19,42 @@ from .selection import nonzero
 
 def diag_indices(n: int, ndim: int = 2) -> tuple[Any, ...]:
     """The indices of the diagonal of an array of `ndim` axes of size `n`."""
-    n, ndim = integer(n, "diag_indices", "n"), integer(ndim, "diag_indices", "ndim")
+    n, ndim = integer(n, "n"), integer(ndim, "ndim")
     if n < 0 or ndim < 0:
-        raise ValueError(f"diag_indices: n={n}, ndim={ndim} {here()}. Neither is negative.")
+        raise ValueError(f"{called()}: n={n}, ndim={ndim} {here()}. Neither is negative.")
     return (ops.iota(dtype=dtype_of(int), shape=(n,), axis=0),) * ndim
 
 
 def diag_indices_from(arr: Any) -> tuple[Any, ...]:
     """The indices of the diagonal of an array whose axes have one size."""
-    shape = type_of(arr, "diag_indices_from").shape
+    shape = type_of(arr).shape
     if len(shape) < 2 or len(set(shape)) > 1:
-        raise ValueError(f"diag_indices_from: shape {shape} {here()}. Give an array of two axes or more, of one size.")
+        raise ValueError(f"{called()}: shape {shape} {here()}. Give an array of two axes or more, of one size.")
     return diag_indices(shape[0], len(shape))
 
 
-def _matrix(arr: Any, name: str) -> tuple[int, int]:
-    shape = type_of(arr, name).shape
+def _matrix(arr: Any) -> tuple[int, int]:
+    shape = type_of(arr).shape
     if len(shape) != 2:
-        raise ValueError(f"{name}: an array of shape {shape} {here()}. Give a matrix.")
+        raise ValueError(f"{called()}: an array of shape {shape} {here()}. Give a matrix.")
     return shape[0], shape[1]
 
 
 def tril_indices_from(arr: Any, k: int = 0) -> tuple[Any, ...]:
     """The indices of the lower triangle of a matrix."""
-    n, m = _matrix(arr, "tril_indices_from")
+    n, m = _matrix(arr)
     return tril_indices(n, k, m)
 
 
 def triu_indices_from(arr: Any, k: int = 0) -> tuple[Any, ...]:
     """The indices of the upper triangle of a matrix."""
-    n, m = _matrix(arr, "triu_indices_from")
+    n, m = _matrix(arr)
     return triu_indices(n, k, m)
 
 
 def mask_indices(n: int, mask_func: Callable[..., Any], k: int = 0, *, size: int | None = None) -> tuple[Any, ...]:
     """The indices where `mask_func(ones, k)`, of an `n` by `n` matrix, is not 0; `size` as for `nonzero`."""
-    n = integer(n, "mask_indices", "n")
+    n = integer(n, "n")
     return nonzero(mask_func(np.ones((n, n), np.int32), k), size=size)
 
 
@@ -69,10 +69,10 @@ def ix_(*args: Any) -> tuple[Any, ...]:
     out = []
     for i, x in enumerate(args):
         x = np.asarray(x, None if len(x) else np.int32) if isinstance(x, (list, tuple)) else x
-        aval = type_of(x, "ix_")
+        aval = type_of(x)
         if aval.ndim != 1:
-            raise ValueError(f"ix_: argument {i} is {aval} {here()}. Give vectors.")
-        x = nonzero(x)[0] if aval.dtype.kind == "b" else array_like(x, "ix_")
+            raise ValueError(f"{called()}: argument {i} is {aval} {here()}. Give vectors.")
+        x = nonzero(x)[0] if aval.dtype.kind == "b" else array_like(x)
         out.append(ops.reshape(x, shape=tuple(x.shape[0] if j == i else 1 for j in range(len(args)))))
     return tuple(out)
 
@@ -82,10 +82,10 @@ def unravel_index(indices: Any, shape: Any) -> tuple[Any, ...]:
 
     Negative ones count from the end; those out of bounds are moved to the nearest.
     """
-    dims = shape_of(shape, "unravel_index")
+    dims = shape_of(shape)
     flat = asarray(indices)
-    if type_of(flat, "unravel_index").dtype.kind not in "iu":
-        raise TypeError(f"unravel_index: the indices are {describe(flat)} {here()}. Convert them with .astype(int).")
+    if type_of(flat).dtype.kind not in "iu":
+        raise TypeError(f"{called()}: the indices are {describe(flat)} {here()}. Convert them with .astype(int).")
     size = math.prod(dims)
     flat = ops.where(ops.less(flat, literal(0)), ops.add(flat, literal(size)), flat)
     flat = ops.maximum(ops.minimum(flat, literal(size - 1)), literal(0))
@@ -106,22 +106,22 @@ def ravel_multi_index(
       order: "C", or "F" if the first axis varies fastest.
       dtype: that of the result, the default integer type by default.
     """
-    sizes = shape_of(dims, "ravel_multi_index")
+    sizes = shape_of(dims)
     parts = [np.asarray(i) if isinstance(i, (list, tuple)) else i for i in multi_index]
     if len(parts) != len(sizes):
-        raise ValueError(f"ravel_multi_index: {len(parts)} indices for shape {sizes} {here()}. Give one an axis.")
+        raise ValueError(f"{called()}: {len(parts)} indices for shape {sizes} {here()}. Give one an axis.")
     if mode not in ("raise", "wrap", "clip") or order not in ("C", "F"):
         raise ValueError(
-            f"ravel_multi_index: mode={mode!r}, order={order!r} {here()}. Use 'raise', 'wrap' or 'clip'; 'C' or 'F'."
+            f"{called()}: mode={mode!r}, order={order!r} {here()}. Use 'raise', 'wrap' or 'clip'; 'C' or 'F'."
         )
-    if any(type_of(i, "ravel_multi_index").dtype.kind not in "iu" for i in parts):
-        raise TypeError(f"ravel_multi_index: indices {', '.join(map(describe, parts))} {here()}. Give integers.")
+    if any(type_of(i).dtype.kind not in "iu" for i in parts):
+        raise TypeError(f"{called()}: indices {', '.join(map(describe, parts))} {here()}. Give integers.")
     if mode == "raise":
         for i, n in zip(parts, sizes, strict=True):
-            value = known(i, "ravel_multi_index", "Pass mode='wrap' or mode='clip'")
+            value = known(i, "Pass mode='wrap' or mode='clip'")
             if value.size and not (value.min() >= 0 and value.max() < n):
                 raise ValueError(
-                    f"ravel_multi_index: indices from {value.min()} to {value.max()} for an axis of size {n} {here()}. "
+                    f"{called()}: indices from {value.min()} to {value.max()} for an axis of size {n} {here()}. "
                     "Pass mode='wrap' or 'clip'."
                 )
     out: Any = None
@@ -191,9 +191,9 @@ class _Join:
         arrays = []
         for part in parts:
             x = _steps(part) if isinstance(part, slice) else asarray(part)
-            shape = type_of(x, "r_").shape
+            shape = type_of(x).shape
             new = max(least - len(shape), 0)
-            before = axis_of(place, new + 1, "r_: the place of an array as an")
+            before = axis_of(place, new + 1)
             arrays.append(ops.reshape(x, shape=(*[1] * before, *shape, *[1] * (new - before))))
         return concatenate(arrays, axis)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import ops
-from ..errors import here
+from ..errors import called, here
 from ..ops import linalg as la
 from ..ops.shape import broadcast_to
 from ..tracer import literal
@@ -79,26 +79,26 @@ class SVDResult(NamedTuple):
 # -- arguments
 
 
-def matrices(a: Any, name: str, square: bool = False) -> Any:
+def matrices(a: Any, square: bool = False) -> Any:
     """`a` as an array of matrices of a dtype that can be factorised.
 
     Raises:
       ValueError: if it has fewer than two axes, or the matrices are to be square and are not.
       TypeError: for half precision.
     """
-    aval = type_of(a, name)
-    a = array_like(inexact(a, aval), name)
+    aval = type_of(a)
+    a = array_like(inexact(a, aval))
     try:
         la.check_matrices(a, square)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{name}: {aval} {here()}: {error}") from None
+        raise type(error)(f"{called()}: {aval} {here()}: {error}") from None
     return a
 
 
-def together(xs: Sequence[Any], name: str) -> list[Any]:
+def together(xs: Sequence[Any]) -> list[Any]:
     """Arrays of one float or complex dtype."""
-    xs = promoted(xs, [type_of(x, name) for x in xs])
-    return [array_like(inexact(x, type_of(x, name)), name) for x in xs]
+    xs = promoted(xs, [type_of(x) for x in xs])
+    return [array_like(inexact(x, type_of(x))) for x in xs]
 
 
 def symmetrized(a: Any) -> Any:
@@ -114,27 +114,28 @@ def from_triangle(a: Any, lower: bool) -> Any:
     return la.on_diagonal(out, ops.real(out)) if a.dtype.kind == "c" else out
 
 
-def right_side(a: Any, b: Any, name: str) -> tuple[Any, Any, bool]:
+def right_side(a: Any, b: Any) -> tuple[Any, Any, bool]:
     """Square matrices and right-hand sides of one dtype, in matrices, and whether `b` was one vector.
 
     Raises:
       ValueError: if their shapes do not fit.
     """
-    a, b = together((a, b), name)
-    a = matrices(a, name, square=True)
+    a, b = together((a, b))
+    a = matrices(a, square=True)
     vector = b.ndim == 1
     if vector:
         b = la.column(b)
     if b.ndim < 2 or b.shape[-2] != a.shape[-1]:
         raise ValueError(
-            f"{name}: matrices of shape {a.shape} and a right-hand side of shape {b.shape[:-1] if vector else b.shape} "
+            f"{called()}: matrices of shape {a.shape} and a right-hand side of shape "
+            f"{b.shape[:-1] if vector else b.shape} "
             f"do not fit {here()}. Give a vector of {a.shape[-1]} elements, or matrices of {a.shape[-1]} rows; for a "
             "batch of vectors, add an axis with b[..., None]."
         )
     return a, b, vector
 
 
-def one_batch(a: Any, b: Any, name: str) -> tuple[Any, Any]:
+def one_batch(a: Any, b: Any) -> tuple[Any, Any]:
     """Matrices broadcast to the same axes before the last two.
 
     Raises:
@@ -146,19 +147,19 @@ def one_batch(a: Any, b: Any, name: str) -> tuple[Any, Any]:
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ValueError(
-            f"{name}: the axes before the last two of shapes {a.shape} and {b.shape} do not broadcast {here()}. "
+            f"{called()}: the axes before the last two of shapes {a.shape} and {b.shape} do not broadcast {here()}. "
             "Reshape one, or add an axis with x[:, None]."
         ) from None
     return broadcast_to(a, (*batch, *a.shape[-2:])), broadcast_to(b, (*batch, *b.shape[-2:]))
 
 
-def solve_with(run: Any, a: Any, b: Any, vector: bool, name: str) -> Any:
+def solve_with(run: Any, a: Any, b: Any, vector: bool) -> Any:
     """`run(a, b)` for matrices of any batch; for one `a` and many `b`, all the columns at once."""
     if a.ndim == 2 and b.ndim > 2:
         moved = moveaxis(b, -2, 0)
         out = run(a, ops.reshape(moved, shape=(b.shape[-2], math.prod(moved.shape[1:]))))
         return moveaxis(ops.reshape(out, shape=moved.shape), 0, -2)
-    out = run(*one_batch(a, b, name))
+    out = run(*one_batch(a, b))
     return ops.reshape(out, shape=out.shape[:-1]) if vector else out
 
 
@@ -187,7 +188,7 @@ def cholesky(a: Any, *, upper: bool = False, symmetrize_input: bool = True) -> A
       >>> np.linalg.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
       [[2.0, 0.0], [1.0, 2.0]]
     """
-    a = matrices(a, "cholesky", square=True)
+    a = matrices(a, square=True)
     out = la.lower_part(la.cholesky_op(symmetrized(a) if symmetrize_input else from_triangle(a, True)))
     return la.adjoint(out) if upper else out
 
@@ -211,8 +212,8 @@ def qr(a: Any, mode: str = "reduced") -> Any:
       ((3, 2), (2, 2))
     """
     if mode not in ("reduced", "complete", "r"):
-        raise ValueError(f"qr: mode={mode!r} {here()}. Use 'reduced', 'complete' or 'r'.")
-    q, r = la.qr_op(matrices(a, "qr"), full_matrices=mode == "complete")
+        raise ValueError(f"{called()}: mode={mode!r} {here()}. Use 'reduced', 'complete' or 'r'.")
+    q, r = la.qr_op(matrices(a), full_matrices=mode == "complete")
     return r if mode == "r" else QRResult(q, r)
 
 
@@ -244,8 +245,8 @@ def svd(
       [4.0, 3.0]
     """
     if subset_by_index is not None:
-        raise NotImplementedError(f"svd: subset_by_index={subset_by_index} {here()}. Slice the result instead.")
-    a = matrices(a, "svd", square=hermitian)
+        raise NotImplementedError(f"{called()}: subset_by_index={subset_by_index} {here()}. Slice the result instead.")
+    a = matrices(a, square=hermitian)
     if hermitian:
         w, v = eigh(a)
         s = ops.abs_(w)
@@ -285,8 +286,8 @@ def eigh(a: Any, UPLO: str | None = None, symmetrize_input: bool = True) -> Eigh
       [1.0, 3.0]
     """
     if UPLO not in (None, "L", "U"):
-        raise ValueError(f"eigh: UPLO={UPLO!r} {here()}. Use 'L' or 'U'.")
-    a = matrices(a, "eigh", square=True)
+        raise ValueError(f"{called()}: UPLO={UPLO!r} {here()}. Use 'L' or 'U'.")
+    a = matrices(a, square=True)
     v, w = la.eigh_op(symmetrized(a) if symmetrize_input else from_triangle(a, UPLO != "U"))
     return EighResult(w, v)
 
@@ -310,12 +311,12 @@ def eig(a: Any) -> EigResult:
       >>> np.linalg.eig(np.array([[2.0, 0.0], [0.0, 3.0]])).eigenvalues.tolist()
       [(2+0j), (3+0j)]
     """
-    return EigResult(*la.eig_op(matrices(a, "eig", square=True), vectors=True))
+    return EigResult(*la.eig_op(matrices(a, square=True), vectors=True))
 
 
 def eigvals(a: Any) -> Any:
     """The complex eigenvalues of matrices; see `eig`."""
-    return la.eig_op(matrices(a, "eigvals", square=True), vectors=False)[0]
+    return la.eig_op(matrices(a, square=True), vectors=False)[0]
 
 
 # -- solving
@@ -339,8 +340,8 @@ def solve(a: Any, b: Any) -> Any:
       >>> np.linalg.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.array([2.0, 2.0])).tolist()
       [1.0, 0.5]
     """
-    a, b, vector = right_side(a, b, "solve")
-    return solve_with(la.solve, a, b, vector, "solve")
+    a, b, vector = right_side(a, b)
+    return solve_with(la.solve, a, b, vector)
 
 
 def inv(a: Any) -> Any:
@@ -349,7 +350,7 @@ def inv(a: Any) -> Any:
     Raises:
       ValueError: if the matrices are not square.
     """
-    a = matrices(a, "inv", square=True)
+    a = matrices(a, square=True)
     return la.solve(a, broadcast_to(eye(a.shape[-1], dtype=a.dtype), a.shape))
 
 
@@ -375,9 +376,9 @@ def pinv(a: Any, rtol: Any = None, hermitian: bool = False, *, rcond: Any = None
     """
     if rcond is not None:
         if rtol is not None:
-            raise ValueError(f"pinv: rtol and rcond are two names of one thing {here()}. Give one.")
+            raise ValueError(f"{called()}: rtol and rcond are two names of one thing {here()}. Give one.")
         rtol = rcond
-    a = matrices(a, "pinv", square=hermitian)
+    a = matrices(a, square=hermitian)
     if hermitian:
         a = symmetrized(a)
     if 0 in a.shape[-2:]:
@@ -418,12 +419,12 @@ def lstsq(a: Any, b: Any, rcond: Any = None, *, numpy_resid: bool = False) -> tu
       >>> round(x.item(), 5)
       2.0
     """
-    a, b = together((a, b), "lstsq")
-    a = matrices(a, "lstsq")
+    a, b = together((a, b))
+    a = matrices(a)
     if a.ndim != 2 or b.ndim not in (1, 2) or a.shape[0] != b.shape[0]:
         raise ValueError(
-            f"lstsq: a matrix of shape {a.shape} and a right-hand side of shape {b.shape} do not fit {here()}. Give "
-            "one matrix (m, n), and a vector (m,) or a matrix (m, k)."
+            f"{called()}: a matrix of shape {a.shape} and a right-hand side of shape {b.shape} do not fit {here()}. "
+            "Give one matrix (m, n), and a vector (m,) or a matrix (m, k)."
         )
     m, n = a.shape
     columns = b if b.ndim == 2 else la.column(b)
@@ -445,11 +446,11 @@ def lstsq(a: Any, b: Any, rcond: Any = None, *, numpy_resid: bool = False) -> tu
 
 def tensorinv(a: Any, ind: int = 2) -> Any:
     """The inverse of `a` as a linear map from its last axes to its first `ind`, for `tensordot`."""
-    shape, k = type_of(a, "tensorinv").shape, integer(ind, "tensorinv", "ind")
+    shape, k = type_of(a).shape, integer(ind, "ind")
     first, last = shape[:k], shape[k:]
     if k <= 0 or math.prod(first) != math.prod(last):
         raise ValueError(
-            f"tensorinv: the first {k} axes of shape {shape} have {math.prod(first)} elements, the others "
+            f"{called()}: the first {k} axes of shape {shape} have {math.prod(first)} elements, the others "
             f"{math.prod(last)} {here()}. Choose `ind`, from 1 up, so that they have the same number."
         )
     return ops.reshape(inv(ops.reshape(a, shape=(math.prod(first), math.prod(last)))), shape=(*last, *first))
@@ -459,10 +460,10 @@ def tensorsolve(a: Any, b: Any, axes: Sequence[int] | None = None) -> Any:
     """`x` with `tensordot(a, x, x.ndim) = b`; `axes` of `a` are moved to its end first."""
     if axes is not None:
         a = moveaxis(a, tuple(axes), tuple(range(-len(axes), 0)))
-    x, y = type_of(a, "tensorsolve").shape, type_of(b, "tensorsolve").shape
+    x, y = type_of(a).shape, type_of(b).shape
     rest, n = x[len(y) :], math.prod(y)
     if math.prod(x) != n * n or math.prod(rest) != n:
-        raise ValueError(f"tensorsolve: shapes {x} and {y} do not fit {here()}: a has {n} x {n} elements in all.")
+        raise ValueError(f"{called()}: shapes {x} and {y} do not fit {here()}: a has {n} x {n} elements in all.")
     return ops.reshape(solve(ops.reshape(a, shape=(n, n)), ops.reshape(b, shape=(n,))), shape=rest)
 
 
@@ -483,7 +484,7 @@ def det(a: Any) -> Any:
       >>> tg.grad(np.linalg.det)(np.array([[1.0, 2.0], [2.0, 4.0]])).tolist()
       [[4.0, -2.0], [-2.0, 1.0]]
     """
-    return la.det_op(matrices(a, "det", square=True))
+    return la.det_op(matrices(a, square=True))
 
 
 def slogdet(a: Any, *, method: str | None = None) -> SlogdetResult:
@@ -503,8 +504,8 @@ def slogdet(a: Any, *, method: str | None = None) -> SlogdetResult:
       (-1.0, 0.0)
     """
     if method not in (None, "lu"):
-        raise ValueError(f"slogdet: method={method!r} {here()}. Use 'lu'.")
-    a = matrices(a, "slogdet", square=True)
+        raise ValueError(f"{called()}: method={method!r} {here()}. Use 'lu'.")
+    a = matrices(a, square=True)
     lu, pivots, _ = la.lu_op(a)
     order = ops.iota(dtype=np.dtype(np.int32), shape=(a.shape[-1],), axis=0)
     swaps = ops.reduce_sum(ops.astype(ops.not_equal(pivots, order), dtype=np.dtype(np.int32)), axes=(a.ndim - 2,))
@@ -525,11 +526,11 @@ def matrix_rank(M: Any, rtol: Any = None, *, hermitian: bool = False, tol: Any =
     """
     if tol is not None:
         if rtol is not None:
-            raise ValueError(f"matrix_rank: tol and rtol are two names of one thing {here()}. Give one.")
+            raise ValueError(f"{called()}: tol and rtol are two names of one thing {here()}. Give one.")
         rtol = tol
-    if type_of(M, "matrix_rank").ndim < 2:
-        return ops.astype(any_(ops.not_equal(array_like(M, "matrix_rank"), literal(0))), dtype=np.dtype(np.int32))
-    a = matrices(M, "matrix_rank", square=hermitian)
+    if type_of(M).ndim < 2:
+        return ops.astype(any_(ops.not_equal(array_like(M), literal(0))), dtype=np.dtype(np.int32))
+    a = matrices(M, square=hermitian)
     s = svd(a, full_matrices=False, compute_uv=False, hermitian=hermitian)
     if rtol is None:
         if not s.shape[-1]:
@@ -545,9 +546,9 @@ def cond(x: Any, p: Any = None) -> Any:
       x: matrices, `(..., m, n)`, square unless `p` is None, 2 or -2.
       p: which norm, as for `norm`; by default 2, the largest singular value.
     """
-    x = matrices(x, "cond", square=p not in (None, 2, -2))
+    x = matrices(x, square=p not in (None, 2, -2))
     if 0 in x.shape[-2:]:
-        raise ValueError(f"cond: matrices of shape {x.shape} have no element {here()}")
+        raise ValueError(f"{called()}: matrices of shape {x.shape} have no element {here()}")
     if p in (None, 2, -2):
         s = svdvals(x)
         first, last = s[..., 0], s[..., -1]
@@ -576,21 +577,22 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
       >>> np.linalg.norm(np.array([3.0, 4.0])).item()
       5.0
     """
-    aval = type_of(x, "norm")
+    aval = type_of(x)
     x = inexact(x, aval)
     if axis is None:
         axes = tuple(range(aval.ndim))
         if ord is None:
             return _root_of_squares(x, aval.shape, axes, keepdims)
     elif isinstance(axis, (tuple, list)):
-        axes = order_of(axis, aval.ndim, "norm")
+        axes = order_of(axis, aval.ndim)
     else:
-        axes = axes_of(axis, aval.ndim, "norm")
+        axes = axes_of(axis, aval.ndim)
     if len(axes) == 1:
         return _vector_norm(x, aval.shape, 2 if ord is None else ord, axes, keepdims)
     if len(axes) != 2 or axes[0] == axes[1]:
         raise ValueError(
-            f"norm: ord={ord!r} over axes {axes} of shape {aval.shape} {here()}. Name one axis, or two that differ."
+            f"{called()}: ord={ord!r} over axes {axes} of shape {aval.shape} {here()}. Name one axis, or two that "
+            "differ."
         )
     if ord in (None, "fro", "f"):
         return _root_of_squares(x, aval.shape, axes, keepdims)
@@ -599,7 +601,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
         best = sum_(s, -1) if ord == "nuc" else max_(s, -1, initial=literal(0.0)) if ord == 2 else min_(s, -1)
         return _kept(best, aval.shape, axes) if keepdims else best
     if ord not in (1, -1, math.inf, -math.inf):
-        raise ValueError(f"norm: ord={ord!r} of matrices {here()}. Use 'fro', 'nuc', 2, -2, 1, -1, inf or -inf.")
+        raise ValueError(f"{called()}: ord={ord!r} of matrices {here()}. Use 'fro', 'nuc', 2, -2, 1, -1, inf or -inf.")
     rows, columns = axes
     summed, other = (rows, columns) if ord in (1, -1) else (columns, rows)
     sums = sum_(ops.abs_(x), summed, keepdims=True)
@@ -615,7 +617,7 @@ def _root_of_squares(x: Any, shape: tuple[int, ...], axes: tuple[int, ...], keep
 
 def _vector_norm(x: Any, shape: tuple[int, ...], ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     if isinstance(ord, str):
-        raise ValueError(f"norm: ord={ord!r} of vectors {here()}. Use a number, or name two axes.")
+        raise ValueError(f"{called()}: ord={ord!r} of vectors {here()}. Use a number, or name two axes.")
     if ord == 2:
         return _root_of_squares(x, shape, axes, keepdims)
     if ord == math.inf:
@@ -638,8 +640,8 @@ def _vector_norm(x: Any, shape: tuple[int, ...], ord: Any, axes: tuple[int, ...]
 
 def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
     """The norm of vectors along axes, over all of them by default."""
-    aval = type_of(x, "vector_norm")
-    return _vector_norm(inexact(x, aval), aval.shape, ord, axes_of(axis, aval.ndim, "vector_norm"), keepdims)
+    aval = type_of(x)
+    return _vector_norm(inexact(x, aval), aval.shape, ord, axes_of(axis, aval.ndim), keepdims)
 
 
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
@@ -661,9 +663,9 @@ def matrix_power(a: Any, n: int) -> Any:
       >>> np.linalg.matrix_power(np.array([[1, 1], [0, 1]]), 5).tolist()
       [[1, 5], [0, 1]]
     """
-    n, aval = integer(n, "matrix_power", "n"), type_of(a, "matrix_power")
+    n, aval = integer(n, "n"), type_of(a)
     if aval.ndim < 2 or aval.shape[-1] != aval.shape[-2]:
-        raise ValueError(f"matrix_power: {aval} is no array of square matrices {here()}. Its last two axes must agree.")
+        raise ValueError(f"{called()}: {aval} is no array of square matrices {here()}. Its last two axes must agree.")
     if n == 0:
         return broadcast_to(eye(aval.shape[-1], dtype=aval.dtype), aval.shape)
     if n < 0:
@@ -675,7 +677,7 @@ def matrix_power(a: Any, n: int) -> Any:
         n //= 2
         if n:
             a = matmul(a, a)
-    return array_like(out, "matrix_power")
+    return array_like(out)
 
 
 def multi_dot(arrays: Sequence[Any], *, precision: Any = None) -> Any:
@@ -692,11 +694,11 @@ def multi_dot(arrays: Sequence[Any], *, precision: Any = None) -> Any:
       >>> np.linalg.multi_dot([np.ones((2, 3)), np.ones((3, 4)), np.ones(4)]).tolist()
       [12.0, 12.0]
     """
-    shapes = [t.shape for t in types_of(arrays, "multi_dot")]
+    shapes = [t.shape for t in types_of(arrays)]
     inner = [len(s) == 2 for s in shapes[1:-1]]
     if len(shapes) < 2 or not all(inner) or not all(len(s) in (1, 2) for s in shapes):
         raise ValueError(
-            f"multi_dot: arrays of shapes {shapes} {here()}. Give two or more matrices; the first and the last "
+            f"{called()}: arrays of shapes {shapes} {here()}. Give two or more matrices; the first and the last "
             "may be vectors."
         )
     sizes = [shapes[0][0] if len(shapes[0]) == 2 else 1, *[s[0] for s in shapes[1:]]]
@@ -730,17 +732,17 @@ def _chain(arrays: list[Any], splits: dict[tuple[int, int], int], i: int, j: int
 
 def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
     """The vector product along an axis of size 3."""
-    sizes = [t.shape[axis_of(axis, t.ndim, "cross")] for t in (type_of(x1, "cross"), type_of(x2, "cross"))]
+    sizes = [t.shape[axis_of(axis, t.ndim)] for t in (type_of(x1), type_of(x2))]
     if sizes != [3, 3]:
-        raise ValueError(f"cross: the vectors have {sizes[0]} and {sizes[1]} elements {here()}. Give both 3.")
+        raise ValueError(f"{called()}: the vectors have {sizes[0]} and {sizes[1]} elements {here()}. Give both 3.")
     return products.cross(x1, x2, axis=axis)
 
 
 def outer(x1: Any, x2: Any, /) -> Any:
     """The products of each element of one vector with each of another."""
-    types = type_of(x1, "outer"), type_of(x2, "outer")
+    types = type_of(x1), type_of(x2)
     if any(t.ndim != 1 for t in types):
-        raise ValueError(f"outer: {types[0]} and {types[1]} {here()}. Give vectors, of one axis.")
+        raise ValueError(f"{called()}: {types[0]} and {types[1]} {here()}. Give vectors, of one axis.")
     return products.outer(x1, x2)
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..tracer import Tracer
 from .arguments import (
     array_like,
@@ -36,18 +36,18 @@ from .creation import number_of
 
 def shape(a: Any) -> tuple[int, ...]:
     """The shape of an array."""
-    return type_of(a, "shape").shape
+    return type_of(a).shape
 
 
 def ndim(a: Any) -> int:
     """How many axes an array has."""
-    return len(type_of(a, "ndim").shape)
+    return len(type_of(a).shape)
 
 
 def size(a: Any, axis: int | None = None) -> int:
     """How many elements an array has, in all or along an axis."""
-    s = type_of(a, "size").shape
-    return math.prod(s) if axis is None else s[axis_of(axis, len(s), "size")]
+    s = type_of(a).shape
+    return math.prod(s) if axis is None else s[axis_of(axis, len(s))]
 
 
 def reshape(a: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -> Any:
@@ -61,14 +61,14 @@ def reshape(a: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -
       >>> np.reshape(np.arange(6), (2, -1)).shape
       (2, 3)
     """
-    old = a.aval.shape if type(a) is Tracer else type_of(a, "reshape").shape
-    new = shape_of(shape, "reshape")
+    old = a.aval.shape if type(a) is Tracer else type_of(a).shape
+    new = shape_of(shape)
     if -1 in new:
         known = -math.prod(new)
         if new.count(-1) > 1 or (known == 0 or math.prod(old) % known):
             if not (new.count(-1) == 1 and known == 0 and math.prod(old) == 0):
                 raise ValueError(
-                    f"reshape: an array of shape {old} ({math.prod(old)} elements) does not fit {new} {here()}. "
+                    f"{called()}: an array of shape {old} ({math.prod(old)} elements) does not fit {new} {here()}. "
                     "At most one size may be -1, and the others must divide the number of elements."
                 )
             known = 1
@@ -77,21 +77,21 @@ def reshape(a: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -
     if order == "F":
         return transpose(ops.reshape(transpose(a), shape=new[::-1]))
     if order not in ("C", "A", "K"):
-        raise ValueError(f"reshape: order={order!r} {here()}. Use 'C' (the last axis varies fastest) or 'F'.")
+        raise ValueError(f"{called()}: order={order!r} {here()}. Use 'C' (the last axis varies fastest) or 'F'.")
     return ops.reshape(a, shape=new)
 
 
 def ravel(a: Any, order: str = "C") -> Any:
     """The elements in one axis."""
-    return reshape(a, (math.prod(type_of(a, "ravel").shape),), order)
+    return reshape(a, (math.prod(type_of(a).shape),), order)
 
 
 def transpose(a: Any, axes: Any = None) -> Any:
     """`a` with its axes in another order, reversed by default."""
-    n = a.aval.ndim if type(a) is Tracer else type_of(a, "transpose").ndim
+    n = a.aval.ndim if type(a) is Tracer else type_of(a).ndim
     if axes is None:
         return ops.transpose(a, axes=tuple(range(n - 1, -1, -1)))
-    return ops.transpose(a, axes=order_of(axes, n, "transpose"))
+    return ops.transpose(a, axes=order_of(axes, n))
 
 
 def permute_dims(a: Any, /, axes: Any) -> Any:
@@ -101,20 +101,20 @@ def permute_dims(a: Any, /, axes: Any) -> Any:
 
 def matrix_transpose(x: Any, /) -> Any:
     """`x` with its last two axes exchanged."""
-    n = type_of(x, "matrix_transpose").ndim
+    n = type_of(x).ndim
     if n < 2:
-        raise ValueError(f"matrix_transpose: {describe(x)} has no two axes {here()}. Use x[:, None] or x[None, :].")
+        raise ValueError(f"{called()}: {describe(x)} has no two axes {here()}. Use x[:, None] or x[None, :].")
     return ops.transpose(x, axes=(*range(n - 2), n - 1, n - 2))
 
 
 def moveaxis(a: Any, source: Any, destination: Any) -> Any:
     """`a` with the axes `source` moved to `destination`; the others keep their order."""
-    n = type_of(a, "moveaxis").ndim
-    src = order_of(source if isinstance(source, (tuple, list)) else (source,), n, "moveaxis")
-    dst = order_of(destination if isinstance(destination, (tuple, list)) else (destination,), n, "moveaxis")
+    n = type_of(a).ndim
+    src = order_of(source if isinstance(source, (tuple, list)) else (source,), n)
+    dst = order_of(destination if isinstance(destination, (tuple, list)) else (destination,), n)
     if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
         raise ValueError(
-            f"moveaxis: source {source} and destination {destination} {here()}: give as many of each, no two alike"
+            f"{called()}: source {source} and destination {destination} {here()}: give as many of each, no two alike"
         )
     order = [i for i in range(n) if i not in src]
     for d, s in sorted(zip(dst, src, strict=True)):
@@ -124,8 +124,8 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Any:
 
 def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
     """`a` with two axes exchanged."""
-    n = type_of(a, "swapaxes").ndim
-    i, j = axis_of(axis1, n, "swapaxes"), axis_of(axis2, n, "swapaxes")
+    n = type_of(a).ndim
+    i, j = axis_of(axis1, n), axis_of(axis2, n)
     order = list(range(n))
     order[i], order[j] = j, i
     return ops.transpose(a, axes=tuple(order))
@@ -133,39 +133,39 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
 
 def rollaxis(a: Any, axis: int, start: int = 0) -> Any:
     """`a` with an axis moved to before position `start`."""
-    n = type_of(a, "rollaxis").ndim
-    i = axis_of(axis, n, "rollaxis")
-    to = n if start == n else axis_of(start, n, "rollaxis")
+    n = type_of(a).ndim
+    i = axis_of(axis, n)
+    to = n if start == n else axis_of(start, n)
     return moveaxis(a, i, to - 1 if i < to else to)
 
 
 def squeeze(a: Any, axis: Any = None) -> Any:
     """`a` without its axes of size 1, or without those named."""
-    s = type_of(a, "squeeze").shape
+    s = type_of(a).shape
     if axis is None:
         return ops.reshape(a, shape=tuple(n for n in s if n != 1))
-    gone = axes_of(axis, len(s), "squeeze")
+    gone = axes_of(axis, len(s))
     if any(s[i] != 1 for i in gone):
-        raise ValueError(f"squeeze: axis {axis} of shape {s} is not of size 1 {here()}. Only axes of size 1 can go.")
+        raise ValueError(f"{called()}: axis {axis} of shape {s} is not of size 1 {here()}. Only axes of size 1 can go.")
     return ops.reshape(a, shape=tuple(n for i, n in enumerate(s) if i not in gone))
 
 
 def expand_dims(a: Any, axis: Any) -> Any:
     """`a` with new axes of size 1, which stand at the positions `axis` of the result."""
-    s = type_of(a, "expand_dims").shape
+    s = type_of(a).shape
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    new = axes_of(tuple(axes), len(s) + len(axes), "expand_dims")
+    new = axes_of(tuple(axes), len(s) + len(axes))
     rest = iter(s)
     return ops.reshape(a, shape=tuple(1 if i in new else next(rest) for i in range(len(s) + len(new))))
 
 
 def broadcast_to(array: Any, shape: Any) -> Any:
     """`array` in this shape: axes are matched from the right, and those of size 1 repeat."""
-    old, new = type_of(array, "broadcast_to").shape, shape_of(shape, "broadcast_to")
+    old, new = type_of(array).shape, shape_of(shape)
     if old == new:
-        return array_like(array, "broadcast_to")
+        return array_like(array)
     if len(old) > len(new):
-        raise ValueError(f"broadcast_to: an array of shape {old} has more axes than {new} {here()}")
+        raise ValueError(f"{called()}: an array of shape {old} has more axes than {new} {here()}")
     return ops.broadcast_in_dim(array, shape=new, dims=tuple(range(len(new) - len(old), len(new))))
 
 
@@ -176,13 +176,13 @@ def broadcast_shapes(*shapes: Any) -> tuple[int, ...]:
 
 def broadcast_arrays(*args: Any) -> list[Any]:
     """The arrays in the shape that they have together."""
-    together = ops.broadcast_shapes(*[type_of(x, "broadcast_arrays") for x in args]) if args else ()
+    together = ops.broadcast_shapes(*[type_of(x) for x in args]) if args else ()
     return [broadcast_to(x, together) for x in args]
 
 
 def _at_least(name: str, grow: Any) -> Any:
     def at_least(*arys: Any) -> Any:
-        out = [ops.reshape(x, shape=grow(type_of(x, name).shape)) for x in arys]
+        out = [ops.reshape(x, shape=grow(type_of(x).shape)) for x in arys]
         return out[0] if len(out) == 1 else out
 
     at_least.__name__ = at_least.__qualname__ = name
@@ -210,16 +210,16 @@ def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None, *, out: No
       [0.0, 0.0, 1.0]
     """
     if out is not None:
-        refuse("concatenate", out=out)
-    avals = types_of(arrays, "concatenate")
+        refuse(out=out)
+    avals = types_of(arrays)
     if not avals:
-        raise ValueError(f"concatenate: there is no array to join {here()}. Give at least one.")
+        raise ValueError(f"{called()}: there is no array to join {here()}. Give at least one.")
     if axis is None:
         arrays, axis = [ravel(x) for x in arrays], 0
     else:
         if any(not a.shape for a in avals):
-            raise ValueError(f"concatenate: scalars have no axis to join along {here()}. Use stack, or asarray([...]).")
-        axis = axis_of(axis, avals[0].ndim, "concatenate")
+            raise ValueError(f"{called()}: scalars have no axis to join along {here()}. Use stack, or asarray([...]).")
+        axis = axis_of(axis, avals[0].ndim)
     if dtype is not None:
         arrays = [ops.astype(x, dtype=dtype_of(dtype)) for x in arrays]
     else:
@@ -235,15 +235,15 @@ def concat(arrays: Any, /, *, axis: int | None = 0) -> Any:
 def stack(arrays: Any, axis: int = 0, out: None = None, dtype: Any = None) -> Any:
     """Arrays of one shape joined along a new axis."""
     if out is not None:
-        refuse("stack", out=out)
-    avals = types_of(arrays, "stack")
+        refuse(out=out)
+    avals = types_of(arrays)
     if not avals:
-        raise ValueError(f"stack: there is no array to join {here()}. Give at least one.")
+        raise ValueError(f"{called()}: there is no array to join {here()}. Give at least one.")
     first = avals[0].shape
     for aval in avals:
         if aval.shape != first:
-            raise ValueError(f"stack: arrays of shapes {first} and {aval.shape} {here()}. Give them one shape.")
-    i = axis_of(axis, len(first) + 1, "stack")
+            raise ValueError(f"{called()}: arrays of shapes {first} and {aval.shape} {here()}. Give them one shape.")
+    i = axis_of(axis, len(first) + 1)
     new = (*first[:i], 1, *first[i:])
     arrays = promoted([ops.reshape(x, shape=new) for x in arrays], avals)
     out = ops.concatenate(*arrays, axis=i)
@@ -252,26 +252,26 @@ def stack(arrays: Any, axis: int = 0, out: None = None, dtype: Any = None) -> An
 
 def hstack(tup: Any, dtype: Any = None) -> Any:
     """The arrays joined along their second axis, or the first of one-dimensional ones."""
-    types_of(tup, "hstack")
+    types_of(tup)
     arrays = [atleast_1d(x) for x in tup]
     return concatenate(arrays, 0 if arrays and arrays[0].ndim == 1 else 1, dtype=dtype)
 
 
 def vstack(tup: Any, dtype: Any = None) -> Any:
     """The arrays as rows, joined along the first axis."""
-    types_of(tup, "vstack")
+    types_of(tup)
     return concatenate([atleast_2d(x) for x in tup], 0, dtype=dtype)
 
 
 def dstack(tup: Any, dtype: Any = None) -> Any:
     """The arrays joined along the third axis."""
-    types_of(tup, "dstack")
+    types_of(tup)
     return concatenate([atleast_3d(x) for x in tup], 2, dtype=dtype)
 
 
 def column_stack(tup: Any) -> Any:
     """One-dimensional arrays as columns, and matrices as they are, joined along the second axis."""
-    avals = types_of(tup, "column_stack")
+    avals = types_of(tup)
     columns = [
         ops.reshape(x, shape=(math.prod(a.shape), 1)) if a.ndim < 2 else x for x, a in zip(tup, avals, strict=True)
     ]
@@ -293,7 +293,7 @@ def block(arrays: Any) -> Any:
     def join(part: Any, level: int) -> Any:
         if isinstance(part, list):
             return concatenate([join(p, level - 1) for p in part], -level)
-        x = array_like(part, "block")
+        x = array_like(part)
         return ops.reshape(x, shape=(1,) * (depth - x.ndim) + x.shape) if x.ndim < depth else x
 
     return join(arrays, depth)
@@ -309,18 +309,18 @@ def _part(a: Any, shape: tuple[int, ...], axis: int, start: int, stop: int, step
     return ops.slice_(a, start=lo, limit=hi, strides=tuple(step if i == axis else 1 for i in range(len(shape))))
 
 
-def _split(name: str, ary: Any, indices_or_sections: Any, axis: int, even: bool) -> list[Any]:
-    s = type_of(ary, name).shape
-    i = axis_of(axis, len(s), name)
+def _split(ary: Any, indices_or_sections: Any, axis: int, even: bool) -> list[Any]:
+    s = type_of(ary).shape
+    i = axis_of(axis, len(s))
     n = s[i]
     if isinstance(indices_or_sections, (tuple, list)) or np.ndim(indices_or_sections):
-        inner = [integer(k, name, "each index") for k in indices_or_sections]
+        inner = [integer(k, "each index") for k in indices_or_sections]
         cuts = [0, *[builtins.min(builtins.max(k + n if k < 0 else k, 0), n) for k in inner], n]
     else:
-        sections = integer(indices_or_sections, name, "the number of sections")
+        sections = integer(indices_or_sections, "the number of sections")
         if sections < 1 or (even and n % sections):
             raise ValueError(
-                f"{name}: {n} elements along axis {i} do not divide in {sections} equal parts {here()}. "
+                f"{called()}: {n} elements along axis {i} do not divide in {sections} equal parts {here()}. "
                 "Use array_split."
             )
         each, more = builtins.divmod(n, sections)
@@ -333,33 +333,33 @@ def _split(name: str, ary: Any, indices_or_sections: Any, axis: int, even: bool)
 
 def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     """The array in equal parts along an axis, or cut at these indices."""
-    return _split("split", ary, indices_or_sections, axis, True)
+    return _split(ary, indices_or_sections, axis, True)
 
 
 def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     """As `split`, but the parts may differ in size by one."""
-    return _split("array_split", ary, indices_or_sections, axis, False)
+    return _split(ary, indices_or_sections, axis, False)
 
 
 def hsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
     """The array split along its second axis, or the first of a one-dimensional one."""
-    return _split("hsplit", ary, indices_or_sections, 0 if ndim(ary) == 1 else 1, True)
+    return _split(ary, indices_or_sections, 0 if ndim(ary) == 1 else 1, True)
 
 
 def vsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
     """The array split along its first axis."""
-    return _split("vsplit", ary, indices_or_sections, 0, True)
+    return _split(ary, indices_or_sections, 0, True)
 
 
 def dsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
     """The array split along its third axis."""
-    return _split("dsplit", ary, indices_or_sections, 2, True)
+    return _split(ary, indices_or_sections, 2, True)
 
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
     """The arrays along an axis, which is taken away."""
-    s = type_of(x, "unstack").shape
-    i = axis_of(axis, len(s), "unstack")
+    s = type_of(x).shape
+    i = axis_of(axis, len(s))
     rest = (*s[:i], *s[i + 1 :])
     if not s[i]:
         return ()
@@ -371,7 +371,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
 
 def flip(m: Any, axis: Any = None) -> Any:
     """The array with the order of elements reversed along axes, all by default."""
-    return ops.rev(m, axes=axes_of(axis, type_of(m, "flip").ndim, "flip"))
+    return ops.rev(m, axes=axes_of(axis, type_of(m).ndim))
 
 
 def fliplr(m: Any) -> Any:
@@ -390,18 +390,18 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     The shifts are integers, which may be traced, or tuples of them with as many axes; without an axis the array is
     rolled flat.
     """
-    s = type_of(a, "roll").shape
+    s = type_of(a).shape
     if isinstance(shift, (np.ndarray, jax.Array, Tracer)) and shift.ndim == 1:
         shift = tuple(ops.getitem(shift, k) for k in range(shift.shape[0]))
     if axis is None:
         return ops.reshape(roll(ravel(a), shift, 0), shape=s)
-    axes = order_of(axis, len(s), "roll") if isinstance(axis, (tuple, list)) else (axis_of(axis, len(s), "roll"),)
+    axes = order_of(axis, len(s)) if isinstance(axis, (tuple, list)) else (axis_of(axis, len(s)),)
     shifts = tuple(shift) if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
     if len(axes) == 1 and len(shifts) > 1:
         axes = axes * len(shifts)
     if len(shifts) != len(axes):
-        raise ValueError(f"roll: {len(shifts)} shifts for {len(axes)} axes {here()}. Give as many of each.")
-    a = array_like(a, "roll")
+        raise ValueError(f"{called()}: {len(shifts)} shifts for {len(axes)} axes {here()}. Give as many of each.")
+    a = array_like(a)
     for by, i in zip(shifts, axes, strict=True):
         if not is_known(by) and s[i]:
             # A window of two copies side by side, which begins where the shift says.
@@ -409,7 +409,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
             places = [start if j == i else literal(0) for j in range(len(s))]
             a = ops.dynamic_slice_op(ops.concatenate(a, a, axis=i), *places, sizes=s)
             continue
-        k = integer(by, "roll", "shift") % s[i] if s[i] else 0
+        k = integer(by, "shift") % s[i] if s[i] else 0
         if k:
             a = ops.concatenate(_part(a, s, i, s[i] - k, s[i]), _part(a, s, i, 0, s[i] - k), axis=i)
     return a
@@ -417,20 +417,20 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
 
 def rot90(m: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
     """The array turned by 90 degrees `k` times, from the first of two axes towards the second."""
-    i, j = order_of(axes, ndim(m), "rot90")
+    i, j = order_of(axes, ndim(m))
     if i == j:
-        raise ValueError(f"rot90: axes {tuple(axes)} are one {here()}. Name two.")
-    k = integer(k, "rot90", "k") % 4
+        raise ValueError(f"{called()}: axes {tuple(axes)} are one {here()}. Name two.")
+    k = integer(k, "k") % 4
     if k == 2:
         return flip(m, (i, j))
     if k == 1:
         return swapaxes(flip(m, j), i, j)
-    return flip(swapaxes(m, i, j), j) if k == 3 else array_like(m, "rot90")
+    return flip(swapaxes(m, i, j), j) if k == 3 else array_like(m)
 
 
 def tile(A: Any, reps: Any) -> Any:
     """The array repeated whole, `reps` times along each axis."""
-    s, times = type_of(A, "tile").shape, shape_of(reps, "tile")
+    s, times = type_of(A).shape, shape_of(reps)
     n = builtins.max(len(s), len(times))
     s, times = (1,) * (n - len(s)) + s, (1,) * (n - len(times)) + times
     apart = tuple(x for size in s for x in (1, size))
@@ -449,28 +449,28 @@ def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length
     """
     if axis is None:
         a, axis = ravel(a), 0
-    s = type_of(a, "repeat").shape
-    i = axis_of(axis, len(s), "repeat")
+    s = type_of(a).shape
+    i = axis_of(axis, len(s))
     if isinstance(repeats, (tuple, list)):
         repeats = np.asarray(repeats)
-    if total_repeat_length is None and not type_of(repeats, "repeat").ndim:
-        n = integer(repeats, "repeat", "repeats")
+    if total_repeat_length is None and not type_of(repeats).ndim:
+        n = integer(repeats, "repeats")
         x = ops.broadcast_in_dim(
             a, shape=(*s[: i + 1], n, *s[i + 1 :]), dims=(*range(i + 1), *range(i + 2, len(s) + 1))
         )
         return ops.reshape(x, shape=(*s[:i], s[i] * n, *s[i + 1 :]))
-    counts = type_of(repeats, "repeat")
+    counts = type_of(repeats)
     if counts.shape not in ((), (1,), (s[i],)) or counts.dtype.kind not in "iu":
         raise ValueError(
-            f"repeat: {s[i]} elements along axis {i}, {describe(repeats)} repeats {here()}. Give one an element."
+            f"{called()}: {s[i]} elements along axis {i}, {describe(repeats)} repeats {here()}. Give one an element."
         )
     if total_repeat_length is None:
-        times = known(repeats, "repeat", "Pass total_repeat_length=")
+        times = known(repeats, "Pass total_repeat_length=")
         return ops.take(a, np.repeat(np.arange(s[i]), times), axis=i)
-    total = integer(total_repeat_length, "repeat", "total_repeat_length")
+    total = integer(total_repeat_length, "total_repeat_length")
     if not s[i]:
         raise ValueError(
-            f"repeat: axis {i} of shape {s} is empty {here()}: there is nothing to fill {total} places with."
+            f"{called()}: axis {i} of shape {s} is empty {here()}: there is nothing to fill {total} places with."
         )
     ends = ops.cumsum(broadcast_to(ops.astype(repeats, dtype=np.dtype(np.int32)), (s[i],)), axis=0)
     at = ops.searchsorted(ends, ops.iota(dtype=np.dtype(np.int32), shape=(total,), axis=0), "right")
@@ -479,13 +479,13 @@ def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length
 
 def resize(a: Any, new_shape: Any) -> Any:
     """The elements of the flattened array in a new shape, again from the start if they are too few."""
-    shape = shape_of(new_shape, "resize")
+    shape = shape_of(new_shape)
     if any(n < 0 for n in shape):
-        raise ValueError(f"resize: shape {shape} has a negative size {here()}. Use reshape for -1.")
+        raise ValueError(f"{called()}: shape {shape} has a negative size {here()}. Use reshape for -1.")
     flat, size = ravel(a), math.prod(shape)
-    n = type_of(flat, "resize").shape[0]
+    n = type_of(flat).shape[0]
     if not n or not size:
-        return ops.broadcast_in_dim(number_of(0, type_of(flat, "resize").dtype), shape=shape, dims=())
+        return ops.broadcast_in_dim(number_of(0, type_of(flat).dtype), shape=shape, dims=())
     flat = tile(flat, -(-size // n)) if n < size else flat
     return ops.reshape(_part(flat, (max(n, -(-size // n) * n),), 0, 0, size), shape=shape)
 
@@ -495,13 +495,13 @@ def resize(a: Any, new_shape: Any) -> Any:
 
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The diagonals along two axes, as a new last axis."""
-    s = type_of(a, "diagonal").shape
+    s = type_of(a).shape
     if len(s) < 2:
-        raise ValueError(f"diagonal: an array of shape {s} has no two axes {here()}. Use diag to make a matrix.")
-    i, j = axis_of(axis1, len(s), "diagonal"), axis_of(axis2, len(s), "diagonal")
-    k = integer(offset, "diagonal", "offset")
+        raise ValueError(f"{called()}: an array of shape {s} has no two axes {here()}. Use diag to make a matrix.")
+    i, j = axis_of(axis1, len(s)), axis_of(axis2, len(s))
+    k = integer(offset, "offset")
     if i == j:
-        raise ValueError(f"diagonal: axis1 and axis2 are both {i} {here()}. Name two axes.")
+        raise ValueError(f"{called()}: axis1 and axis2 are both {i} {here()}. Name two axes.")
     order = (*[x for x in range(len(s)) if x not in (i, j)], i, j)
     if order != tuple(range(len(s))):
         a = ops.transpose(a, axes=order)
@@ -517,15 +517,15 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 def diag(v: Any, k: int = 0) -> Any:
     """The `k`-th diagonal of a matrix; of a one-dimensional array, the matrix that has it as its `k`-th diagonal."""
-    s = type_of(v, "diag").shape
+    s = type_of(v).shape
     if len(s) == 2:
         return diagonal(v, k)
     if len(s) != 1:
-        raise ValueError(f"diag: an array of shape {s} {here()}. Give one of one or two axes.")
-    k = integer(k, "diag", "k")
+        raise ValueError(f"{called()}: an array of shape {s} {here()}. Give one of one or two axes.")
+    k = integer(k, "k")
     n, size = s[0], s[0] + builtins.abs(k)
     if n == 0:
-        return ops.broadcast_in_dim(number_of(0, type_of(v, "diag").dtype), shape=(size, size), dims=())
+        return ops.broadcast_in_dim(number_of(0, type_of(v).dtype), shape=(size, size), dims=())
     # Each element followed by as many zeros as lie between neighbours of a diagonal in memory.
     first = k if k >= 0 else -k * size
     flat = ops.pad(v, 0.0, config=((first, size * size - first - (n - 1) * (size + 1) - 1, size),))
@@ -540,7 +540,7 @@ def diagflat(v: Any, k: int = 0) -> Any:
 # -- padding
 
 
-def _pairs(value: Any, n: int, name: str, what: str) -> list[tuple[Any, Any]]:
+def _pairs(value: Any, n: int, what: str) -> list[tuple[Any, Any]]:
     """A number, a pair, or a pair an axis, as a pair an axis."""
     if not isinstance(value, (tuple, list, np.ndarray)):
         return [(value, value)] * n
@@ -551,7 +551,7 @@ def _pairs(value: Any, n: int, name: str, what: str) -> list[tuple[Any, Any]]:
         rows = [(rows[0], rows[1])] * n
     rows = [row * 2 if isinstance(row, tuple) and len(row) == 1 else row for row in rows]
     if len(rows) != n or any(not isinstance(row, tuple) or len(row) != 2 for row in rows):
-        raise ValueError(f"{name}: {what}={value} for {n} axes {here()}. Give a number, a pair, or a pair an axis.")
+        raise ValueError(f"{called()}: {what}={value} for {n} axes {here()}. Give a number, a pair, or a pair an axis.")
     return rows
 
 
@@ -581,22 +581,22 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
       >>> np.pad(np.array([1, 2, 3]), (1, 2), "reflect").tolist()
       [2, 1, 2, 3, 2, 1]
     """
-    s = type_of(array, "pad").shape
+    s = type_of(array).shape
     if not isinstance(mode, str) or mode not in _PAD_MODES:
-        raise ValueError(f"pad: mode={mode!r} {here()}. Use one of {', '.join(_PAD_MODES)}.")
+        raise ValueError(f"{called()}: mode={mode!r} {here()}. Use one of {', '.join(_PAD_MODES)}.")
     unknown = set(kwargs) - _PAD_ARGUMENTS.get(mode, set())
     if unknown or kwargs.get("reflect_type", "even") != "even":
         raise TypeError(
-            f"pad: {', '.join(f'{k}={v!r}' for k, v in kwargs.items())} is not supported with mode={mode!r} {here()}"
+            f"{called()}: {', '.join(f'{k}={v!r}' for k, v in kwargs.items())} is not supported with mode={mode!r} "
+            f"{here()}"
         )
     widths = [
-        (integer(lo, "pad", "each width"), integer(hi, "pad", "each width"))
-        for lo, hi in _pairs(pad_width, len(s), "pad", "pad_width")
+        (integer(lo, "each width"), integer(hi, "each width")) for lo, hi in _pairs(pad_width, len(s), "pad_width")
     ]
     if any(w < 0 for pair in widths for w in pair):
-        raise ValueError(f"pad: a width of {pad_width} is negative {here()}. Take a slice instead.")
+        raise ValueError(f"{called()}: a width of {pad_width} is negative {here()}. Take a slice instead.")
     if mode in ("constant", "empty"):
-        values = _pairs(kwargs.get("constant_values", 0), len(s), "pad", "constant_values")
+        values = _pairs(kwargs.get("constant_values", 0), len(s), "constant_values")
         first = values[0][0] if values else 0
         if all(v is first or (type(v) is type(first) is int and v == first) for pair in values for v in pair):
             return ops.pad(array, first, config=tuple((lo, hi, 0) for lo, hi in widths))
@@ -604,17 +604,17 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
             for config, value in (((pair[0], 0, 0), ends[0]), ((0, pair[1], 0), ends[1])):
                 array = ops.pad(array, value, config=tuple(config if j == i else (0, 0, 0) for j in range(len(s))))
         return array
-    array = array_like(array, "pad")
+    array = array_like(array)
     for i, (lo, hi) in enumerate(widths):
         if lo or hi:
             if not s[i]:
-                raise ValueError(f"pad: axis {i} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}")
-            if mode == "linear_ramp":
-                array = _pad_ramp(
-                    array, i, (lo, hi), _pairs(kwargs.get("end_values", 0), len(s), "pad", "end_values")[i]
+                raise ValueError(
+                    f"{called()}: axis {i} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}"
                 )
+            if mode == "linear_ramp":
+                array = _pad_ramp(array, i, (lo, hi), _pairs(kwargs.get("end_values", 0), len(s), "end_values")[i])
             elif mode in _PAD_STATISTICS:
-                lengths = _pairs(kwargs.get("stat_length") or s[i], len(s), "pad", "stat_length")[i]
+                lengths = _pairs(kwargs.get("stat_length") or s[i], len(s), "stat_length")[i]
                 array = _pad_statistic(array, i, (lo, hi), lengths, mode)
             else:
                 array = _pad_axis(array, i, lo, hi, mode)
@@ -640,9 +640,9 @@ def _pad_statistic(x: Any, axis: int, widths: tuple[int, int], lengths: Any, mod
 
     n, parts = x.shape[axis], []
     for k, (width, length) in enumerate(zip(widths, lengths, strict=True)):
-        length = builtins.min(integer(length, "pad", "stat_length"), n)
+        length = builtins.min(integer(length, "stat_length"), n)
         if length < 1:
-            raise ValueError(f"pad: stat_length={length} {here()}. Give 1 or more.")
+            raise ValueError(f"{called()}: stat_length={length} {here()}. Give 1 or more.")
         part = _part(x, x.shape, axis, n - length if k else 0, n if k else length)
         value = getattr(reductions, {"maximum": "max", "minimum": "min"}.get(mode, mode))(part, axis, keepdims=True)
         if value.dtype != x.dtype:
@@ -680,8 +680,8 @@ def _pad_axis(x: Any, axis: int, lo: int, hi: int, mode: str) -> Any:
 
 def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """The differences of neighbours along an axis, taken `n` times."""
-    s = type_of(a, "diff").shape
-    i = axis_of(axis, len(s), "diff")
+    s = type_of(a).shape
+    i = axis_of(axis, len(s))
     ends = []
     for end in (prepend, append):
         if end is not None and not ndim(end):
@@ -689,11 +689,11 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
         ends.append([] if end is None else [end])
     if ends[0] or ends[1]:
         a = concatenate([*ends[0], a, *ends[1]], i)
-    for _ in range(integer(n, "diff", "n")):
-        s = type_of(a, "diff").shape
-        step = ops.not_equal if type_of(a, "diff").dtype == np.bool_ else ops.sub
+    for _ in range(integer(n, "n")):
+        s = type_of(a).shape
+        step = ops.not_equal if type_of(a).dtype == np.bool_ else ops.sub
         a = step(_part(a, s, i, builtins.min(1, s[i]), s[i]), _part(a, s, i, 0, builtins.max(s[i] - 1, 0)))
-    return array_like(a, "diff")
+    return array_like(a)
 
 
 def unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * math.pi) -> Any:
@@ -702,10 +702,10 @@ def unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * math.p
     Args:
       discont: differences smaller than this are left; half of the period by default, and at least that.
     """
-    aval = type_of(p, "unwrap")
-    i = axis_of(axis, aval.ndim, "unwrap")
+    aval = type_of(p)
+    i = axis_of(axis, aval.ndim)
     whole = not is_inexact(aval.dtype) and type(period) is int
-    p = array_like(p, "unwrap") if whole else inexact(array_like(p, "unwrap"), aval)
+    p = array_like(p) if whole else inexact(array_like(p), aval)
     if not aval.shape[i]:
         return p
     half = ops.floor_divide(period, literal(2)) if whole else ops.div(period, literal(2))
@@ -725,8 +725,8 @@ def unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * math.p
 
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     """The integral of `y` along an axis by the trapezoidal rule, at places `x`, or `dx` apart."""
-    s = type_of(y, "trapezoid").shape
-    i = axis_of(axis, len(s), "trapezoid")
+    s = type_of(y).shape
+    i = axis_of(axis, len(s))
     if x is not None:
         dx = diff(x) if ndim(x) == 1 else diff(x, axis=i)
         if ndim(x) == 1:

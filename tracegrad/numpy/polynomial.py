@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from .arguments import Aval, array_like, common_type, inexact, integer, known, literal, promoted, type_of
 from .creation import asarray, full, ones, zeros
 from .manipulation import _part, concatenate, ravel
 from .statistics import convolve
 
 
-def _coefficients(p: Any, name: str) -> Any:
-    p = asarray(p) if isinstance(p, (list, tuple)) else array_like(p, name)
+def _coefficients(p: Any) -> Any:
+    p = asarray(p) if isinstance(p, (list, tuple)) else array_like(p)
     if p.ndim > 1:
-        raise ValueError(f"{name}: coefficients {describe(p)} {here()}. Give a vector, the highest power first.")
+        raise ValueError(f"{called()}: coefficients {describe(p)} {here()}. Give a vector, the highest power first.")
     return ops.reshape(p, shape=(1,)) if not p.ndim else p
 
 
@@ -31,34 +31,34 @@ def _longer(p: Any, n: int) -> Any:
     return ops.pad(p, literal(0), config=((n - p.shape[0], 0, 0),)) if p.shape[0] < n else p
 
 
-def _added(name: str, a1: Any, a2: Any, op: Any) -> Any:
-    a, b = _coefficients(a1, name), _coefficients(a2, name)
-    a, b = promoted((a, b), (type_of(a, name), type_of(b, name)))
+def _added(a1: Any, a2: Any, op: Any) -> Any:
+    a, b = _coefficients(a1), _coefficients(a2)
+    a, b = promoted((a, b), (type_of(a), type_of(b)))
     n = max(a.shape[0], b.shape[0])
     return op(_longer(a, n), _longer(b, n))
 
 
 def polyadd(a1: Any, a2: Any) -> Any:
     """The sum of two polynomials."""
-    return _added("polyadd", a1, a2, ops.add)
+    return _added(a1, a2, ops.add)
 
 
 def polysub(a1: Any, a2: Any) -> Any:
     """The difference of two polynomials."""
-    return _added("polysub", a1, a2, ops.sub)
+    return _added(a1, a2, ops.sub)
 
 
-def _trimmed(p: Any, name: str) -> Any:
+def _trimmed(p: Any) -> Any:
     """Without leading zeros; its value must be known."""
-    found = np.flatnonzero(known(p, name, "Leave trim_leading_zeros out"))
+    found = np.flatnonzero(known(p, "Leave trim_leading_zeros out"))
     return _cut(p, int(found[0]) if found.size else p.shape[0] - 1, p.shape[0])
 
 
 def polymul(a1: Any, a2: Any, *, trim_leading_zeros: bool = False) -> Any:
     """The product of two polynomials; `trim_leading_zeros` takes zeros off first, and needs their values now."""
-    a, b = _coefficients(a1, "polymul"), _coefficients(a2, "polymul")
+    a, b = _coefficients(a1), _coefficients(a2)
     if trim_leading_zeros:
-        a, b = _trimmed(a, "polymul"), _trimmed(b, "polymul")
+        a, b = _trimmed(a), _trimmed(b)
     return convolve(a, b) if a.shape[0] and b.shape[0] else zeros((0,))
 
 
@@ -67,13 +67,13 @@ def polydiv(u: Any, v: Any, *, trim_leading_zeros: bool = False) -> tuple[Any, A
 
     The remainder has as many coefficients as `u`; `trim_leading_zeros` takes zeros off it, and needs its value now.
     """
-    a, b = _coefficients(u, "polydiv"), _coefficients(v, "polydiv")
-    dtype, _ = common_type([type_of(a, "polydiv"), type_of(b, "polydiv")])
+    a, b = _coefficients(u), _coefficients(v)
+    dtype, _ = common_type([type_of(a), type_of(b)])
     dtype = ops.inexact_dtype(dtype)
     a, b = (x if x.dtype == dtype else ops.astype(x, dtype=dtype) for x in (a, b))
     m, n = a.shape[0], b.shape[0]
     if not n:
-        raise ValueError(f"polydiv: the divisor has no coefficient {here()}. Give at least one.")
+        raise ValueError(f"{called()}: the divisor has no coefficient {here()}. Give at least one.")
     quotient: list[Any] = []
     lead = _cut(b, 0, 1)
     for k in range(m - n + 1):
@@ -85,7 +85,7 @@ def polydiv(u: Any, v: Any, *, trim_leading_zeros: bool = False) -> tuple[Any, A
             *[x for x in (_cut(a, 0, k), zeros((1,), dtype), rest, _cut(a, k + n, m)) if x.shape[0]], axis=0
         )
     q = ops.concatenate(*quotient, axis=0) if quotient else zeros((1,), dtype)
-    return q, _trimmed(a, "polydiv") if trim_leading_zeros else a
+    return q, _trimmed(a) if trim_leading_zeros else a
 
 
 def polyval(p: Any, x: Any, *, unroll: int = 16) -> Any:
@@ -99,9 +99,9 @@ def polyval(p: Any, x: Any, *, unroll: int = 16) -> Any:
       >>> tg.grad(lambda x: np.polyval(np.array([1.0, 0.0, 2.0]), x))(3.0).item()
       6.0
     """
-    c = _coefficients(p, "polyval")
-    x = array_like(x, "polyval")
-    c, x = promoted((c, x), (type_of(c, "polyval"), type_of(x, "polyval")))
+    c = _coefficients(p)
+    x = array_like(x)
+    c, x = promoted((c, x), (type_of(c), type_of(x)))
     out = zeros(x.shape, x.dtype)
     for k, part in enumerate(ops.split_op(c, sizes=(1,) * c.shape[0], axis=0) if c.shape[0] else ()):
         part = ops.reshape(part, shape=())
@@ -111,10 +111,10 @@ def polyval(p: Any, x: Any, *, unroll: int = 16) -> Any:
 
 def polyder(p: Any, m: int = 1) -> Any:
     """The `m`-th derivative of a polynomial."""
-    c, m = _coefficients(p, "polyder"), integer(m, "polyder", "m")
+    c, m = _coefficients(p), integer(m, "m")
     if m < 0:
-        raise ValueError(f"polyder: m={m} is negative {here()}. Use polyint.")
-    c = inexact(c, type_of(c, "polyder"))
+        raise ValueError(f"{called()}: m={m} is negative {here()}. Use polyint.")
+    c = inexact(c, type_of(c))
     n = c.shape[0]
     factors = [float(math.perm(k, m)) for k in range(n - 1, m - 1, -1)]
     return ops.mul(_cut(c, 0, n - m), asarray(factors, c.dtype)) if factors else zeros((0,), c.dtype)
@@ -126,14 +126,14 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Any:
     Args:
       k: the constants of integration, one for all of them or `m`, the first integration's first; 0 by default.
     """
-    c, m = _coefficients(p, "polyint"), integer(m, "polyint", "m")
+    c, m = _coefficients(p), integer(m, "m")
     if m < 0:
-        raise ValueError(f"polyint: m={m} is negative {here()}. Use polyder.")
+        raise ValueError(f"{called()}: m={m} is negative {here()}. Use polyder.")
     constants = ravel(asarray(0.0 if k is None else k))
     if constants.shape[0] not in (1, m):
-        raise ValueError(f"polyint: {constants.shape[0]} constants for {m} integrations {here()}. Give one, or {m}.")
-    c, constants = promoted((c, constants), (type_of(c, "polyint"), type_of(constants, "polyint")))
-    c = inexact(c, type_of(c, "polyint"))
+        raise ValueError(f"{called()}: {constants.shape[0]} constants for {m} integrations {here()}. Give one, or {m}.")
+    c, constants = promoted((c, constants), (type_of(c), type_of(constants)))
+    c = inexact(c, type_of(c))
     if not m:
         return c
     if constants.shape[0] != m:
@@ -148,14 +148,14 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Any:
 
 def poly(seq_of_zeros: Any) -> Any:
     """The polynomial with these zeros and the leading coefficient 1; of a matrix, its characteristic polynomial."""
-    x = asarray(seq_of_zeros) if isinstance(seq_of_zeros, (list, tuple)) else array_like(seq_of_zeros, "poly")
-    x = inexact(x, type_of(x, "poly"))
+    x = asarray(seq_of_zeros) if isinstance(seq_of_zeros, (list, tuple)) else array_like(seq_of_zeros)
+    x = inexact(x, type_of(x))
     if x.ndim == 2 and x.shape[0] == x.shape[1]:
         from . import linalg
 
         x = linalg.eigvals(x)
     elif x.ndim > 1:
-        raise ValueError(f"poly: {describe(x)} {here()}. Give a vector of zeros, or a square matrix.")
+        raise ValueError(f"{called()}: {describe(x)} {here()}. Give a vector of zeros, or a square matrix.")
     out = ones((1,), x.dtype)
     for zero in ops.split_op(ravel(x), sizes=(1,) * x.size, axis=0) if x.size else ():
         n = out.shape[0]
@@ -173,17 +173,17 @@ def roots(p: Any, *, strip_zeros: bool = True) -> Any:
       strip_zeros: whether leading and trailing zeros are taken off first, which needs the value of `p` now.
         Otherwise the first coefficient is not 0.
     """
-    c = _coefficients(p, "roots")
-    c = inexact(c, type_of(c, "roots"))
+    c = _coefficients(p)
+    c = inexact(c, type_of(c))
     trailing = 0
     if strip_zeros:
-        found = np.flatnonzero(known(asarray(p), "roots", "Pass strip_zeros=False"))
+        found = np.flatnonzero(known(asarray(p), "Pass strip_zeros=False"))
         if not found.size:
-            return zeros((0,), _complex(type_of(c, "roots")))
+            return zeros((0,), _complex(type_of(c)))
         trailing = c.shape[0] - 1 - int(found[-1])
         c = _cut(c, int(found[0]), int(found[-1]) + 1)
     n = c.shape[0] - 1
-    end = zeros((trailing,), _complex(type_of(c, "roots")))
+    end = zeros((trailing,), _complex(type_of(c)))
     if n < 1:
         return end
     from . import linalg
@@ -199,10 +199,10 @@ def _complex(aval: Aval) -> Any:
 
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     """The powers of a vector: columns `x**(N - 1)`, ..., `x`, 1, or the other way round if `increasing`."""
-    x = _coefficients(x, "vander")
-    n = x.shape[0] if N is None else integer(N, "vander", "N")
+    x = _coefficients(x)
+    n = x.shape[0] if N is None else integer(N, "N")
     if n < 0:
-        raise ValueError(f"vander: N={n} is negative {here()}. Give the number of columns.")
+        raise ValueError(f"{called()}: N={n} is negative {here()}. Give the number of columns.")
     if x.dtype.kind == "b":
         x = ops.astype(x, dtype=np.dtype(np.int32))
     if not n:
@@ -232,10 +232,10 @@ def polyfit(
     """
     from . import linalg
 
-    deg = integer(deg, "polyfit", "deg")
-    places, values = array_like(x, "polyfit"), array_like(y, "polyfit")
-    places, values = promoted((places, values), (type_of(places, "polyfit"), type_of(values, "polyfit")))
-    places, values = inexact(places, type_of(places, "polyfit")), inexact(values, type_of(values, "polyfit"))
+    deg = integer(deg, "deg")
+    places, values = array_like(x), array_like(y)
+    places, values = promoted((places, values), (type_of(places), type_of(values)))
+    places, values = inexact(places, type_of(places)), inexact(values, type_of(values))
     if (
         deg < 0
         or places.ndim != 1
@@ -244,17 +244,17 @@ def polyfit(
         or not places.shape[0]
     ):
         raise ValueError(
-            f"polyfit: places {describe(places)}, values {describe(values)}, deg={deg} {here()}. Give as many values "
-            "as places, at least one, and a degree of 0 or more."
+            f"{called()}: places {describe(places)}, values {describe(values)}, deg={deg} {here()}. Give as many "
+            "values as places, at least one, and a degree of 0 or more."
         )
     n = places.shape[0]
     if rcond is None:
         rcond = n * float(np.finfo(places.dtype).eps)
     matrix = vander(places, deg + 1)
     if w is not None:
-        weights = inexact(array_like(w, "polyfit"), type_of(w, "polyfit"))
+        weights = inexact(array_like(w), type_of(w))
         if weights.shape != (n,):
-            raise ValueError(f"polyfit: weights {describe(weights)} for {n} points {here()}. Give one a point.")
+            raise ValueError(f"{called()}: weights {describe(weights)} for {n} points {here()}. Give one a point.")
         column = ops.reshape(weights, shape=(n, 1))
         matrix = ops.mul(matrix, column)
         values = ops.mul(values, column if values.ndim == 2 else weights)
@@ -273,7 +273,9 @@ def polyfit(
     if cov == "unscaled":
         return c, base
     if n <= deg + 1:
-        raise ValueError(f"polyfit: {n} points for {deg + 1} coefficients and cov=True {here()}. Pass cov='unscaled'.")
+        raise ValueError(
+            f"{called()}: {n} points for {deg + 1} coefficients and cov=True {here()}. Pass cov='unscaled'."
+        )
     factor = ops.div(residuals, literal(n - deg - 1))
     if values.ndim == 2:
         return c, ops.mul(ops.reshape(base, shape=(*base.shape, 1)), factor)

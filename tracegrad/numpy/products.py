@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..tracer import Tracer
 from .arguments import (
     Aval,
@@ -159,9 +159,7 @@ def _path(labels: Sequence[Labels], output: Labels, sizes: dict[Any, int], optim
     return path
 
 
-def contract(
-    name: str, p: Plan, operands: Sequence[Any], avals: Sequence[Aval], precision: Any = None, dtype: Any = None
-) -> Any:
+def contract(p: Plan, operands: Sequence[Any], avals: Sequence[Aval], precision: Any = None, dtype: Any = None) -> Any:
     """Carries out a plan."""
     xs = list(operands)
     for aval in avals:
@@ -192,16 +190,14 @@ def contract(
     return out if p.order is None else ops.transpose(out, axes=p.order)
 
 
-def planned(
-    name: str, terms: tuple[Labels, ...], output: Labels, avals: Sequence[Aval], optimize: Any = "greedy"
-) -> Plan:
+def planned(terms: tuple[Labels, ...], output: Labels, avals: Sequence[Aval], optimize: Any = "greedy") -> Plan:
     """The plan, with what is wrong reported by name, shapes and line."""
     try:
         return plan(terms, output, tuple([a.shape for a in avals]), optimize)
     except ValueError as error:
         shapes = " and ".join(str(a.shape) for a in avals)
         raise ValueError(
-            f"{name}: shapes {shapes} do not fit {here()}: {error}. Transpose or reshape one of them."
+            f"{called()}: shapes {shapes} do not fit {here()}: {error}. Transpose or reshape one of them."
         ) from None
 
 
@@ -228,11 +224,11 @@ def matmul(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any
       >>> np.matmul(np.ones((5, 2, 3)), np.ones((3, 4))).shape
       (5, 2, 4)
     """
-    x = a.aval if type(a) is Tracer else type_of(a, "matmul")
-    y = b.aval if type(b) is Tracer else type_of(b, "matmul")
+    x = a.aval if type(a) is Tracer else type_of(a)
+    y = b.aval if type(b) is Tracer else type_of(b)
     n, m = len(x.shape), len(y.shape)
     if not n or not m:
-        raise ValueError(f"matmul: {x} and {y} {here()}: a scalar is no matrix. Use `*`.")
+        raise ValueError(f"{called()}: {x} and {y} {here()}: a scalar is no matrix. Use `*`.")
     if x.dtype != y.dtype:
         a, b = promoted((a, b), (x, y))
     keywords: dict[str, Any] = {}
@@ -252,18 +248,16 @@ def matmul(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any
     output = (*range(min(2 - n, 2 - m), 0), *(("row",) if n > 1 else ()), "column")
     if x.shape[-1] != y.shape[-2]:
         raise ValueError(
-            f"matmul: shapes {x.shape} and {y.shape} do not fit {here()}: the last size of the first, {x.shape[-1]}, "
-            f"must be the last but one of the second, {y.shape[-2]}. Transpose or reshape one of them."
+            f"{called()}: shapes {x.shape} and {y.shape} do not fit {here()}: the last size of the first, "
+            f"{x.shape[-1]}, must be the last but one of the second, {y.shape[-2]}. Transpose or reshape one of them."
         )
-    return contract(
-        "matmul", planned("matmul", (left, right), output, (x, y)), (a, b), (x, y), precision, preferred_element_type
-    )
+    return contract(planned((left, right), output, (x, y)), (a, b), (x, y), precision, preferred_element_type)
 
 
 def dot(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any = None, out: None = None) -> Any:
     """The sum of products over the last axis of `a` and the last but one of `b`; of scalars, the product."""
-    refuse("dot", out=out)
-    x, y = type_of(a, "dot"), type_of(b, "dot")
+    refuse(out=out)
+    x, y = type_of(a), type_of(b)
     if not x.ndim or not y.ndim:
         return ops.mul(a, b)
     dims = (((x.ndim - 1,), (max(y.ndim - 2, 0),)), ((), ()))
@@ -281,7 +275,7 @@ def _dot_general(a: Any, b: Any, x: Aval, y: Aval, dims: Any, precision: Any, dt
 
 def inner(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The sum of products over the last axes."""
-    x, y = type_of(a, "inner"), type_of(b, "inner")
+    x, y = type_of(a), type_of(b)
     if not x.ndim or not y.ndim:
         return ops.mul(a, b)
     return _dot_general(a, b, x, y, (((x.ndim - 1,), (y.ndim - 1,)), ((), ())), precision, preferred_element_type)
@@ -294,65 +288,63 @@ def vdot(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any =
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The sum over an axis of products, the conjugate of the first with the second; the other axes broadcast."""
-    x, y = type_of(x1, "vecdot"), type_of(x2, "vecdot")
-    i, j = axis_of(axis, x.ndim, "vecdot"), axis_of(axis, y.ndim, "vecdot")
+    x, y = type_of(x1), type_of(x2)
+    i, j = axis_of(axis, x.ndim), axis_of(axis, y.ndim)
     left: list[Any] = [*range(1 - x.ndim, 0)]
     left.insert(i, "inner")
     right: list[Any] = [*range(1 - y.ndim, 0)]
     right.insert(j, "inner")
     if x.shape[i] != y.shape[j]:
-        raise ValueError(f"vecdot: shapes {x.shape} and {y.shape} differ along axis {axis} {here()}")
+        raise ValueError(f"{called()}: shapes {x.shape} and {y.shape} differ along axis {axis} {here()}")
     output = tuple(range(1 - max(x.ndim, y.ndim), 0))
-    p = planned("vecdot", (tuple(left), tuple(right)), output, (x, y))
-    return contract(
-        "vecdot", p, (ops.conj(x1) if x.dtype.kind == "c" else x1, x2), (x, y), precision, preferred_element_type
-    )
+    p = planned((tuple(left), tuple(right)), output, (x, y))
+    return contract(p, (ops.conj(x1) if x.dtype.kind == "c" else x1, x2), (x, y), precision, preferred_element_type)
 
 
 def matvec(x1: Any, x2: Any, /) -> Any:
     """The products of matrices in the last two axes with vectors in the last one; the axes before them broadcast."""
-    if type_of(x2, "matvec").ndim < 1 or type_of(x1, "matvec").ndim < 2:
-        raise ValueError(f"matvec: {describe(x1)} and {describe(x2)} {here()}. Give matrices and vectors.")
-    out = matmul(x1, ops.reshape(x2, shape=(*type_of(x2, "matvec").shape, 1)))
+    if type_of(x2).ndim < 1 or type_of(x1).ndim < 2:
+        raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} {here()}. Give matrices and vectors.")
+    out = matmul(x1, ops.reshape(x2, shape=(*type_of(x2).shape, 1)))
     return ops.reshape(out, shape=out.shape[:-1])
 
 
 def vecmat(x1: Any, x2: Any, /) -> Any:
     """The products of conjugated vectors in the last axis with matrices in the last two; the axes before broadcast."""
-    shape = type_of(x1, "vecmat").shape
-    if len(shape) < 1 or type_of(x2, "vecmat").ndim < 2:
-        raise ValueError(f"vecmat: {describe(x1)} and {describe(x2)} {here()}. Give vectors and matrices.")
+    shape = type_of(x1).shape
+    if len(shape) < 1 or type_of(x2).ndim < 2:
+        raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} {here()}. Give vectors and matrices.")
     out = matmul(ops.reshape(ops.conj(x1), shape=(*shape[:-1], 1, shape[-1])), x2)
     return ops.reshape(out, shape=(*out.shape[:-2], out.shape[-1]))
 
 
 def outer(a: Any, b: Any, out: None = None) -> Any:
     """The products of each element of one with each of the other."""
-    refuse("outer", out=out)
-    return ops.mul(ops.reshape(a, shape=(math.prod(type_of(a, "outer").shape), 1)), ravel(b))
+    refuse(out=out)
+    return ops.mul(ops.reshape(a, shape=(math.prod(type_of(a).shape), 1)), ravel(b))
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2, *, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The sum of products over several axes: the last of `a` and the first of `b`, or a pair of lists of axes."""
-    x, y = type_of(a, "tensordot"), type_of(b, "tensordot")
+    x, y = type_of(a), type_of(b)
     if isinstance(axes, (tuple, list)):
         first, second = (p if isinstance(p, (tuple, list)) else (p,) for p in axes)
-        left, right = order_of(first, x.ndim, "tensordot"), order_of(second, y.ndim, "tensordot")
+        left, right = order_of(first, x.ndim), order_of(second, y.ndim)
         if len(left) != len(right):
             raise ValueError(
-                f"tensordot: axes {axes} name {len(left)} and {len(right)} axes {here()}. Name as many of each."
+                f"{called()}: axes {axes} name {len(left)} and {len(right)} axes {here()}. Name as many of each."
             )
     else:
-        k = integer(axes, "tensordot", "axes")
+        k = integer(axes, "axes")
         if k > min(x.ndim, y.ndim):
-            raise ValueError(f"tensordot: axes={k}, but the arrays have shapes {x.shape} and {y.shape} {here()}")
+            raise ValueError(f"{called()}: axes={k}, but the arrays have shapes {x.shape} and {y.shape} {here()}")
         left, right = tuple(range(x.ndim - k, x.ndim)), tuple(range(k))
     return _dot_general(a, b, x, y, ((left, right), ((), ())), precision, preferred_element_type)
 
 
 def kron(a: Any, b: Any) -> Any:
     """The Kronecker product: blocks of `b`, each multiplied by an element of `a`."""
-    x, y = type_of(a, "kron").shape, type_of(b, "kron").shape
+    x, y = type_of(a).shape, type_of(b).shape
     n = max(len(x), len(y))
     x, y = (1,) * (n - len(x)) + x, (1,) * (n - len(y)) + y
     left = ops.reshape(a, shape=tuple(s for size in x for s in (size, 1)))
@@ -374,7 +366,7 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
         return ops.reshape(z := ops.sub(ops.mul(a0, b1), ops.mul(a1, b0)), shape=z.shape[:-1])
     if sizes != (3, 3):
         raise ValueError(
-            f"cross: the vectors have {sizes[0]} and {sizes[1]} elements {here()}. Give both 3, or both 2."
+            f"{called()}: the vectors have {sizes[0]} and {sizes[1]} elements {here()}. Give both 3, or both 2."
         )
     out = ops.sub(
         ops.mul(roll(a, -1, -1), roll(b, -2, -1)),
@@ -385,7 +377,7 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
 
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None) -> Any:
     """The sum of the diagonals along two axes."""
-    refuse("trace", out=out)
+    refuse(out=out)
     return sum_(diagonal(a, offset, axis1, axis2), -1, dtype)
 
 
@@ -418,10 +410,10 @@ def einsum(
       >>> np.einsum("bij,bjk->bik", np.ones((2, 3, 4)), np.ones((2, 4, 5))).shape
       (2, 3, 5)
     """
-    refuse("einsum", out=out)
+    refuse(out=out)
     if not isinstance(subscripts, str):
         subscripts, operands = _spell((subscripts, *operands))
-    avals = tuple([x.aval if type(x) is Tracer else type_of(x, "einsum") for x in operands])
+    avals = tuple([x.aval if type(x) is Tracer else type_of(x) for x in operands])
     if isinstance(optimize, list):
         optimize = tuple(x if isinstance(x, str) else tuple(x) for x in optimize)
     elif optimize is not False:
@@ -430,10 +422,10 @@ def einsum(
         p = einsum_plan(subscripts, avals, optimize)
     except ValueError as error:
         shapes = ", ".join(str(a.shape) for a in avals)
-        raise ValueError(f"einsum({subscripts!r}) of shapes {shapes} {here()}: {error}") from None
-    result = contract("einsum", p, operands, avals, precision, preferred_element_type)
+        raise ValueError(f"{called()}({subscripts!r}) of shapes {shapes} {here()}: {error}") from None
+    result = contract(p, operands, avals, precision, preferred_element_type)
     if not p.pairs and len(operands) == 1 and not p.prepare and p.order is None:
-        result = array_like(result, "einsum")
+        result = array_like(result)
     return result
 
 
@@ -441,11 +433,11 @@ def einsum_path(subscripts: Any, /, *operands: Any, optimize: Any = "greedy") ->
     """The order in which `numpy.einsum_path` would multiply the operands, for `einsum(optimize=...)`, and a report."""
     if not isinstance(subscripts, str):
         subscripts, operands = _spell((subscripts, *operands))
-    shells = [np.broadcast_to(np.zeros(()), type_of(x, "einsum_path").shape) for x in operands]
+    shells = [np.broadcast_to(np.zeros(()), type_of(x).shape) for x in operands]
     try:
         path, report = np.einsum_path(subscripts, *shells, optimize="greedy" if optimize == "auto" else optimize)
     except ValueError as error:
-        raise ValueError(f"einsum_path({subscripts!r}) {here()}: {error}") from None
+        raise ValueError(f"{called()}({subscripts!r}) {here()}: {error}") from None
     return path, str(report)
 
 
@@ -501,7 +493,7 @@ def _spell(arguments: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     def text(labels: Any) -> str:
         if not isinstance(labels, (tuple, list)):
             raise TypeError(
-                f"einsum: {describe(labels)} stands where labels are expected {here()}. Give a string first."
+                f"{called()}: {describe(labels)} stands where labels are expected {here()}. Give a string first."
             )
         return "".join(
             "..." if x is Ellipsis else chr(ord("A") + x) if x < 26 else chr(ord("a") + x - 26) for x in labels

@@ -42,7 +42,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
     if method == "accumulate" and name in _ACCUMULATE:
         return getattr(space, _ACCUMULATE[name])(*inputs, **({} if len(inputs) > 1 else {"axis": 0}) | kwargs)
     if method == "outer" and len(inputs) == 2:
-        x, y = (array_like(v, name) for v in inputs)
+        x, y = (array_like(v) for v in inputs)
         inputs = (ops.reshape(x, shape=(*x.shape, *[1] * y.ndim)), y)
     elif method != "__call__":
         raise TypeError(

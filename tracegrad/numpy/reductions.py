@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..tracer import Tracer
 from .arguments import (
     Aval,
@@ -56,13 +56,13 @@ def _prepared(a: Any, aval: Aval, dtype: Any, promote: bool = True) -> Any:
 
 
 def _reduced(
-    name: str, op: Any, a: Any, aval: Aval, axis: Any, keepdims: bool, initial: Any, where: Any, neutral: Any, join: Any
+    op: Any, a: Any, aval: Aval, axis: Any, keepdims: bool, initial: Any, where: Any, neutral: Any, join: Any
 ) -> Any:
-    axes = axes_of(axis, aval.ndim, name)
+    axes = axes_of(axis, aval.ndim)
     if where is not None:
         a = ops.where(where, a, neutral)
-        if type_of(a, name).shape != aval.shape:
-            raise ValueError(f"{name}: where={describe(where)} does not broadcast to shape {aval.shape} {here()}")
+        if type_of(a).shape != aval.shape:
+            raise ValueError(f"{called()}: where={describe(where)} does not broadcast to shape {aval.shape} {here()}")
     if initial is not None and join in (ops.maximum, ops.minimum) and builtins.any(aval.shape[i] == 0 for i in axes):
         rest = tuple(n for i, n in enumerate(aval.shape) if i not in axes)
         out = broadcast_to(asarray(initial, aval.dtype), rest)
@@ -93,14 +93,14 @@ def sum(
       >>> np.sum(np.array([[1, 2], [3, 4]]), axis=0).tolist()
       [4, 6]
     """
-    aval = a.aval if type(a) is Tracer else type_of(a, "sum")
+    aval = a.aval if type(a) is Tracer else type_of(a)
     if dtype is where is initial is out is None and aval.dtype.kind == "f":
-        axes = axes_of(axis, len(aval.shape), "sum")
+        axes = axes_of(axis, len(aval.shape))
         total = ops.reduce_sum(a, axes=axes)
         return _kept(total, aval.shape, axes) if keepdims else total
-    refuse("sum", out=out)
+    refuse(out=out)
     a = _prepared(a, aval, dtype, promote_integers)
-    return _reduced("sum", ops.reduce_sum, a, aval, axis, keepdims, initial, where, 0, ops.add)
+    return _reduced(ops.reduce_sum, a, aval, axis, keepdims, initial, where, 0, ops.add)
 
 
 def prod(
@@ -114,10 +114,10 @@ def prod(
     promote_integers: bool = True,
 ) -> Any:
     """The product along axes. Its derivative is right where elements are 0."""
-    refuse("prod", out=out)
-    aval = type_of(a, "prod")
+    refuse(out=out)
+    aval = type_of(a)
     a = _prepared(a, aval, dtype, promote_integers)
-    return _reduced("prod", ops.reduce_prod, a, aval, axis, keepdims, initial, where, 1, ops.mul)
+    return _reduced(ops.reduce_prod, a, aval, axis, keepdims, initial, where, 1, ops.mul)
 
 
 def _limit(aval: Aval, top: bool) -> Any:
@@ -138,7 +138,7 @@ def max(
     Raises:
       ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
     """
-    return _extremum("max", ops.reduce_max, a, axis, out, keepdims, initial, where, False, ops.maximum)
+    return _extremum(ops.reduce_max, a, axis, out, keepdims, initial, where, False, ops.maximum)
 
 
 def min(
@@ -149,7 +149,7 @@ def min(
     Raises:
       ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
     """
-    return _extremum("min", ops.reduce_min, a, axis, out, keepdims, initial, where, True, ops.minimum)
+    return _extremum(ops.reduce_min, a, axis, out, keepdims, initial, where, True, ops.minimum)
 
 
 amax, amin = max, min
@@ -164,35 +164,35 @@ def minmax(
 
 
 def _extremum(
-    name: str, op: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, top: bool, join: Any
+    op: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, top: bool, join: Any
 ) -> Any:
     if out is not None:
-        refuse(name, out=out)
-    aval = a.aval if type(a) is Tracer else type_of(a, name)
+        refuse(out=out)
+    aval = a.aval if type(a) is Tracer else type_of(a)
     if where is not None and initial is None:
-        raise ValueError(f"{name}: with `where` there may be no element left {here()}. Pass `initial` too.")
-    if 0 in aval.shape and initial is None and builtins.any(aval.shape[i] == 0 for i in axes_of(axis, aval.ndim, name)):
-        raise ValueError(f"{name}: shape {aval.shape} is empty along axes {axis} {here()}. Pass `initial`.")
+        raise ValueError(f"{called()}: with `where` there may be no element left {here()}. Pass `initial` too.")
+    if 0 in aval.shape and initial is None and builtins.any(aval.shape[i] == 0 for i in axes_of(axis, aval.ndim)):
+        raise ValueError(f"{called()}: shape {aval.shape} is empty along axes {axis} {here()}. Pass `initial`.")
     neutral = None if where is None else _limit(aval, top)
-    return _reduced(name, op, a, aval, axis, keepdims, initial, where, neutral, join)
+    return _reduced(op, a, aval, axis, keepdims, initial, where, neutral, join)
 
 
 def ptp(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
     """The largest less the smallest element along axes."""
-    refuse("ptp", out=out)
+    refuse(out=out)
     return ops.sub(max(a, axis, keepdims=keepdims), min(a, axis, keepdims=keepdims))
 
 
 def any(a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Any:
     """Whether an element along axes is not 0."""
-    refuse("any", out=out)
-    return _reduced("any", ops.reduce_any, a, type_of(a, "any"), axis, keepdims, None, where, False, None)
+    refuse(out=out)
+    return _reduced(ops.reduce_any, a, type_of(a), axis, keepdims, None, where, False, None)
 
 
 def all(a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Any:
     """Whether all elements along axes are not 0."""
-    refuse("all", out=out)
-    return _reduced("all", ops.reduce_all, a, type_of(a, "all"), axis, keepdims, None, where, True, None)
+    refuse(out=out)
+    return _reduced(ops.reduce_all, a, type_of(a), axis, keepdims, None, where, True, None)
 
 
 def count_nonzero(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
@@ -200,25 +200,25 @@ def count_nonzero(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
     return sum(ops.not_equal(a, literal(0)), axis, keepdims=keepdims)
 
 
-def _position(name: str, op: Any, a: Any, axis: Any, out: None, keepdims: bool | None) -> Any:
-    refuse(name, out=out)
-    shape = type_of(a, name).shape
+def _position(op: Any, a: Any, axis: Any, out: None, keepdims: bool | None) -> Any:
+    refuse(out=out)
+    shape = type_of(a).shape
     if axis is None:
         found = op(ravel(a), axis=0)
         return ops.reshape(found, shape=(1,) * len(shape)) if keepdims else found
-    i = axis_of(axis, len(shape), name)
+    i = axis_of(axis, len(shape))
     found = op(a, axis=i)
     return _kept(found, shape, (i,)) if keepdims else found
 
 
 def argmax(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
     """The index of the first largest element along an axis, or in the flattened array."""
-    return _position("argmax", ops.argmax, a, axis, out, keepdims)
+    return _position(ops.argmax, a, axis, out, keepdims)
 
 
 def argmin(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
     """The index of the first smallest element along an axis, or in the flattened array."""
-    return _position("argmin", ops.argmin, a, axis, out, keepdims)
+    return _position(ops.argmin, a, axis, out, keepdims)
 
 
 # -- averages
@@ -239,9 +239,9 @@ def mean(
       2.5
     """
     if out is not None:
-        refuse("mean", out=out)
-    aval = a.aval if type(a) is Tracer else type_of(a, "mean")
-    axes = axes_of(axis, aval.ndim, "mean")
+        refuse(out=out)
+    aval = a.aval if type(a) is Tracer else type_of(a)
+    axes = axes_of(axis, aval.ndim)
     wanted = aval.dtype if dtype is None else dtype_of(dtype)
     if not is_inexact(wanted):
         wanted = ops.inexact_dtype(aval.dtype)
@@ -283,11 +283,11 @@ def var(
       mean: the mean, if it is known, with the reduced axes kept at size 1.
     """
     if out is not None:
-        refuse("var", out=out)
-    aval = type_of(a, "var")
-    axes = axes_of(axis, aval.ndim, "var")
+        refuse(out=out)
+    aval = type_of(a)
+    axes = axes_of(axis, aval.ndim)
     if dtype is not None:
-        aval = type_of(a := ops.astype(a, dtype=dtype_of(dtype)), "var")
+        aval = type_of(a := ops.astype(a, dtype=dtype_of(dtype)))
     a, ddof = inexact(a, aval), ddof if correction is None else correction
     if where is None and mean is None:
         v = ops.variance(a, axes=axes, ddof=ddof)
@@ -312,20 +312,20 @@ def std(
     correction: float | None = None,
 ) -> Any:
     """The square root of the variance along axes; its derivative is 0 where it is 0."""
-    refuse("std", out=out)
+    refuse(out=out)
     return ops.root(var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction))
 
 
-def _weights(name: str, weights: Any, aval: Aval, axis: Any) -> Any:
+def _weights(weights: Any, aval: Aval, axis: Any) -> Any:
     """Weights of the shape of the array that they belong to, from those of that shape or of the axes alone."""
-    shape = type_of(weights, name).shape
+    shape = type_of(weights).shape
     if shape == aval.shape:
         return weights
-    axes = [i % aval.ndim for i in axis] if isinstance(axis, (tuple, list)) else axes_of(axis, aval.ndim, name)
+    axes = [i % aval.ndim for i in axis] if isinstance(axis, (tuple, list)) else axes_of(axis, aval.ndim)
     if shape != tuple(aval.shape[i] for i in axes):
         raise ValueError(
-            f"{name}: weights of shape {shape} for axis {axis} of shape {aval.shape} {here()}. Give them the shape of "
-            "the array, or of those axes."
+            f"{called()}: weights of shape {shape} for axis {axis} of shape {aval.shape} {here()}. Give them the "
+            "shape of the array, or of those axes."
         )
     order = sorted(range(len(axes)), key=axes.__getitem__)
     return ops.broadcast_in_dim(ops.transpose(weights, axes=tuple(order)), shape=aval.shape, dims=tuple(sorted(axes)))
@@ -333,12 +333,12 @@ def _weights(name: str, weights: Any, aval: Aval, axis: Any) -> Any:
 
 def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, keepdims: bool = False) -> Any:
     """The weighted average along axes; with `returned`, a pair of it and the sum of the weights."""
-    aval = type_of(a, "average")
-    axes = axes_of(axis, aval.ndim, "average")
+    aval = type_of(a)
+    axes = axes_of(axis, aval.ndim)
     if weights is None:
         out = mean(a, axes, keepdims=keepdims)
         return (out, ops.add(zeros_like(out), literal(_count(aval, axes)))) if returned else out
-    weights = _weights("average", weights, aval, axis)
+    weights = _weights(weights, aval, axis)
     total = sum(weights, axes, keepdims=keepdims)
     out = ops.div(sum(ops.mul(a, weights), axes, keepdims=keepdims), total)
     return (out, total) if returned else out
@@ -352,22 +352,22 @@ def logsumexp(a: Any, axis: Any = None, keepdims: bool = False, *, where: Any = 
       >>> round(np.logsumexp(np.array([1000.0, 1000.0])).item(), 3)
       1000.693
     """
-    aval = type_of(a, "logsumexp")
+    aval = type_of(a)
     a = inexact(a, aval)
     neutral = literal(-math.inf)
-    return _reduced("logsumexp", ops.reduce_logsumexp, a, aval, axis, keepdims, None, where, neutral, None)
+    return _reduced(ops.reduce_logsumexp, a, aval, axis, keepdims, None, where, neutral, None)
 
 
 # -- scans
 
 
-def _scanned(name: str, op: Any, a: Any, axis: int | None, dtype: Any, out: None) -> Any:
-    refuse(name, out=out)
-    aval = type_of(a, name)
+def _scanned(op: Any, a: Any, axis: int | None, dtype: Any, out: None) -> Any:
+    refuse(out=out)
+    aval = type_of(a)
     if axis is None:
         a, axis = ravel(a), 0
     else:
-        axis = axis_of(axis, aval.ndim, name)
+        axis = axis_of(axis, aval.ndim)
     if dtype is not None or aval.dtype.kind == "b":
         a = _prepared(a, aval, dtype)
     return op(a, axis=axis)
@@ -375,44 +375,44 @@ def _scanned(name: str, op: Any, a: Any, axis: int | None, dtype: Any, out: None
 
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
     """The running sum along an axis, or of the flattened array."""
-    return _scanned("cumsum", ops.cumsum, a, axis, dtype, out)
+    return _scanned(ops.cumsum, a, axis, dtype, out)
 
 
 def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
     """The running product along an axis, or of the flattened array. Its derivative is right where elements are 0."""
-    return _scanned("cumprod", ops.cumprod, a, axis, dtype, out)
+    return _scanned(ops.cumprod, a, axis, dtype, out)
 
 
-def _cumulative(name: str, scan: Any, x: Any, axis: int | None, dtype: Any, include_initial: bool, first: int) -> Any:
-    n = type_of(x, name).ndim
+def _cumulative(scan: Any, x: Any, axis: int | None, dtype: Any, include_initial: bool, first: int) -> Any:
+    n = type_of(x).ndim
     if axis is None:
         if n != 1:
-            raise ValueError(f"{name}: an array of {n} axes needs `axis` {here()}. Name the one to run along.")
+            raise ValueError(f"{called()}: an array of {n} axes needs `axis` {here()}. Name the one to run along.")
         axis = 0
     # Unlike `cumsum`, as the standard says: small integers are added up as the default integer.
-    out = scan(_prepared(x, type_of(x, name), dtype), axis)
+    out = scan(_prepared(x, type_of(x), dtype), axis)
     if include_initial:
-        i = axis_of(axis, n, name)
+        i = axis_of(axis, n)
         out = ops.pad(out, first, config=tuple((int(j == i), 0, 0) for j in range(n)))
     return out
 
 
 def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
     """The running sum along an axis; with `include_initial`, after a first 0."""
-    return _cumulative("cumulative_sum", cumsum, x, axis, dtype, include_initial, 0)
+    return _cumulative(cumsum, x, axis, dtype, include_initial, 0)
 
 
 def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
     """The running product along an axis; with `include_initial`, after a first 1."""
-    return _cumulative("cumulative_prod", cumprod, x, axis, dtype, include_initial, 1)
+    return _cumulative(cumprod, x, axis, dtype, include_initial, 1)
 
 
 # -- without NaN
 
 
-def _numbers(a: Any, name: str, where: Any = None) -> Any:
+def _numbers(a: Any, where: Any = None) -> Any:
     """A mask of what to take: what is not NaN, of what `where` names."""
-    if not is_inexact(type_of(a, name).dtype):
+    if not is_inexact(type_of(a).dtype):
         return where
     mask = ops.bitwise_not(ops.isnan(a))
     return mask if where is None else ops.bitwise_and(mask, where)
@@ -423,7 +423,7 @@ def nansum(
     where: Any = None,
 ) -> Any:  # fmt: skip
     """The sum along axes of what is not NaN."""
-    return sum(a, axis, dtype, out, keepdims, initial, _numbers(a, "nansum", where))
+    return sum(a, axis, dtype, out, keepdims, initial, _numbers(a, where))
 
 
 def nanprod(
@@ -431,14 +431,14 @@ def nanprod(
     where: Any = None,
 ) -> Any:  # fmt: skip
     """The product along axes of what is not NaN."""
-    return prod(a, axis, dtype, out, keepdims, initial, _numbers(a, "nanprod", where))
+    return prod(a, axis, dtype, out, keepdims, initial, _numbers(a, where))
 
 
 def nanmean(
     a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, where: Any = None
 ) -> Any:
     """The average along axes of what is not NaN; NaN where nothing else is."""
-    return mean(a, axis, dtype, out, keepdims, where=_numbers(a, "nanmean", where))
+    return mean(a, axis, dtype, out, keepdims, where=_numbers(a, where))
 
 
 def nanvar(
@@ -446,7 +446,7 @@ def nanvar(
     where: Any = None, mean: Any = None,
 ) -> Any:  # fmt: skip
     """The variance along axes of what is not NaN; NaN where there are not more than `ddof`."""
-    return var(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanvar", where), mean=mean)
+    return var(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, where), mean=mean)
 
 
 def nanstd(
@@ -454,13 +454,13 @@ def nanstd(
     where: Any = None, mean: Any = None,
 ) -> Any:  # fmt: skip
     """The standard deviation along axes of what is not NaN."""
-    return std(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, "nanstd", where), mean=mean)
+    return std(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, where), mean=mean)
 
 
 def _nan_extremum(
-    name: str, find: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, sign: float
+    find: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, sign: float
 ) -> Any:
-    numbers = _numbers(a, name)
+    numbers = _numbers(a)
     if numbers is None:
         return find(a, axis, out, keepdims, initial, where)
     best = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims, initial, where)
@@ -473,18 +473,18 @@ def nanmax(
     a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Any:
     """The largest element along axes that is not NaN; NaN where there is none."""
-    return _nan_extremum("nanmax", max, a, axis, out, keepdims, initial, where, -1.0)
+    return _nan_extremum(max, a, axis, out, keepdims, initial, where, -1.0)
 
 
 def nanmin(
     a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Any:
     """The smallest element along axes that is not NaN; NaN where there is none."""
-    return _nan_extremum("nanmin", min, a, axis, out, keepdims, initial, where, 1.0)
+    return _nan_extremum(min, a, axis, out, keepdims, initial, where, 1.0)
 
 
-def _nan_position(name: str, find: Any, a: Any, axis: Any, out: None, keepdims: bool | None, sign: float) -> Any:
-    numbers = _numbers(a, name)
+def _nan_position(find: Any, a: Any, axis: Any, out: None, keepdims: bool | None, sign: float) -> Any:
+    numbers = _numbers(a)
     if numbers is None:
         return find(a, axis, out, keepdims)
     found = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims)
@@ -493,27 +493,27 @@ def _nan_position(name: str, find: Any, a: Any, axis: Any, out: None, keepdims: 
 
 def nanargmax(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
     """The index of the first largest element that is not NaN; -1 where there is none."""
-    return _nan_position("nanargmax", argmax, a, axis, out, keepdims, -1.0)
+    return _nan_position(argmax, a, axis, out, keepdims, -1.0)
 
 
 def nanargmin(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
     """The index of the first smallest element that is not NaN; -1 where there is none."""
-    return _nan_position("nanargmin", argmin, a, axis, out, keepdims, 1.0)
+    return _nan_position(argmin, a, axis, out, keepdims, 1.0)
 
 
-def _without_nan(a: Any, name: str, instead: float) -> Any:
-    numbers = _numbers(a, name)
+def _without_nan(a: Any, instead: float) -> Any:
+    numbers = _numbers(a)
     return a if numbers is None else ops.where(numbers, a, literal(instead))
 
 
 def nancumsum(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
     """The running sum of what is not NaN."""
-    return cumsum(_without_nan(a, "nancumsum", 0.0), axis, dtype, out)
+    return cumsum(_without_nan(a, 0.0), axis, dtype, out)
 
 
 def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
     """The running product of what is not NaN."""
-    return cumprod(_without_nan(a, "nancumprod", 1.0), axis, dtype, out)
+    return cumprod(_without_nan(a, 1.0), axis, dtype, out)
 
 
 # -- order statistics
@@ -544,7 +544,7 @@ def quantile(
       >>> float(np.quantile(np.array([1.0, 2.0, 4.0]), 0.75, weights=np.array([1, 8, 1]), method="inverted_cdf"))
       2.0
     """
-    return _quantile("quantile", a, q, axis, out, method, keepdims, False, weights)
+    return _quantile(a, q, axis, out, method, keepdims, False, weights)
 
 
 def nanquantile(
@@ -552,27 +552,27 @@ def nanquantile(
     keepdims: bool = False, *, weights: Any = None,
 ) -> Any:  # fmt: skip
     """The quantile of what is not NaN; NaN where nothing else is. The arguments are those of `quantile`."""
-    return _quantile("nanquantile", a, q, axis, out, method, keepdims, True, weights)
+    return _quantile(a, q, axis, out, method, keepdims, True, weights)
 
 
 def _quantile(
-    name: str, a: Any, q: Any, axis: Any, out: None, method: str, keepdims: bool, skip: bool, weights: Any = None
+    a: Any, q: Any, axis: Any, out: None, method: str, keepdims: bool, skip: bool, weights: Any = None
 ) -> Any:
-    refuse(name, out=out)
-    aval = type_of(a, name)
-    axes = axes_of(axis, aval.ndim, name)
+    refuse(out=out)
+    aval = type_of(a)
+    axes = axes_of(axis, aval.ndim)
     n = _count(aval, axes)
     if method not in _METHODS:
-        raise ValueError(f"{name}: method={method!r} {here()}. Use one of {', '.join(_METHODS)}.")
+        raise ValueError(f"{called()}: method={method!r} {here()}. Use one of {', '.join(_METHODS)}.")
     if weights is not None and method != "inverted_cdf":
-        raise ValueError(f"{name}: weights do not go with method={method!r} {here()}. Pass method='inverted_cdf'.")
+        raise ValueError(f"{called()}: weights do not go with method={method!r} {here()}. Pass method='inverted_cdf'.")
     if n == 0:
-        raise ValueError(f"{name}: there is no element along axis {axis} of shape {aval.shape} {here()}")
+        raise ValueError(f"{called()}: there is no element along axis {axis} of shape {aval.shape} {here()}")
     fixed = is_known(q) and not (isinstance(q, (tuple, list)) and not builtins.all(map(is_known, q)))
     if fixed:
         parts = np.asarray(q, np.float64)
         if parts.size and not (parts.min() >= 0 and parts.max() <= 1):
-            raise ValueError(f"{name}: q={q} is not from 0 to 1 {here()}")
+            raise ValueError(f"{called()}: q={q} is not from 0 to 1 {here()}")
     rest = tuple(i for i in range(aval.ndim) if i not in axes)
     kept = tuple(aval.shape[i] for i in rest)
 
@@ -582,11 +582,7 @@ def _quantile(
     x = in_a_row(inexact(a, aval))
     counted = method == "inverted_cdf"
     if counted:
-        w = (
-            ops.broadcast_to(literal(1.0), x.shape)
-            if weights is None
-            else in_a_row(_weights(name, weights, aval, axis))
-        )
+        w = ops.broadcast_to(literal(1.0), x.shape) if weights is None else in_a_row(_weights(weights, aval, axis))
         order = ops.argsort(x, axis=len(kept))
         w = ops.take_along_axis(ops.astype(w, dtype=_real_dtype(x.dtype)), order, -1, "promise_in_bounds")
     x = ops.sort(x, axis=len(kept))
@@ -690,7 +686,7 @@ def percentile(
     keepdims: bool = False, *, weights: Any = None,
 ) -> Any:  # fmt: skip
     """The quantile at `q` hundredths."""
-    return _quantile("percentile", a, _hundredths(q), axis, out, method, keepdims, False, weights)
+    return _quantile(a, _hundredths(q), axis, out, method, keepdims, False, weights)
 
 
 def nanpercentile(
@@ -698,19 +694,19 @@ def nanpercentile(
     keepdims: bool = False, *, weights: Any = None,
 ) -> Any:  # fmt: skip
     """The quantile, at `q` hundredths, of what is not NaN."""
-    return _quantile("nanpercentile", a, _hundredths(q), axis, out, method, keepdims, True, weights)
+    return _quantile(a, _hundredths(q), axis, out, method, keepdims, True, weights)
 
 
 def median(a: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False) -> Any:
     """The middle element along axes, or the mean of the two in the middle."""
-    return _quantile("median", a, 0.5, axis, out, "midpoint", keepdims, False)
+    return _quantile(a, 0.5, axis, out, "midpoint", keepdims, False)
 
 
 def nanmedian(
     a: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False
 ) -> Any:  # fmt: skip
     """The median of what is not NaN; NaN where nothing else is."""
-    return _quantile("nanmedian", a, 0.5, axis, out, "midpoint", keepdims, True)
+    return _quantile(a, 0.5, axis, out, "midpoint", keepdims, True)
 
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..ops import pick
 from ..ops.indexing import At, Spec, checked
 from .arguments import (
@@ -48,8 +48,8 @@ def take(
     fill_value: Any = None,
 ) -> Any:
     """The slices of `a` at `indices` along an axis, or elements of the flattened array; see `tracegrad.ops.take`."""
-    refuse("take", out=out)
-    type_of(a, "take")
+    refuse(out=out)
+    type_of(a)
     if mode == "raise":
         mode = None
     return ops.take(a, indices, axis, mode, unique_indices, indices_are_sorted, fill_value)
@@ -57,7 +57,7 @@ def take(
 
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1, mode: Any = None, fill_value: Any = None) -> Any:
     """The elements of `arr` at `indices` along an axis, the other axes of the two walked together."""
-    type_of(arr, "take_along_axis")
+    type_of(arr)
     return ops.take_along_axis(arr, indices, axis, mode, fill_value)
 
 
@@ -77,9 +77,9 @@ def where(
         return nonzero(condition, size=size, fill_value=fill_value)
     if x is None or y is None:
         raise TypeError(
-            f"where: one value is {describe(x)}, the other {describe(y)} {here()}. Give both values or neither."
+            f"{called()}: one value is {describe(x)}, the other {describe(y)} {here()}. Give both values or neither."
         )
-    refuse("where", size=size, fill_value=fill_value)
+    refuse(size=size, fill_value=fill_value)
     return ops.where(condition, x, y)
 
 
@@ -103,15 +103,15 @@ def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> tuple
       >>> tg.jit(lambda x: np.nonzero(x, size=3, fill_value=-1))(np.array([0, 5, 7]))[0].tolist()
       [1, 2, -1]
     """
-    shape = type_of(a, "nonzero").shape or (1,)
+    shape = type_of(a).shape or (1,)
     if size is None:
-        found = np.nonzero(np.atleast_1d(known(a, "nonzero", "Pass size=")))
+        found = np.nonzero(np.atleast_1d(known(a, "Pass size=")))
         return tuple(asarray(i, int) for i in found)
-    size, index = integer(size, "nonzero", "size"), dtype_of(int)
-    mask = reshape(truth(a, "nonzero"), (math.prod(shape),))
+    size, index = integer(size, "size"), dtype_of(int)
+    mask = reshape(truth(a), (math.prod(shape),))
     fills = fill_value if isinstance(fill_value, tuple) else (0 if fill_value is None else fill_value,) * len(shape)
     if len(fills) != len(shape):
-        raise ValueError(f"nonzero: {len(fills)} fill values for {len(shape)} axes {here()}. Give one an axis.")
+        raise ValueError(f"{called()}: {len(fills)} fill values for {len(shape)} axes {here()}. Give one an axis.")
     if size == 0 or 0 in shape:
         return tuple(full((size,), fill, index) for fill in fills)
     # Each element writes its place in the array to its place among those that are not 0; the others are dropped.
@@ -140,7 +140,7 @@ def flatnonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> A
 
 def argwhere(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
     """The indices of the elements that are not 0, a row an element; see `nonzero`."""
-    shape = type_of(a, "argwhere").shape
+    shape = type_of(a).shape
     found = nonzero(a, size=size, fill_value=fill_value)
     if not shape:
         return zeros((found[0].shape[0], 0), int)
@@ -162,20 +162,20 @@ def compress(
       condition: a vector, not longer than the axis.
       size, fill_value: see `nonzero`; the fill is of slices.
     """
-    refuse("compress", out=out)
+    refuse(out=out)
     condition = np.asarray(condition) if isinstance(condition, (list, tuple)) else condition
-    type_of(a, "compress")
+    type_of(a)
     if axis is None:
         a, axis = ravel(a), 0
-    shape = type_of(a, "compress").shape
-    i = axis_of(axis, len(shape), "compress")
-    if type_of(condition, "compress").ndim != 1:
-        raise ValueError(f"compress: the condition is {describe(condition)} {here()}. Give a vector.")
+    shape = type_of(a).shape
+    i = axis_of(axis, len(shape))
+    if type_of(condition).ndim != 1:
+        raise ValueError(f"{called()}: the condition is {describe(condition)} {here()}. Give a vector.")
     if size is None:
-        return ops.take(a, np.flatnonzero(known(condition, "compress", "Pass size=")), i)
+        return ops.take(a, np.flatnonzero(known(condition, "Pass size=")), i)
     at = nonzero(condition, size=size, fill_value=shape[i])[0]
     chosen = ops.take(a, at, i, "clip")
-    count = ops.reduce_sum(ops.astype(truth(condition, "compress"), dtype=dtype_of(int)), axes=(0,))
+    count = ops.reduce_sum(ops.astype(truth(condition), dtype=dtype_of(int)), axes=(0,))
     real = ops.less(ops.iota(dtype=dtype_of(int), shape=(size,), axis=0), count)
     real = ops.reshape(real, shape=tuple(size if j == i else 1 for j in range(len(shape))))
     return ops.where(real, chosen, ops.astype(fill_value, dtype=chosen.dtype))
@@ -184,7 +184,7 @@ def compress(
 def extract(condition: Any, arr: Any, *, size: int | None = None, fill_value: Any = 0) -> Any:
     """The elements of the flattened array for which the condition holds; see `compress`."""
     condition = np.asarray(condition) if isinstance(condition, (list, tuple)) else condition
-    type_of(condition, "extract")
+    type_of(condition)
     return compress(
         np.ravel(condition) if _on_host(condition) else ravel(condition), arr, size=size, fill_value=fill_value
     )
@@ -197,7 +197,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     """For each element, the choice of the first condition that holds."""
     if len(condlist) != len(choicelist) or not len(condlist):
         raise ValueError(
-            f"select: {len(condlist)} conditions and {len(choicelist)} choices {here()}. "
+            f"{called()}: {len(condlist)} conditions and {len(choicelist)} choices {here()}. "
             "Give as many of each, at least one."
         )
     out = default
@@ -213,20 +213,20 @@ def choose(a: Any, choices: Any, out: None = None, mode: str = "raise") -> Any:
       a: integers.
       mode: what a number that no choice has does: "raise", "wrap" or "clip". Under `@jit` it is not "raise".
     """
-    refuse("choose", out=out)
+    refuse(out=out)
     n = len(choices)
-    if type_of(a, "choose").dtype.kind not in "iu":
-        raise TypeError(f"choose: the numbers are {describe(a)} {here()}. Convert them with .astype(int).")
+    if type_of(a).dtype.kind not in "iu":
+        raise TypeError(f"{called()}: the numbers are {describe(a)} {here()}. Convert them with .astype(int).")
     if mode == "raise":
-        found = known(a, "choose", "Pass mode='wrap' or mode='clip'")
+        found = known(a, "Pass mode='wrap' or mode='clip'")
         if found.size and not (found.min() >= 0 and found.max() < n):
             raise ValueError(
-                f"choose: numbers from {found.min()} to {found.max()} for {n} choices {here()}. "
+                f"{called()}: numbers from {found.min()} to {found.max()} for {n} choices {here()}. "
                 "Give numbers of choices, or pass mode='wrap' or 'clip'."
             )
     elif mode not in ("wrap", "clip"):
-        raise ValueError(f"choose: mode={mode!r} {here()}. Use 'raise', 'wrap' or 'clip'.")
-    parts = promoted(list(choices), types_of(list(choices), "choose"))
+        raise ValueError(f"{called()}: mode={mode!r} {here()}. Use 'raise', 'wrap' or 'clip'.")
+    parts = promoted(list(choices), types_of(list(choices)))
     a, *parts = broadcast_arrays(a, *parts)
     stacked = ops.concatenate(*[ops.reshape(p, shape=(1, *p.shape)) for p in parts], axis=0)
     a = ops.remainder(a, literal(n)) if mode == "wrap" else a
@@ -249,12 +249,12 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
       >>> np.piecewise(x, [x < 0, x >= 0], [lambda x: -x, lambda x: x * x]).tolist()
       [2.0, 9.0]
     """
-    aval = type_of(x, "piecewise")
+    aval = type_of(x)
     if not isinstance(condlist, (list, tuple)):
-        condlist = [condlist] if type_of(condlist, "piecewise").shape == aval.shape else list(condlist)
+        condlist = [condlist] if type_of(condlist).shape == aval.shape else list(condlist)
     if len(funclist) not in (len(condlist), len(condlist) + 1):
         raise ValueError(
-            f"piecewise: {len(condlist)} conditions and {len(funclist)} functions {here()}. "
+            f"{called()}: {len(condlist)} conditions and {len(funclist)} functions {here()}. "
             "Give one a condition, and perhaps one more for where none holds."
         )
 
@@ -270,11 +270,11 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
 # -- writing: copies, since arrays never change
 
 
-def _copies(name: str, inplace: bool) -> None:
+def _copies(inplace: bool) -> None:
     if inplace:
         raise ValueError(
-            f"{name} changes its argument unless inplace=False {here()}, and arrays never change. "
-            f"Write `x = {name}(x, ..., inplace=False)`."
+            f"{called()} changes its argument unless inplace=False {here()}, and arrays never change. "
+            f"Write `x = {called()}(x, ..., inplace=False)`."
         )
 
 
@@ -284,18 +284,18 @@ def place(arr: Any, mask: Any, vals: Any, *, inplace: bool = True) -> Any:
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
     """
-    _copies("place", inplace)
-    aval = type_of(arr, "place")
+    _copies(inplace)
+    aval = type_of(arr)
     n = math.prod(aval.shape)
     vals = ravel(vals)
-    if math.prod(type_of(mask, "place").shape) != n:
-        raise ValueError(f"place: {describe(mask)} for {aval} {here()}. Give the mask the shape of the array.")
+    if math.prod(type_of(mask).shape) != n:
+        raise ValueError(f"{called()}: {describe(mask)} for {aval} {here()}. Give the mask the shape of the array.")
     if not vals.shape[0]:
-        raise ValueError(f"place: there is no value {here()}. Give at least one.")
+        raise ValueError(f"{called()}: there is no value {here()}. Give at least one.")
     if not n:
         return asarray(arr)
     index = dtype_of(int)
-    flag = ravel(truth(mask, "place"))
+    flag = ravel(truth(mask))
     number = ops.sub(ops.cumsum(ops.astype(flag, dtype=index), axis=0), literal(1))
     new = ops.take(vals, ops.remainder(number, literal(vals.shape[0])), 0, "clip")
     return reshape(ops.where(flag, ops.astype(new, dtype=aval.dtype), ravel(arr)), aval.shape)
@@ -310,10 +310,12 @@ def put(a: Any, ind: Any, v: Any, mode: str | None = None, *, inplace: bool = Tr
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
     """
-    _copies("put", inplace)
+    _copies(inplace)
     if mode not in (None, "clip", "wrap"):
-        raise ValueError(f"put: mode={mode!r} {here()}. Use 'clip', 'wrap', or None to write nothing out of bounds.")
-    aval = type_of(a, "put")
+        raise ValueError(
+            f"{called()}: mode={mode!r} {here()}. Use 'clip', 'wrap', or None to write nothing out of bounds."
+        )
+    aval = type_of(a)
     n = math.prod(aval.shape)
     ind, v = ravel(asarray(ind)), ravel(asarray(v))
     if not n or not ind.shape[0] or not v.shape[0]:
@@ -345,16 +347,16 @@ def put_along_axis(
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
     """
-    _copies("put_along_axis", inplace)
-    aval = type_of(arr, "put_along_axis")
-    x = array_like(arr, "put_along_axis")
+    _copies(inplace)
+    aval = type_of(arr)
+    x = array_like(arr)
     if axis is None:
         x, axis = ravel(x), 0
-    i = axis_of(axis, x.ndim, "put_along_axis")
-    indices = array_like(indices, "put_along_axis")
+    i = axis_of(axis, x.ndim)
+    indices = array_like(indices)
     if indices.ndim != x.ndim:
         raise ValueError(
-            f"put_along_axis: indices {describe(indices)} for an array {describe(x)} {here()}. "
+            f"{called()}: indices {describe(indices)} for an array {describe(x)} {here()}. "
             "Give them as many axes as the array has."
         )
     grid = tuple(
@@ -380,12 +382,12 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True)
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
     """
-    _copies("fill_diagonal", inplace)
-    aval = type_of(a, "fill_diagonal")
+    _copies(inplace)
+    aval = type_of(a)
     shape = aval.shape
     if len(shape) < 2 or (len(shape) > 2 and len(set(shape)) > 1):
         raise ValueError(
-            f"fill_diagonal: an array of shape {shape} {here()}. Give one of two axes, or of more that have one size."
+            f"{called()}: an array of shape {shape} {here()}. Give one of two axes, or of more that have one size."
         )
     step = shape[1] + 1 if len(shape) == 2 else 1 + sum(math.prod(shape[k:]) for k in range(1, len(shape)))
     stop = math.prod(shape) if wrap or len(shape) > 2 else min(math.prod(shape), shape[1] * shape[1])
@@ -413,14 +415,14 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     """
     if axis is None:
         arr, axis = ravel(arr), 0
-    aval = type_of(arr, "insert")
-    i, n = axis_of(axis, aval.ndim, "insert"), aval.shape[axis]
-    at, single = _places(obj, n, "insert", n + 1)
-    values = array_like(asarray(values), "insert")
+    aval = type_of(arr)
+    i, n = axis_of(axis, aval.ndim), aval.shape[axis]
+    at, single = _places(obj, n, n + 1)
+    values = array_like(asarray(values))
     values = ops.reshape(values, shape=(1,) * (aval.ndim - values.ndim) + values.shape)
     if single:
         # NumPy tells an integer, whose values have the axis first, from a list of one integer.
-        values = values if isinstance(obj, (list, tuple)) or type_of(obj, "insert").ndim else moveaxis(values, 0, i)
+        values = values if isinstance(obj, (list, tuple)) or type_of(obj).ndim else moveaxis(values, 0, i)
         count = values.shape[i]
     else:
         count = at.shape[0]
@@ -431,21 +433,21 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     inserted = broadcast_to(ops.mul(at, literal(2)), (count,))
     own = ops.add(ops.mul(ops.iota(dtype=np.dtype(np.int32), shape=(n,), axis=0), literal(2)), literal(1))
     order = ops.argsort(ops.concatenate(own, inserted, axis=0))
-    return ops.take(ops.concatenate(array_like(arr, "insert"), values, axis=i), order, i, "clip")
+    return ops.take(ops.concatenate(array_like(arr), values, axis=i), order, i, "clip")
 
 
-def _places(obj: Any, n: int, name: str, end: int) -> tuple[Any, bool]:
+def _places(obj: Any, n: int, end: int) -> tuple[Any, bool]:
     """Indices, counted from the start, and whether `obj` was a single one; `end` is one more than the largest."""
     if isinstance(obj, slice):
         return np.arange(n)[obj], False
     if isinstance(obj, (list, tuple)):
         obj = asarray(obj) if any(not is_known(x) for x in obj) else np.asarray(obj, None if obj else np.int32)
-    aval = type_of(obj, name)
+    aval = type_of(obj)
     if aval.dtype.kind == "b":
-        obj = np.flatnonzero(known(obj, name, "Pass integers"))
+        obj = np.flatnonzero(known(obj, "Pass integers"))
     elif aval.dtype.kind not in "iu" or aval.ndim > 1:
         raise TypeError(
-            f"{name}: the indices are {aval} {here()}. Give integers, a vector of them at most, or a slice."
+            f"{called()}: the indices are {aval} {here()}. Give integers, a vector of them at most, or a slice."
         )
     single = not aval.ndim or (aval.dtype.kind != "b" and aval.shape == (1,))
     if is_known(obj):
@@ -458,7 +460,7 @@ def _places(obj: Any, n: int, name: str, end: int) -> tuple[Any, bool]:
 def _checked_end(index: np.ndarray[Any, Any], n: int) -> Any:
     """As `checked`, where the place after the last element counts too."""
     if index.size and (index.min() < -n or index.max() > n):
-        raise IndexError(f"insert: index {index.tolist()} is out of bounds for {n} elements {here()}")
+        raise IndexError(f"{called()}: index {index.tolist()} is out of bounds for {n} elements {here()}")
     return np.where(index < 0, index + n, index)
 
 
@@ -476,17 +478,17 @@ def delete(arr: Any, obj: Any, axis: int | None = None, *, assume_unique_indices
     """
     if axis is None:
         arr, axis = ravel(arr), 0
-    shape = type_of(arr, "delete").shape
-    i, n = axis_of(axis, len(shape), "delete"), shape[axis]
-    at, single = _places(obj, n, "delete", n)
+    shape = type_of(arr).shape
+    i, n = axis_of(axis, len(shape)), shape[axis]
+    at, single = _places(obj, n, n)
     if not is_known(at) and not single and not assume_unique_indices:
-        at = known(at, "delete", "Pass assume_unique_indices=True")
+        at = known(at, "Pass assume_unique_indices=True")
     if is_known(at):
         return ops.take(arr, np.delete(np.arange(n), np.asarray(at)), i)
     # What is left counts up, over the indices that are gone: the k-th of these has k elements less before it.
     count = at.shape[0]
-    gone = ops.sub(ops.sort(at), ops.iota(dtype=type_of(at, "delete").dtype, shape=(count,), axis=0))
-    left = ops.iota(dtype=type_of(at, "delete").dtype, shape=(n - count,), axis=0)
+    gone = ops.sub(ops.sort(at), ops.iota(dtype=type_of(at).dtype, shape=(count,), axis=0))
+    left = ops.iota(dtype=type_of(at).dtype, shape=(n - count,), axis=0)
     return ops.take(arr, ops.add(left, ops.searchsorted(gone, left, "right")), i, "clip")
 
 
@@ -498,18 +500,18 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Any:
       trim: where: "f" at the front, "b" at the back, "fb" both.
       axis: along which axes; all by default.
     """
-    mask = known(filt, "trim_zeros", "Use where") != 0
+    mask = known(filt, "Use where") != 0
     if not trim or set(trim.lower()) - set("fb"):
-        raise ValueError(f"trim_zeros: trim={trim!r} {here()}. Use 'f', 'b' or 'fb'.")
+        raise ValueError(f"{called()}: trim={trim!r} {here()}. Use 'f', 'b' or 'fb'.")
     axes = range(mask.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
     start, limit = [0] * mask.ndim, list(mask.shape)
-    for i in (axis_of(k, mask.ndim, "trim_zeros") for k in axes):
+    for i in (axis_of(k, mask.ndim) for k in axes):
         where_not = np.flatnonzero(mask.any(axis=tuple(j for j in range(mask.ndim) if j != i)))
         if "f" in trim.lower():
             start[i] = int(where_not[0]) if where_not.size else mask.shape[i]
         if "b" in trim.lower():
             limit[i] = int(where_not[-1]) + 1 if where_not.size else start[i]
-    x = array_like(filt, "trim_zeros")
+    x = array_like(filt)
     return ops.slice_(x, start=tuple(start), limit=tuple(limit), strides=(1,) * mask.ndim)
 
 
@@ -526,8 +528,8 @@ def sort(
     order: None = None,
 ) -> Any:
     """The elements in order along an axis, or of the flattened array; NaN comes last."""
-    refuse("sort", kind=kind, order=order)
-    type_of(a, "sort")
+    refuse(kind=kind, order=order)
+    type_of(a)
     return ops.sort(a, axis, descending=descending, stable=stable)
 
 
@@ -542,14 +544,14 @@ def argsort(
     dtype: Any = None,
 ) -> Any:
     """The indices that put the elements in order along an axis, of the default integer type unless `dtype` is given."""
-    refuse("argsort", kind=kind, order=order)
-    type_of(a, "argsort")
+    refuse(kind=kind, order=order)
+    type_of(a)
     return _as_index(ops.argsort(a, axis, descending=descending, stable=stable), dtype)
 
 
 def _as_index(x: Any, dtype: Any = None) -> Any:
     wanted = dtype_of(int if dtype is None else dtype)
-    return x if type_of(x, "an index").dtype == wanted else ops.astype(x, dtype=wanted)
+    return x if type_of(x).dtype == wanted else ops.astype(x, dtype=wanted)
 
 
 def lexsort(keys: Any, axis: int = -1) -> Any:
@@ -558,21 +560,21 @@ def lexsort(keys: Any, axis: int = -1) -> Any:
     Args:
       keys: arrays of one shape, in a list or along the first axis of an array.
     """
-    avals = types_of(keys, "lexsort")
+    avals = types_of(keys)
     if not avals or len({a.shape for a in avals}) > 1:
         raise ValueError(
-            f"lexsort: keys of shapes {[a.shape for a in avals]} {here()}. Give at least one, all of one shape."
+            f"{called()}: keys of shapes {[a.shape for a in avals]} {here()}. Give at least one, all of one shape."
         )
     if not avals[0].ndim:
         return zeros((), int)
-    i = axis_of(axis, avals[0].ndim, "lexsort")
-    columns = [array_like(k, "lexsort") for k in keys][::-1]
+    i = axis_of(axis, avals[0].ndim)
+    columns = [array_like(k) for k in keys][::-1]
     return _as_index(ops.sort_op(*columns, axis=i, descending=False, stable=True, keys=len(columns))[-1])
 
 
 def sort_complex(a: Any) -> Any:
     """The elements in order along the last axis, as complex numbers."""
-    aval = type_of(a, "sort_complex")
+    aval = type_of(a)
     dtype, _ = common_type([aval, literal(1j).aval])
     return ops.astype(ops.sort(a), dtype=dtype)
 
@@ -593,23 +595,23 @@ def top_k(a: Any, k: int, /, *, axis: int = -1, mode: str = "largest", sorted: b
       >>> values.tolist(), indices.tolist()
       ([3.0, 2.0], [0, 2])
     """
-    aval = type_of(a, "top_k")
-    i, k = axis_of(axis, aval.ndim, "top_k"), integer(k, "top_k", "k")
+    aval = type_of(a)
+    i, k = axis_of(axis, aval.ndim), integer(k, "k")
     if mode == "largest":
         return ops.top_k(a, k, axis=i)
     if mode != "smallest" or not 0 <= k <= aval.shape[i]:
         raise ValueError(
-            f"top_k: k={k} of {aval.shape[i]} elements, mode={mode!r} {here()}. Use 'largest' or 'smallest', and no "
-            "more than there are."
+            f"{called()}: k={k} of {aval.shape[i]} elements, mode={mode!r} {here()}. Use 'largest' or 'smallest', "
+            "and no more than there are."
         )
     limit = tuple(k if j == i else n for j, n in enumerate(aval.shape))
-    both = ops.sort_op(array_like(a, "top_k"), axis=i, descending=False, stable=True)
+    both = ops.sort_op(array_like(a), axis=i, descending=False, stable=True)
     values, indices = (ops.slice_(x, start=(0,) * aval.ndim, limit=limit, strides=(1,) * aval.ndim) for x in both)
     return values, indices
 
 
-def _kth(kth: Any, n: int, name: str) -> None:
-    axis_of(integer(kth, name, "kth"), n, f"{name}: kth as an")
+def _kth(kth: Any, n: int) -> None:
+    axis_of(integer(kth, "kth"), n)
 
 
 def partition(a: Any, kth: int, axis: int = -1) -> Any:
@@ -617,17 +619,17 @@ def partition(a: Any, kth: int, axis: int = -1) -> Any:
 
     They are sorted: one order of the many that will do.
     """
-    aval = type_of(a, "partition")
-    i = axis_of(axis, aval.ndim, "partition")
-    _kth(kth, aval.shape[i], "partition")
+    aval = type_of(a)
+    i = axis_of(axis, aval.ndim)
+    _kth(kth, aval.shape[i])
     return ops.sort(a, i)
 
 
 def argpartition(a: Any, kth: int, axis: int = -1) -> Any:
     """The indices that put the elements in the order of `partition`."""
-    aval = type_of(a, "argpartition")
-    i = axis_of(axis, aval.ndim, "argpartition")
-    _kth(kth, aval.shape[i], "argpartition")
+    aval = type_of(a)
+    i = axis_of(axis, aval.ndim)
+    _kth(kth, aval.shape[i])
     return argsort(a, i)
 
 
@@ -639,12 +641,12 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, *, meth
       sorter: the indices that put `a` in order, if it is not.
       method: as `jax.numpy` has it ("scan", "sort", "compare_all", ...); the result is the same.
     """
-    type_of(a, "searchsorted"), type_of(v, "searchsorted")
+    type_of(a), type_of(v)
     if method not in ("default", "scan", "scan_unrolled", "sort", "compare_all"):
-        raise ValueError(f"searchsorted: method={method!r} {here()}. Leave it out.")
+        raise ValueError(f"{called()}: method={method!r} {here()}. Leave it out.")
     if sorter is not None:
         a = ops.take(a, sorter, 0, "clip")
-    a, v = promoted((a, v), (type_of(a, "searchsorted"), type_of(v, "searchsorted")))
+    a, v = promoted((a, v), (type_of(a), type_of(v)))
     return _as_index(ops.searchsorted(a, v, side))
 
 
@@ -653,13 +655,13 @@ def digitize(x: Any, bins: Any, right: bool = False, *, method: str | None = Non
 
     Each is closed below, or above if `right`.
     """
-    x = array_like(x, "digitize")
-    aval = type_of(bins, "digitize")
+    x = array_like(x)
+    aval = type_of(bins)
     if aval.ndim != 1:
-        raise ValueError(f"digitize: the edges are {aval} {here()}. Give a vector.")
+        raise ValueError(f"{called()}: the edges are {aval} {here()}. Give a vector.")
     if not aval.shape[0]:
         return zeros(x.shape, int)
-    bins = array_like(bins, "digitize")
+    bins = array_like(bins)
     upwards = searchsorted(bins, x, "left" if right else "right")
     backwards = ops.rev(bins, axes=(0,))
     downwards = ops.sub(literal(aval.shape[0]), searchsorted(backwards, x, "left" if right else "right"))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import ops
-from ..errors import here
+from ..errors import called, here
 from ..ops.indexing import Spec
 from .arguments import array_like, axis_of, dtype_of, is_inexact, literal, promoted, type_of
 from .creation import full, ones, zeros
@@ -126,13 +126,13 @@ def unique(
       >>> tg.jit(lambda x: np.unique(x, size=4, fill_value=-1))(np.array([3, 1, 3, 2])).tolist()
       [1, 2, 3, -1]
     """
-    x = array_like(ar, "unique")
+    x = array_like(ar)
     shape = x.shape
-    i = 0 if axis is None else axis_of(axis, x.ndim, "unique")
+    i = 0 if axis is None else axis_of(axis, x.ndim)
     x = ravel(x) if axis is None else moveaxis(x, i, 0)
     n, index = x.shape[0], dtype_of(int)
     if not n and size and fill_value is None:
-        raise ValueError(f"unique: size={size} of no elements {here()}. Pass fill_value.")
+        raise ValueError(f"{called()}: size={size} of no elements {here()}. Pass fill_value.")
     rows, order, first = _ordered(x, equal_nan)
     values = _picked(rows, first, size, fill_value)
     out = [values if axis is None else moveaxis(values, 0, i)]
@@ -186,9 +186,9 @@ def isin(
       method: as `jax.numpy` has it; the result is the same.
     """
     if method not in ("auto", "compare_all", "binary_search", "sort"):
-        raise ValueError(f"isin: method={method!r} {here()}. Leave it out.")
-    x, among = array_like(element, "isin"), ravel(array_like(test_elements, "isin"))
-    x, among = promoted((x, among), (type_of(x, "isin"), type_of(among, "isin")))
+        raise ValueError(f"{called()}: method={method!r} {here()}. Leave it out.")
+    x, among = array_like(element), ravel(array_like(test_elements))
+    x, among = promoted((x, among), (type_of(x), type_of(among)))
     # XLA makes one loop of this, without an array of all pairs.
     found = ops.reduce_any(ops.equal(ops.reshape(x, shape=(*x.shape, 1)), among), axes=(x.ndim,))
     return ops.bitwise_not(found) if invert else found
@@ -214,7 +214,7 @@ def setdiff1d(
       assume_unique: says that those of `ar1` are distinct; they are then given in the order they have.
       size, fill_value: as for `unique`; 0 fills by default.
     """
-    x = ravel(array_like(ar1, "setdiff1d"))
+    x = ravel(array_like(ar1))
     if assume_unique:
         return _picked(x, isin(x, ar2, invert=True), size, 0 if fill_value is None else fill_value)
     rows, _, first = _ordered(x, True)
@@ -222,9 +222,9 @@ def setdiff1d(
     return _picked(rows, kept, size, 0 if fill_value is None else fill_value)
 
 
-def _both(ar1: Any, ar2: Any, name: str) -> tuple[Any, Any]:
-    x, y = ravel(array_like(ar1, name)), ravel(array_like(ar2, name))
-    x, y = promoted((x, y), (type_of(x, name), type_of(y, name)))
+def _both(ar1: Any, ar2: Any) -> tuple[Any, Any]:
+    x, y = ravel(array_like(ar1)), ravel(array_like(ar2))
+    x, y = promoted((x, y), (type_of(x), type_of(y)))
     return x, y
 
 
@@ -232,7 +232,7 @@ def setxor1d(
     ar1: Any, ar2: Any, assume_unique: bool = False, *, size: int | None = None, fill_value: Any = None
 ) -> Any:
     """The distinct elements that are in one of two arrays and not in the other, in order; see `unique`."""
-    x, y = _both(ar1, ar2, "setxor1d")
+    x, y = _both(ar1, ar2)
     owner = np.repeat(np.asarray([0, 1], np.int32), (x.shape[0], y.shape[0]))
     rows, order, first = _ordered(ops.concatenate(x, y, axis=0), True)
     if not rows.shape[0]:
@@ -265,7 +265,7 @@ def intersect1d(
         number of elements of that array.
       size, fill_value: as for `unique`.
     """
-    x, y = _both(ar1, ar2, "intersect1d")
+    x, y = _both(ar1, ar2)
     rows, order, first = _ordered(x, True)
     # The test is equality, by which NaN is in no array.
     both = ops.bitwise_and(first, isin(rows, y))

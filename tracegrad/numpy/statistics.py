@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..ops.indexing import Spec
 from .arguments import (
     array_like,
@@ -34,16 +34,16 @@ from .reductions import sum as sum_
 from .selection import searchsorted
 
 
-def _vector(x: Any, name: str) -> Any:
-    x = array_like(x, name)
+def _vector(x: Any) -> Any:
+    x = array_like(x)
     if x.ndim != 1:
-        raise ValueError(f"{name}: {describe(x)} {here()}. Give a vector.")
+        raise ValueError(f"{called()}: {describe(x)} {here()}. Give a vector.")
     return x
 
 
-def _inexact_together(xs: Sequence[Any], name: str) -> list[Any]:
+def _inexact_together(xs: Sequence[Any]) -> list[Any]:
     """The operands as floats of one dtype."""
-    avals = [type_of(x, name) for x in xs]
+    avals = [type_of(x) for x in xs]
     dtype, _ = common_type(avals)
     xs = promoted(xs, avals)
     return xs if is_inexact(dtype) else [ops.astype(x, dtype=ops.inexact_dtype(dtype)) for x in xs]
@@ -79,20 +79,19 @@ def cov(
     """
 
     def rows(x: Any) -> Any:
-        aval = type_of(x, "cov")
+        aval = type_of(x)
         if aval.ndim > 2:
-            raise ValueError(f"cov: {aval} {here()}. Give an array of at most two axes.")
-        x = array_like(x, "cov")
+            raise ValueError(f"{called()}: {aval} {here()}. Give an array of at most two axes.")
+        x = array_like(x)
         if aval.ndim < 2:
             return ops.reshape(x, shape=(1, math.prod(aval.shape)))
         return x if rowvar else matrix_transpose(x)
 
     if ddof is not None and ddof != int(ddof):
-        raise ValueError(f"cov: ddof={ddof} {here()}. Give an integer.")
+        raise ValueError(f"{called()}: ddof={ddof} {here()}. Give an integer.")
     both = [m] if y is None else [m, y]
     parts = [
-        rows(x)
-        for x in _inexact_together([ops.astype(x, dtype=dtype_of(dtype)) for x in both] if dtype else both, "cov")
+        rows(x) for x in _inexact_together([ops.astype(x, dtype=dtype_of(dtype)) for x in both] if dtype else both)
     ]
     x = parts[0] if len(parts) == 1 else concatenate(parts, 0)
     n = x.shape[1]
@@ -101,14 +100,16 @@ def cov(
     for name, w in (("fweights", fweights), ("aweights", aweights)):
         if w is None:
             continue
-        if type_of(w, "cov").shape != (n,):
-            raise ValueError(f"cov: {name}={describe(w)} for {n} observations {here()}. Give one an observation.")
+        if type_of(w).shape != (n,):
+            raise ValueError(
+                f"{called()}: {name}={describe(w)} for {n} observations {here()}. Give one an observation."
+            )
         weights = w if weights is None else ops.mul(weights, w)
     if weights is None:
         mean, count = ops.div(ops.reduce_sum(x, axes=(1,)), literal(n)), literal(float(n - less))
         weighted = centered = ops.sub(x, ops.reshape(mean, shape=(x.shape[0], 1)))
     else:
-        weights = inexact(weights, type_of(weights, "cov"))
+        weights = inexact(weights, type_of(weights))
         mean, total = average(x, 1, weights, True)
         total = ops.getitem(total, 0)
         if not less:
@@ -141,14 +142,16 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, dtype: Any = None) -> A
 # -- sliding products
 
 
-def _slid(name: str, a: Any, v: Any, mode: str, flipped: bool, precision: Any, dtype: Any) -> Any:
-    a, v = _vector(a, name), _vector(v, name)
+def _slid(a: Any, v: Any, mode: str, flipped: bool, precision: Any, dtype: Any) -> Any:
+    a, v = _vector(a), _vector(v)
     if not a.shape[0] or not v.shape[0]:
-        raise ValueError(f"{name}: vectors of {a.shape[0]} and {v.shape[0]} elements {here()}. Neither may be empty.")
+        raise ValueError(
+            f"{called()}: vectors of {a.shape[0]} and {v.shape[0]} elements {here()}. Neither may be empty."
+        )
     if dtype is None:
-        a, v = _inexact_together((a, v), name)
+        a, v = _inexact_together((a, v))
     else:
-        a, v = promoted((a, v), (type_of(a, name), type_of(v, name)))
+        a, v = promoted((a, v), (type_of(a), type_of(v)))
     if not flipped:
         v = ops.conj(v)
     swapped = a.shape[0] < v.shape[0]
@@ -158,7 +161,7 @@ def _slid(name: str, a: Any, v: Any, mode: str, flipped: bool, precision: Any, d
         v = ops.rev(v, axes=(0,))
     n = v.shape[0]
     if mode not in ("full", "same", "valid"):
-        raise ValueError(f"{name}: mode={mode!r} {here()}. Use 'full', 'same' or 'valid'.")
+        raise ValueError(f"{called()}: mode={mode!r} {here()}. Use 'full', 'same' or 'valid'.")
     padding = {"full": (n - 1, n - 1), "same": (n // 2, n - n // 2 - 1), "valid": (0, 0)}[mode]
     out = ops.conv_general_dilated(
         ops.reshape(a, shape=(1, 1, a.shape[0])), ops.reshape(v, shape=(1, 1, n)), (1,), (padding,),
@@ -181,14 +184,14 @@ def convolve(
       >>> np.convolve(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])).tolist()
       [0.0, 1.0, 2.5, 4.0, 1.5]
     """
-    return _slid("convolve", a, v, mode, True, precision, preferred_element_type)
+    return _slid(a, v, mode, True, precision, preferred_element_type)
 
 
 def correlate(
     a: Any, v: Any, mode: str = "valid", *, precision: Any = None, preferred_element_type: Any = None
 ) -> Any:  # fmt: skip
     """The correlation of two vectors, `sum_n a[n + k] conj(v[n])`; `mode` as for `convolve`."""
-    return _slid("correlate", a, v, mode, False, precision, preferred_element_type)
+    return _slid(a, v, mode, False, precision, preferred_element_type)
 
 
 # -- histograms
@@ -205,21 +208,21 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, *, length: int | N
     Raises:
       TracerError: without `length` under `@jit` and in bodies, where values are not known yet.
     """
-    if type_of(x, "bincount").dtype.kind not in "iub":
-        raise TypeError(f"bincount: {describe(x)} {here()}. Convert it with .astype(int).")
+    if type_of(x).dtype.kind not in "iub":
+        raise TypeError(f"{called()}: {describe(x)} {here()}. Convert it with .astype(int).")
     if length is None:
-        found = known(x, "bincount", "Pass length=")
-        length = builtins.max(integer(minlength, "bincount", "minlength"), int(found.max()) + 1 if found.size else 0)
-    x = _vector(x, "bincount")
+        found = known(x, "Pass length=")
+        length = builtins.max(integer(minlength, "minlength"), int(found.max()) + 1 if found.size else 0)
+    x = _vector(x)
     if weights is None:
         weights = full(x.shape, 1, int)
-    elif type_of(weights, "bincount").shape != x.shape:
-        raise ValueError(f"bincount: weights {describe(weights)} for {describe(x)} {here()}. Give one a number.")
-    dtype = type_of(weights, "bincount").dtype
+    elif type_of(weights).shape != x.shape:
+        raise ValueError(f"{called()}: weights {describe(weights)} for {describe(x)} {here()}. Give one a number.")
+    dtype = type_of(weights).dtype
     if not length or not x.shape[0]:
         return zeros((length,), dtype)
     at = ops.maximum(x if x.dtype.kind != "b" else ops.astype(x, dtype=dtype_of(int)), literal(0))
-    weights = array_like(weights, "bincount")
+    weights = array_like(weights)
     return ops.scatter(zeros((length,), dtype), weights, at, kind="add", spec=Spec((0,), mode="fill"))
 
 
@@ -230,22 +233,22 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
       bins: how many bins of one width, or their edges.
       range: the first and the last edge; by default the smallest and the largest element.
     """
-    aval = type_of(a, "histogram_bin_edges")
+    aval = type_of(a)
     dtype = ops.inexact_dtype(aval.dtype)
     if isinstance(bins, str):
         raise NotImplementedError(
-            f"histogram: bins={bins!r} {here()}: no rule is built in. Give a number, or the edges."
+            f"{called()}: bins={bins!r} {here()}: no rule is built in. Give a number, or the edges."
         )
-    if isinstance(bins, (list, tuple)) or type_of(bins, "histogram").ndim:
+    if isinstance(bins, (list, tuple)) or type_of(bins).ndim:
         return asarray(bins, dtype)
-    n = integer(bins, "histogram", "bins")
+    n = integer(bins, "bins")
     if n < 1:
-        raise ValueError(f"histogram: bins={n} {here()}. Give at least 1.")
+        raise ValueError(f"{called()}: bins={n} {here()}. Give at least 1.")
     if range is None:
         low, high = (min_(a), max_(a)) if 0 not in aval.shape else (0.0, 1.0)
     else:
-        if (not isinstance(range, (tuple, list)) and type_of(range, "histogram").shape != (2,)) or len(range) != 2:
-            raise ValueError(f"histogram: range={describe(range)} {here()}. Give the first and the last edge.")
+        if (not isinstance(range, (tuple, list)) and type_of(range).shape != (2,)) or len(range) != 2:
+            raise ValueError(f"{called()}: range={describe(range)} {here()}. Give the first and the last edge.")
         low, high = range[0], range[1]
     low, high = asarray(low, dtype), asarray(high, dtype)
     flat = ops.equal(low, high)
@@ -275,12 +278,14 @@ def histogram(
       density: whether to divide by the total and the width of each bin.
     """
     if weights is None:
-        x = ravel(inexact(array_like(a, "histogram"), type_of(a, "histogram")))
+        x = ravel(inexact(array_like(a), type_of(a)))
         weights = full(x.shape, 1, x.dtype)
     else:
-        if type_of(a, "histogram").shape != type_of(weights, "histogram").shape:
-            raise ValueError(f"histogram: weights {describe(weights)} for {describe(a)} {here()}. Give them one shape.")
-        x, weights = (ravel(v) for v in _inexact_together((a, weights), "histogram"))
+        if type_of(a).shape != type_of(weights).shape:
+            raise ValueError(
+                f"{called()}: weights {describe(weights)} for {describe(a)} {here()}. Give them one shape."
+            )
+        x, weights = (ravel(v) for v in _inexact_together((a, weights)))
     edges = histogram_bin_edges(x, bins, range)
     n = edges.shape[0]
     counts = _part(bincount(_bin(edges, x), weights, length=n), (n,), 0, 1, n)
@@ -293,7 +298,7 @@ def histogram2d(
     x: Any, y: Any, bins: Any = 10, range: Any = None, weights: Any = None, density: bool | None = None
 ) -> tuple[Any, Any, Any]:
     """How many points of a plane lie in each bin, and the edges along both axes; see `histogramdd`."""
-    x, y = _inexact_together((_vector(x, "histogram2d"), _vector(y, "histogram2d")), "histogram2d")
+    x, y = _inexact_together((_vector(x), _vector(y)))
     sample = ops.concatenate(*[ops.reshape(v, shape=(v.shape[0], 1)) for v in (x, y)], axis=1)
     if not isinstance(bins, int) and (len(bins) == 1 or len(bins) > 2):
         bins = [bins, bins]
@@ -313,24 +318,24 @@ def histogramdd(
       weights: what each point counts.
       density: whether to divide by the total and the volume of each bin.
     """
-    aval = type_of(sample, "histogramdd")
+    aval = type_of(sample)
     if aval.ndim != 2:
-        raise ValueError(f"histogramdd: points {aval} {here()}. Give a matrix, a row a point.")
+        raise ValueError(f"{called()}: points {aval} {here()}. Give a matrix, a row a point.")
     n, d = aval.shape
     if weights is None:
-        (x,) = _inexact_together((sample,), "histogramdd")
+        (x,) = _inexact_together((sample,))
     else:
-        if type_of(weights, "histogramdd").shape != (n,):
-            raise ValueError(f"histogramdd: weights {describe(weights)} for {n} points {here()}. Give one a point.")
-        x, weights = _inexact_together((sample, weights), "histogramdd")
+        if type_of(weights).shape != (n,):
+            raise ValueError(f"{called()}: weights {describe(weights)} for {n} points {here()}. Give one a point.")
+        x, weights = _inexact_together((sample, weights))
     each = [bins] * d if isinstance(bins, int) else list(bins)
     spans = [None] * d if range is None else list(range)
     if len(each) != d or len(spans) != d:
         raise ValueError(
-            f"histogramdd: {len(each)} bins and {len(spans)} ranges for points of {d} coordinates {here()}. "
+            f"{called()}: {len(each)} bins and {len(spans)} ranges for points of {d} coordinates {here()}. "
             "Give one an axis."
         )
-    columns = [ops.reshape(c, shape=(n,)) for c in ops.split_op(array_like(x, "histogramdd"), sizes=(1,) * d, axis=1)]
+    columns = [ops.reshape(c, shape=(n,)) for c in ops.split_op(array_like(x), sizes=(1,) * d, axis=1)]
     edges = [histogram_bin_edges(c, b, s) for c, b, s in zip(columns, each, spans, strict=True)]
     # Bins of the points that lie outside, below and above, frame the grid.
     shape = tuple(e.shape[0] + 1 for e in edges)
@@ -340,7 +345,7 @@ def histogramdd(
     counts = ops.reshape(bincount(at, weights, length=math.prod(shape)), shape=shape)
     counts = ops.slice_(counts, start=(1,) * d, limit=tuple(s - 1 for s in shape), strides=(1,) * d)
     if density:
-        counts = ops.astype(counts, dtype=type_of(x, "histogramdd").dtype)
+        counts = ops.astype(counts, dtype=type_of(x).dtype)
         counts = ops.div(counts, sum_(counts))
         for i, e in enumerate(edges):
             width = diff(e)
@@ -367,16 +372,16 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
       >>> tg.grad(np.interp)(1.5, np.array([1.0, 2.0, 4.0]), np.array([0.0, 3.0, 1.0])).item()
       3.0
     """
-    x, xp, fp = array_like(x, "interp"), _vector(xp, "interp"), _vector(fp, "interp")
+    x, xp, fp = array_like(x), _vector(xp), _vector(fp)
     if xp.shape != fp.shape or not xp.shape[0]:
         raise ValueError(
-            f"interp: points {describe(xp)} and {describe(fp)} {here()}. Give as many of each, at least one."
+            f"{called()}: points {describe(xp)} and {describe(fp)} {here()}. Give as many of each, at least one."
         )
     for name, end in (("left", left), ("right", right)):
         if isinstance(end, str) and end != "extrapolate":
-            raise ValueError(f"interp: {name}={end!r} {here()}. Give a number, or 'extrapolate'.")
-    x, xp = _inexact_together((x, xp), "interp")
-    (fp,) = _inexact_together((fp,), "interp")
+            raise ValueError(f"{called()}: {name}={end!r} {here()}. Give a number, or 'extrapolate'.")
+    x, xp = _inexact_together((x, xp))
+    (fp,) = _inexact_together((fp,))
     if period is not None:
         period = ops.abs_(period)
         x, xp = ops.remainder(x, period), ops.remainder(xp, period)
@@ -425,21 +430,23 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int | None = N
     The formula for places that are not evenly spaced is that of Fornberg, "Generation of finite difference formulas on
     arbitrarily spaced grids" (1988), for three points.
     """
-    f = inexact(array_like(f, "gradient"), type_of(f, "gradient"))
-    axes = axes_of(axis, f.ndim, "gradient") if not isinstance(axis, (tuple, list)) else tuple(
-        axis_of(a, f.ndim, "gradient") for a in axis
+    f = inexact(array_like(f), type_of(f))
+    axes = axes_of(axis, f.ndim) if not isinstance(axis, (tuple, list)) else tuple(
+        axis_of(a, f.ndim) for a in axis
     )  # fmt: skip
     order = 1 if edge_order is None else edge_order
     if order not in (1, 2):
-        raise ValueError(f"gradient: edge_order={edge_order} {here()}. Use 1 or 2.")
+        raise ValueError(f"{called()}: edge_order={edge_order} {here()}. Use 1 or 2.")
     spacing = list(varargs) or [1.0]
-    if len(spacing) == 1 and not (isinstance(spacing[0], (list, tuple)) or type_of(spacing[0], "gradient").ndim):
+    if len(spacing) == 1 and not (isinstance(spacing[0], (list, tuple)) or type_of(spacing[0]).ndim):
         spacing = spacing * len(axes)
     if len(spacing) != len(axes):
-        raise ValueError(f"gradient: {len(spacing)} spacings for {len(axes)} axes {here()}. Give one, or one an axis.")
+        raise ValueError(
+            f"{called()}: {len(spacing)} spacings for {len(axes)} axes {here()}. Give one, or one an axis."
+        )
     for i in axes:
         if f.shape[i] < order + 1:
-            raise ValueError(f"gradient: {f.shape[i]} values along axis {i} {here()}. Give at least {order + 1}.")
+            raise ValueError(f"{called()}: {f.shape[i]} values along axis {i} {here()}. Give at least {order + 1}.")
     out = [_derivative(f, i, asarray(h), order) for i, h in zip(axes, spacing, strict=True)]
     return out[0] if len(out) == 1 and not isinstance(axis, (tuple, list)) else out
 
@@ -458,10 +465,10 @@ def _derivative(f: Any, axis: int, h: Any, order: int) -> Any:
             total = term if total is None else ops.add(total, term)
         return total
 
-    if type_of(h, "gradient").ndim:
-        if type_of(h, "gradient").shape != (n,):
+    if type_of(h).ndim:
+        if type_of(h).shape != (n,):
             raise ValueError(
-                f"gradient: places {describe(h)} for {n} values along axis {axis} {here()}. Give one a value."
+                f"{called()}: places {describe(h)} for {n} values along axis {axis} {here()}. Give one a value."
             )
         steps = ops.reshape(diff(h), shape=tuple(n - 1 if j == axis else 1 for j in range(len(shape))))
 
@@ -492,7 +499,7 @@ def _derivative(f: Any, axis: int, h: Any, order: int) -> Any:
         parts.append(ops.div(ops.sub(at(1, 2), at(0, 1)), step(0, 1)))
     else:
         parts.append(combined(*zip(three(step(0, 1), step(1, 2), 0), (at(0, 1), at(1, 2), at(2, 3)), strict=True)))
-    if n > 2 and not type_of(h, "gradient").ndim:
+    if n > 2 and not type_of(h).ndim:
         parts.append(ops.div(ops.sub(at(2, n), at(0, n - 2)), ops.mul(h, literal(2))))
     elif n > 2:
         weights = three(step(0, n - 2), step(1, n - 1), 1)
@@ -507,7 +514,7 @@ def _derivative(f: Any, axis: int, h: Any, order: int) -> Any:
 
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
     """The differences of neighbours in the flattened array, between `to_begin` and `to_end`."""
-    x = ravel(array_like(ary, "ediff1d"))
+    x = ravel(array_like(ary))
     parts = [diff(x) if x.shape[0] else x]
     for end, place in ((to_begin, 0), (to_end, len(parts) + 1)):
         if end is not None:

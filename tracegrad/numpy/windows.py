@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import ops
-from ..errors import here
+from ..errors import called, here
 from ..ops import i0
 from .arguments import dtype_of, integer, literal
 from .creation import ones
 
 
-def _places(M: Any, name: str) -> tuple[int, Any]:
+def _places(M: Any) -> tuple[int, Any]:
     """The number of points, and their indices as floats; None where the window is 1 everywhere."""
-    n = integer(M, name, "M")
+    n = integer(M, "M")
     if n < 0:
-        raise ValueError(f"{name}: M={n} is negative {here()}. Give the number of points.")
+        raise ValueError(f"{called()}: M={n} is negative {here()}. Give the number of points.")
     return n, ops.iota(dtype=dtype_of(float), shape=(n,), axis=0) if n > 1 else None
 
 
-def _cosines(M: Any, name: str, weights: Sequence[float]) -> Any:
-    n, k = _places(M, name)
+def _cosines(M: Any, weights: Sequence[float]) -> Any:
+    n, k = _places(M)
     if k is None:
         return ones((n,))
     total: Any = literal(weights[0])
@@ -34,7 +34,7 @@ def _cosines(M: Any, name: str, weights: Sequence[float]) -> Any:
 
 def bartlett(M: int) -> Any:
     """The triangular window of `M` points, 0 at both ends."""
-    n, k = _places(M, "bartlett")
+    n, k = _places(M)
     if k is None:
         return ones((n,))
     return ops.sub(literal(1.0), ops.abs_(ops.sub(ops.mul(k, literal(2 / (n - 1))), literal(1.0))))
@@ -42,22 +42,22 @@ def bartlett(M: int) -> Any:
 
 def hanning(M: int) -> Any:
     """The window of `M` points that is a raised cosine."""
-    return _cosines(M, "hanning", (0.5, -0.5))
+    return _cosines(M, (0.5, -0.5))
 
 
 def hamming(M: int) -> Any:
     """The window of `M` points that is a raised cosine with ends of 0.08."""
-    return _cosines(M, "hamming", (0.54, -0.46))
+    return _cosines(M, (0.54, -0.46))
 
 
 def blackman(M: int) -> Any:
     """The window of `M` points that is a sum of three cosines."""
-    return _cosines(M, "blackman", (0.42, -0.5, 0.08))
+    return _cosines(M, (0.42, -0.5, 0.08))
 
 
 def kaiser(M: int, beta: Any) -> Any:
     """The window of `M` points that is a Bessel function, the narrower the larger `beta`."""
-    n, k = _places(M, "kaiser")
+    n, k = _places(M)
     if k is None:
         return ones((n,))
     x = ops.sub(ops.mul(k, literal(2 / (n - 1))), literal(1.0))

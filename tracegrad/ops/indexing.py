@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..errors import LeakedTracerError, TracerError, describe, here
+from ..errors import LeakedTracerError, TracerError, called, describe, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
 from ..tracer import Tracer, literal, operand, state
@@ -918,10 +918,10 @@ def fill_of(value: Any) -> int | float | None:
 # -- reading along an axis
 
 
-def normalize_axis(axis: int, ndim: int, name: str) -> int:
+def normalize_axis(axis: int, ndim: int) -> int:
     axis = operator.index(axis)
     if not -ndim <= axis < ndim:
-        raise ValueError(f"{name}: axis {axis} of an array of {ndim} axes {here()}")
+        raise ValueError(f"{called()}: axis {axis} of an array of {ndim} axes {here()}")
     return axis % ndim
 
 
@@ -929,13 +929,13 @@ def _shape(x: Any) -> tuple[int, ...]:
     return aval_of(x).shape
 
 
-def _indices(x: Any, indices: Any, axis: int, name: str, mode: Any) -> tuple[Any, str]:
+def _indices(x: Any, indices: Any, axis: int, mode: Any) -> tuple[Any, str]:
     """Indices as an array, with the mode; those of known value are checked where no mode is given."""
     if isinstance(indices, (list, tuple)):
         indices = _from_list(indices)
     aval = aval_of(indices)
     if aval.dtype.kind not in "iu":
-        raise TypeError(f"{name}: the indices are {aval} {here()}: convert them with .astype(int)")
+        raise TypeError(f"{called()}: the indices are {aval} {here()}: convert them with .astype(int)")
     host = isinstance(indices, (np.ndarray, np.generic, int))
     if mode is None and host:
         array = checked(np.asarray(indices), axis, x.shape)
@@ -979,8 +979,8 @@ def take(
     x = _array(x)
     if axis is None:
         x, axis = _reshaped(x, (math.prod(x.shape),)), 0
-    axis = normalize_axis(axis, x.ndim, "take")
-    indices, mode = _indices(x, indices, axis, "take", mode)
+    axis = normalize_axis(axis, x.ndim)
+    indices, mode = _indices(x, indices, axis, mode)
     spec = Spec((axis,), axis, mode=mode, fill=fill_of(fill_value), unique=unique_indices, sorted=indices_are_sorted)
     return gather(x, indices, spec=spec)
 
@@ -1003,12 +1003,12 @@ def take_along_axis(
     x = _array(x)
     if axis is None:
         x, axis = _reshaped(x, (math.prod(x.shape),)), 0
-    axis = normalize_axis(axis, x.ndim, "take_along_axis")
-    indices, mode = _indices(x, indices, axis, "take_along_axis", mode)
+    axis = normalize_axis(axis, x.ndim)
+    indices, mode = _indices(x, indices, axis, mode)
     shape = _shape(indices)
     if len(shape) != x.ndim:
         raise ValueError(
-            f"take_along_axis: indices of shape {shape} for an array of shape {x.shape} {here()}: "
+            f"{called()}: indices of shape {shape} for an array of shape {x.shape} {here()}: "
             "they must have as many axes. Add one with indices[..., None], or use pick."
         )
     others = [a for a in range(x.ndim) if a != axis]
@@ -1018,7 +1018,7 @@ def take_along_axis(
         common = common if common == theirs else list(np.broadcast_shapes(common, theirs))
     except ValueError:
         raise ValueError(
-            f"take_along_axis: indices of shape {shape} and an array of shape {x.shape} do not broadcast along the "
+            f"{called()}: indices of shape {shape} and an array of shape {x.shape} do not broadcast along the "
             f"axes other than {axis} {here()}"
         ) from None
     wide = list(common)
@@ -1059,8 +1059,8 @@ def pick(x: Any, index: Any, axis: int = -1) -> Any:
       [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
     x = _array(x)
-    axis = normalize_axis(axis, x.ndim, "pick")
-    index, mode = _indices(x, index, axis, "pick", None)
+    axis = normalize_axis(axis, x.ndim)
+    index, mode = _indices(x, index, axis, None)
     others = [a for a in range(x.ndim) if a != axis]
     wide = tuple(x.shape[a] for a in others)
     if _shape(index) != wide:
@@ -1068,7 +1068,7 @@ def pick(x: Any, index: Any, axis: int = -1) -> Any:
             index = broadcast_to(index, wide)
         except ValueError:
             raise ValueError(
-                f"pick: an index of shape {_shape(index)} does not fit an array of shape {x.shape} without axis "
+                f"{called()}: an index of shape {_shape(index)} does not fit an array of shape {x.shape} without axis "
                 f"{axis}, {wide}, {here()}"
             ) from None
     return gather(x, index, spec=Spec((axis,), batch=tuple((a, i) for i, a in enumerate(others)), mode=mode))

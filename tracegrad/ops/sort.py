@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..errors import here
+from ..errors import called, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
 from .indexing import Spec, normalize_axis, scatter
@@ -90,7 +90,7 @@ def sort(x: Any, axis: int | None = -1, *, descending: bool = False, stable: boo
       >>> tg.grad(lambda x: tg.ops.sort(x)[0])(np.array([3.0, 1.0, 2.0])).tolist()
       [0.0, 1.0, 0.0]
     """
-    x, axis = _along(x, axis, "sort")
+    x, axis = _along(x, axis)
     return sort_op(x, axis=axis, descending=bool(descending), stable=bool(stable))[0]
 
 
@@ -102,7 +102,7 @@ def argsort(x: Any, axis: int | None = -1, *, descending: bool = False, stable: 
       >>> tg.ops.argsort(np.array([3.0, 1.0, 2.0])).tolist()
       [1, 2, 0]
     """
-    x, axis = _along(x, axis, "argsort")
+    x, axis = _along(x, axis)
     return sort_op(x, axis=axis, descending=bool(descending), stable=bool(stable))[1]
 
 
@@ -118,7 +118,7 @@ def top_k(x: Any, k: int, *, axis: int = -1) -> tuple[Any, Any]:
       >>> values.tolist(), indices.tolist()
       ([3.0, 2.0], [0, 2])
     """
-    x, axis = _along(x, axis, "top_k")
+    x, axis = _along(x, axis)
     last = x.ndim - 1
     if axis == last:
         return top_k_op(x, k=int(k))  # type: ignore[no-any-return]
@@ -139,17 +139,17 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Any:
       ValueError: if `a` is not a vector, or `side` is neither.
     """
     if side not in ("left", "right"):
-        raise ValueError(f"searchsorted: side is {side!r} {here()}: it must be 'left' or 'right'")
+        raise ValueError(f"{called()}: side is {side!r} {here()}: it must be 'left' or 'right'")
     if aval_of(a).ndim != 1:
-        raise ValueError(f"searchsorted: a is {aval_of(a)} {here()}: it must be a sorted vector")
+        raise ValueError(f"{called()}: a is {aval_of(a)} {here()}: it must be a sorted vector")
     return searchsorted_op(a, v, side=side)
 
 
-def _along(x: Any, axis: int | None, name: str) -> tuple[Any, int]:
+def _along(x: Any, axis: int | None) -> tuple[Any, int]:
     x = x if hasattr(x, "shape") else np.asarray(x)
     if axis is None:
         return reshape(x, shape=(math.prod(x.shape),)), 0
-    return x, normalize_axis(axis, x.ndim, name)
+    return x, normalize_axis(axis, x.ndim)
 
 
 __all__ = ["approx_top_k_op", "argsort", "searchsorted", "sort", "sort_op", "top_k", "top_k_op"]

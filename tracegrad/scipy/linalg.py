@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import numpy as tnp
 from .. import ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..numpy.arguments import array_like, inexact, integer, promoted, type_of, types_of
 from ..numpy.linalg import det as _det
 from ..numpy.linalg import eigh as _eigh
@@ -41,7 +41,7 @@ def cholesky(a: Any, lower: bool = False, overwrite_a: bool = False, check_finit
       >>> tg.scipy.linalg.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
       [[2.0, 1.0], [0.0, 2.0]]
     """
-    factor = la.lower_part(la.cholesky_op(from_triangle(matrices(a, "cholesky", square=True), lower)))
+    factor = la.lower_part(la.cholesky_op(from_triangle(matrices(a, square=True), lower)))
     return factor if lower else la.adjoint(factor)
 
 
@@ -63,13 +63,13 @@ def cho_solve(c_and_lower: tuple[Any, bool], b: Any, overwrite_b: bool = False, 
       [1.0, 3.0]
     """
     c, lower = c_and_lower
-    c, b, vector = right_side(c, b, "cho_solve")
+    c, b, vector = right_side(c, b)
 
     def run(c: Any, b: Any) -> Any:
         x = la.triangular_solve(c, b, lower=lower, transpose_a=not lower, conjugate_a=not lower)
         return la.triangular_solve(c, x, lower=lower, transpose_a=lower, conjugate_a=lower)
 
-    return solve_with(run, c, b, vector, "cho_solve")
+    return solve_with(run, c, b, vector)
 
 
 # -- LU
@@ -77,7 +77,7 @@ def cho_solve(c_and_lower: tuple[Any, bool], b: Any, overwrite_b: bool = False, 
 
 def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> tuple[Any, Any]:
     """One matrix with `L` below the diagonal and `U` on and above it, and the row swapped with each, for `lu_solve`."""
-    lu, pivots, _ = la.lu_op(matrices(a, "lu_factor"))
+    lu, pivots, _ = la.lu_op(matrices(a))
     return lu, pivots
 
 
@@ -97,8 +97,8 @@ def lu_solve(
     """
     lu, pivots = lu_and_piv
     if trans not in (0, 1, 2):
-        raise ValueError(f"lu_solve: trans={trans!r} {here()}. Use 0, 1 or 2.")
-    lu, b, vector = right_side(lu, b, "lu_solve")
+        raise ValueError(f"{called()}: trans={trans!r} {here()}. Use 0, 1 or 2.")
+    lu, b, vector = right_side(lu, b)
     order = la.pivots_op(pivots, permutation_size=lu.shape[-1])
 
     def run(lu: Any, b: Any) -> Any:
@@ -110,7 +110,7 @@ def lu_solve(
         x = la.triangular_solve(lu, la.triangular_solve(lu, b, lower=False, **turned), lower=True, unit=True, **turned)
         return la.take_rows(x, la.inverse_order(rows))
 
-    return solve_with(run, lu, b, vector, "lu_solve")
+    return solve_with(run, lu, b, vector)
 
 
 def lu(a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> tuple[Any, ...]:
@@ -123,7 +123,7 @@ def lu(a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite:
     Raises:
       ValueError: if `a` has fewer than two axes.
     """
-    a = matrices(a, "lu")
+    a = matrices(a)
     m, n = a.shape[-2:]
     k = min(m, n)
     factors, _, order = la.lu_op(a)
@@ -159,8 +159,8 @@ def qr(
       ValueError: for another mode.
     """
     if mode not in ("full", "economic", "r"):
-        raise ValueError(f"qr: mode={mode!r} {here()}. Use 'full', 'economic' or 'r'.")
-    out = la.qr_op(matrices(a, "qr"), full_matrices=mode != "economic", pivoting=bool(pivoting))
+        raise ValueError(f"{called()}: mode={mode!r} {here()}. Use 'full', 'economic' or 'r'.")
+    out = la.qr_op(matrices(a), full_matrices=mode != "economic", pivoting=bool(pivoting))
     return tuple(out[1:] if mode == "r" else out)
 
 
@@ -207,14 +207,16 @@ def eigh(
       [1.0, 3.0]
     """
     if eigvals is not None or type != 1:
-        raise NotImplementedError(f"eigh: eigvals={eigvals}, type={type} {here()}. Slice the result; use type 1.")
+        raise NotImplementedError(f"{called()}: eigvals={eigvals}, type={type} {here()}. Slice the result; use type 1.")
     if b is None:
         w, v = _eigh(a, "L" if lower else "U", symmetrize_input=False)
         return w if eigvals_only else (w, v)
-    a, b = (matrices(x, "eigh", square=True) for x in together((a, b), "eigh"))
+    a, b = (matrices(x, square=True) for x in together((a, b)))
     if a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"eigh: matrices of shapes {a.shape} and {b.shape} {here()}: their sizes must be the same")
-    a, b = one_batch(from_triangle(a, lower), b, "eigh")
+        raise ValueError(
+            f"{called()}: matrices of shapes {a.shape} and {b.shape} {here()}: their sizes must be the same"
+        )
+    a, b = one_batch(from_triangle(a, lower), b)
     # With b = L L^H, the eigenvalues are those of L^-1 a L^-H.
     root = cholesky(b, lower)
     if not lower:
@@ -234,8 +236,8 @@ def schur(a: Any, output: str = "real") -> tuple[Any, Any]:
       ValueError: if the matrices are not square, or for another `output`.
     """
     if output not in ("real", "complex"):
-        raise ValueError(f"schur: output={output!r} {here()}. Use 'real' or 'complex'.")
-    return tuple(la.schur_op(matrices(a, "schur", square=True), output=output))
+        raise ValueError(f"{called()}: output={output!r} {here()}. Use 'real' or 'complex'.")
+    return tuple(la.schur_op(matrices(a, square=True), output=output))
 
 
 def hessenberg(a: Any, *, calc_q: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Any:
@@ -246,7 +248,7 @@ def hessenberg(a: Any, *, calc_q: bool = False, overwrite_a: bool = False, check
     Raises:
       ValueError: if the matrices are not square.
     """
-    h, q = la.hessenberg_op(matrices(a, "hessenberg", square=True))
+    h, q = la.hessenberg_op(matrices(a, square=True))
     return (h, q) if calc_q else h
 
 
@@ -264,8 +266,10 @@ def polar(a: Any, side: str = "right", *, method: str = "svd", eps: None = None,
       ValueError: for another `side` or method.
     """
     if side not in ("right", "left") or method != "svd" or eps is not None or max_iterations is not None:
-        raise ValueError(f"polar: side={side!r}, method={method!r} {here()}. Use 'right' or 'left', and method 'svd'.")
-    a = matrices(a, "polar")
+        raise ValueError(
+            f"{called()}: side={side!r}, method={method!r} {here()}. Use 'right' or 'left', and method 'svd'."
+        )
+    a = matrices(a)
     u, _, vh = _svd(a, full_matrices=False)
     unitary = la.product(u, vh)
     if a.shape[-2] >= a.shape[-1]:
@@ -302,11 +306,11 @@ def solve(
       ValueError: if the shapes do not fit, or for another `assume_a`.
     """
     if assume_a not in ("gen", "sym", "her", "pos"):
-        raise ValueError(f"solve: assume_a={assume_a!r} {here()}. Use 'gen', 'sym', 'her' or 'pos'.")
+        raise ValueError(f"{called()}: assume_a={assume_a!r} {here()}. Use 'gen', 'sym', 'her' or 'pos'.")
     if assume_a != "pos":
         return _solve(a, b)
-    a, b, vector = right_side(a, b, "solve")
-    return solve_with(lambda a, b: la.solve(from_triangle(a, lower), b, positive=True), a, b, vector, "solve")
+    a, b, vector = right_side(a, b)
+    return solve_with(lambda a, b: la.solve(from_triangle(a, lower), b, positive=True), a, b, vector)
 
 
 def solve_triangular(
@@ -338,14 +342,14 @@ def solve_triangular(
     """
     known = {0: 0, "N": 0, 1: 1, "T": 1, 2: 2, "C": 2}
     if trans not in known:
-        raise ValueError(f"solve_triangular: trans={trans!r} {here()}. Use 0, 1, 2, 'N', 'T' or 'C'.")
+        raise ValueError(f"{called()}: trans={trans!r} {here()}. Use 0, 1, 2, 'N', 'T' or 'C'.")
     turned = {"transpose_a": known[trans] > 0, "conjugate_a": known[trans] == 2}
-    a, b, vector = right_side(a, b, "solve_triangular")
+    a, b, vector = right_side(a, b)
 
     def run(a: Any, b: Any) -> Any:
         return la.triangular_solve(a, b, lower=bool(lower), unit=bool(unit_diagonal), **turned)
 
-    return solve_with(run, a, b, vector, "solve_triangular")
+    return solve_with(run, a, b, vector)
 
 
 def solve_sylvester(A: Any, B: Any, C: Any, *, method: str = "schur", tol: float = 1e-8) -> Any:
@@ -360,11 +364,11 @@ def solve_sylvester(A: Any, B: Any, C: Any, *, method: str = "schur", tol: float
       ValueError: if the shapes do not fit, or for another method.
     """
     if method != "schur":
-        raise ValueError(f"solve_sylvester: method={method!r} {here()}. Use 'schur'.")
-    A, B, C = (matrices(x, "solve_sylvester") for x in together((A, B, C), "solve_sylvester"))
+        raise ValueError(f"{called()}: method={method!r} {here()}. Use 'schur'.")
+    A, B, C = (matrices(x) for x in together((A, B, C)))
     for _ in range(2):  # The second time, all have the axes of C.
-        A, B = one_batch(A, B, "solve_sylvester")
-        A, C = one_batch(A, C, "solve_sylvester")
+        A, B = one_batch(A, B)
+        A, C = one_batch(A, C)
     return la.sylvester_op(A, B, C, tol=float(tol))
 
 
@@ -397,7 +401,7 @@ def expm(A: Any, *, upper_triangular: bool = False, max_squarings: int = 16) -> 
       >>> tg.scipy.linalg.expm(np.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
       [[1.0, 1.0], [0.0, 1.0]]
     """
-    return la.expm_op(matrices(A, "expm", square=True), max_squarings=integer(max_squarings, "expm", "max_squarings"))
+    return la.expm_op(matrices(A, square=True), max_squarings=integer(max_squarings, "max_squarings"))
 
 
 def expm_frechet(A: Any, E: Any, *, method: str | None = None, compute_expm: bool = True) -> Any:
@@ -412,8 +416,8 @@ def expm_frechet(A: Any, E: Any, *, method: str | None = None, compute_expm: boo
       ValueError: if the matrices are not square, the shapes differ, or for another method.
     """
     if method not in (None, "SPS"):
-        raise ValueError(f"expm_frechet: method={method!r} {here()}. Use 'SPS'.")
-    A, E = (matrices(x, "expm_frechet", square=True) for x in together((A, E), "expm_frechet"))
+        raise ValueError(f"{called()}: method={method!r} {here()}. Use 'SPS'.")
+    A, E = (matrices(x, square=True) for x in together((A, E)))
     derivative = la.expm_frechet_op(A, E)
     return (expm(A), derivative) if compute_expm else derivative
 
@@ -427,8 +431,8 @@ def sqrtm(A: Any, blocksize: int = 1) -> Any:
       ValueError: if the matrices are not square.
     """
     if blocksize != 1:
-        raise NotImplementedError(f"sqrtm: blocksize={blocksize} {here()}. Leave it out.")
-    return la.sqrtm_op(matrices(A, "sqrtm", square=True))
+        raise NotImplementedError(f"{called()}: blocksize={blocksize} {here()}. Leave it out.")
+    return la.sqrtm_op(matrices(A, square=True))
 
 
 # -- special matrices
@@ -447,9 +451,9 @@ def block_diag(*arrs: Any) -> Any:
     """
     if not arrs:
         return tnp.zeros((1, 0))
-    avals = types_of(arrs, "block_diag")
+    avals = types_of(arrs)
     if any(a.ndim > 2 for a in avals):
-        raise ValueError(f"block_diag: arrays of shapes {[a.shape for a in avals]} {here()}. Give matrices.")
+        raise ValueError(f"{called()}: arrays of shapes {[a.shape for a in avals]} {here()}. Give matrices.")
     blocks = [tnp.atleast_2d(x) for x in promoted(arrs, avals)]
     width = sum(x.shape[1] for x in blocks)
     rows, start = [], 0
@@ -460,11 +464,11 @@ def block_diag(*arrs: Any) -> Any:
     return tnp.concatenate(rows, axis=0)
 
 
-def _vector(x: Any, name: str) -> Any:
-    aval = type_of(x, name)
+def _vector(x: Any) -> Any:
+    aval = type_of(x)
     if not aval.ndim:
-        raise ValueError(f"{name}: {describe(x)} {here()}. Give a vector.")
-    return array_like(x, name)
+        raise ValueError(f"{called()}: {describe(x)} {here()}. Give a vector.")
+    return array_like(x)
 
 
 def _of_offsets(elements: Any, index: Any) -> Any:
@@ -483,8 +487,8 @@ def toeplitz(c: Any, r: Any = None) -> Any:
       >>> tg.scipy.linalg.toeplitz(np.array([1, 2, 3]), np.array([1, 4])).tolist()
       [[1, 4], [2, 1], [3, 2]]
     """
-    c = _vector(c, "toeplitz")
-    r = la.conjugate(c) if r is None else _vector(r, "toeplitz")
+    c = _vector(c)
+    r = la.conjugate(c) if r is None else _vector(r)
     n, m = c.shape[-1], r.shape[-1]
     elements = tnp.concatenate([tnp.flip(c, -1), r[..., 1:]], axis=-1)
     return _of_offsets(elements, n - 1 - np.arange(n)[:, None] + np.arange(m))
@@ -496,8 +500,8 @@ def hankel(c: Any, r: Any = None) -> Any:
     Raises:
       ValueError: for a scalar.
     """
-    c = _vector(c, "hankel")
-    r = ops.mul(c, literal(0)) if r is None else _vector(r, "hankel")
+    c = _vector(c)
+    r = ops.mul(c, literal(0)) if r is None else _vector(r)
     n, m = c.shape[-1], r.shape[-1]
     return _of_offsets(tnp.concatenate([c, r[..., 1:]], axis=-1), np.arange(n)[:, None] + np.arange(m))
 
@@ -508,7 +512,7 @@ def circulant(c: Any) -> Any:
     Raises:
       ValueError: for a scalar.
     """
-    c = _vector(c, "circulant")
+    c = _vector(c)
     n = c.shape[-1]
     return _of_offsets(c, (np.arange(n)[:, None] - np.arange(n)) % n)
 
@@ -519,11 +523,11 @@ def companion(a: Any) -> Any:
     Raises:
       ValueError: for fewer than two coefficients.
     """
-    a = _vector(a, "companion")
+    a = _vector(a)
     n = a.shape[-1] - 1
     if n < 1:
-        raise ValueError(f"companion: coefficients of shape {a.shape} {here()}. Give two or more.")
-    a = inexact(a, type_of(a, "companion"))
+        raise ValueError(f"{called()}: coefficients of shape {a.shape} {here()}. Give two or more.")
+    a = inexact(a, type_of(a))
     first = ops.neg(ops.div(a[..., 1:], a[..., :1]))
     below = broadcast_to(tnp.eye(n - 1, n, dtype=a.dtype), (*a.shape[:-1], n - 1, n))
     return tnp.concatenate([la.row(first), below], axis=-2)
@@ -537,7 +541,7 @@ def hilbert(n: int) -> Any:
       >>> tg.scipy.linalg.hilbert(2).round(3).tolist()[0]
       [1.0, 0.5]
     """
-    i = tnp.arange(1.0, 2 * integer(n, "hilbert", "n"))
+    i = tnp.arange(1.0, 2 * integer(n, "n"))
     return _of_offsets(ops.div(literal(1.0), i), np.arange(n)[:, None] + np.arange(n))
 
 
@@ -547,9 +551,9 @@ def hadamard(n: int, dtype: Any = int) -> Any:
     Raises:
       ValueError: if `n` is no power of 2.
     """
-    n = integer(n, "hadamard", "n")
+    n = integer(n, "n")
     if n < 1 or n & (n - 1):
-        raise ValueError(f"hadamard: n={n} {here()} is no power of 2")
+        raise ValueError(f"{called()}: n={n} {here()} is no power of 2")
     out = np.ones((1, 1), np.int8)
     while len(out) < n:
         out = np.block([[out, out], [out, -out]])
@@ -563,8 +567,8 @@ def dft(n: int, scale: str | None = None, *, dtype: Any = None) -> Any:
       ValueError: for another scale.
     """
     if scale not in (None, "sqrtn", "n"):
-        raise ValueError(f"dft: scale={scale!r} {here()}. Use None, 'sqrtn' or 'n'.")
-    n = integer(n, "dft", "n")
+        raise ValueError(f"{called()}: scale={scale!r} {here()}. Use None, 'sqrtn' or 'n'.")
+    n = integer(n, "n")
     out = np.exp(-2j * np.pi * (np.outer(np.arange(n), np.arange(n)) % max(n, 1)) / max(n, 1))
     out = out / (np.sqrt(n) if scale == "sqrtn" else n) if scale else out
     return tnp.asarray(out, complex if dtype is None else dtype)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn, ops
-from ..errors import describe, here
+from ..errors import called, describe, here
 from ..nn import logsumexp
 from ..numpy.arguments import array_like, inexact, integer, literal, type_of
 from ..numpy.creation import asarray
@@ -83,9 +83,9 @@ def _both(p: Any, *others: Any) -> Any:
     return p
 
 
-def _float(x: Any, name: str) -> Any:
+def _float(x: Any) -> Any:
     """`x` as an array of floats or complex numbers."""
-    return array_like(inexact(x, type_of(x, name)), name)
+    return array_like(inexact(x, type_of(x)))
 
 
 # -- products with logarithms
@@ -189,7 +189,7 @@ def loggamma(x: Any) -> Any:
       >>> abs(special.loggamma(1 + 0j).item()) < 1e-6
       True
     """
-    z = _float(x, "loggamma")
+    z = _float(x)
     if z.dtype.kind != "c":
         below = less(z, literal(0))
         return where(below, literal(math.nan), gammaln(where(below, literal(1.0), z)))
@@ -207,7 +207,7 @@ def loggamma(x: Any) -> Any:
 
 def gamma(x: Any) -> Any:
     """The gamma function, of real or complex numbers: inf or -inf at 0 by its sign, NaN at negative integers."""
-    x = _float(x, "gamma")
+    x = _float(x)
     return exp(loggamma(x)) if x.dtype.kind == "c" else ops.gamma(x)
 
 
@@ -217,15 +217,17 @@ def factorial(n: Any, exact: bool = False) -> Any:
     Raises:
       NotImplementedError: for `exact=True`.
     """
-    _refuse_exact(exact, "factorial", "math.factorial")
-    n = _float(n, "factorial")
+    _refuse_exact(exact, "math.factorial")
+    n = _float(n)
     below = less(n, literal(0))
     return where(below, literal(0.0), ops.gamma(add(where(below, literal(0.0), n), literal(1.0))))
 
 
-def _refuse_exact(exact: bool, name: str, instead: str) -> None:
+def _refuse_exact(exact: bool, instead: str) -> None:
     if exact:
-        raise NotImplementedError(f"{name}: exact=True is not supported {here()}. Use {instead} for Python integers.")
+        raise NotImplementedError(
+            f"{called()}: exact=True is not supported {here()}. Use {instead} for Python integers."
+        )
 
 
 def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> Any:
@@ -236,8 +238,8 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
       >>> round(special.comb(5, 2).item(), 4)
       10.0
     """
-    _refuse_exact(exact, "comb", "math.comb")
-    N, k = _float(N, "comb"), _float(k, "comb")
+    _refuse_exact(exact, "math.comb")
+    N, k = _float(N), _float(k)
     if repetition:
         return comb(sub(add(N, k), literal(1.0)), k)
     inside = _both(less_equal(k, N), less_equal(literal(0), k))
@@ -249,7 +251,7 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
 
 def poch(z: Any, m: Any) -> Any:
     """Pochhammer's symbol `gamma(z + m) / gamma(z)`: `z (z + 1) ... (z + m - 1)` for a whole `m`."""
-    z, m = _float(z, "poch"), _float(m, "poch")
+    z, m = _float(z), _float(m)
     # At a pole of gamma(z), for whole m, by reflection: (-1)**m gamma(1 - z) / gamma(1 - z - m).
     at_pole = _both(less_equal(z, literal(0)), equal(z, floor(z)), equal(m, floor(m)))
     up = where(at_pole, sub(literal(1.0), z), add(z, m))
@@ -265,8 +267,8 @@ def poch(z: Any, m: Any) -> Any:
 
 def multigammaln(a: Any, d: int) -> Any:
     """The logarithm of the multivariate gamma function of order `d`, an integer; `a > (d - 1) / 2`."""
-    d = integer(d, "multigammaln", "d")
-    a = _float(a, "multigammaln")
+    d = integer(d, "d")
+    a = _float(a)
     steps = ops.iota(dtype=np.dtype(np.int32), shape=(*a.shape, d), axis=a.ndim)
     terms = gammaln(sub(ops.reshape(a, shape=(*a.shape, 1)), mul(steps, literal(0.5))))
     return add(sum(terms, axis=-1), literal(d * (d - 1) / 4 * math.log(math.pi)))
@@ -294,9 +296,9 @@ def bernoulli(n: int) -> Any:
       >>> special.bernoulli(2)[:2].tolist()
       [1.0, -0.5]
     """
-    n = integer(n, "bernoulli", "n")
+    n = integer(n, "n")
     if n < 0:
-        raise ValueError(f"bernoulli: n={n} {here()}. It must not be negative.")
+        raise ValueError(f"{called()}: n={n} {here()}. It must not be negative.")
     numbers = np.zeros(n + 1)
     numbers[:2] = [1.0, -0.5][: n + 1]
     # DLMF 25.6.2: |B(2k)| = 2 (2k)! zeta(2k) / (2 pi)**(2k).
@@ -330,10 +332,10 @@ def bessel_jn(z: Any, *, v: int, n_iter: int = 50) -> Any:
       >>> special.bessel_jn(np.array([0.5, 1.0]), v=2).shape
       (3, 2)
     """
-    v = integer(v, "bessel_jn", "v")
+    v = integer(v, "v")
     if v < 0:
-        raise ValueError(f"bessel_jn: v={v} {here()}. The order must not be negative.")
-    return ops.bessel_jn_op(array_like(z, "bessel_jn"), v=v, n_iter=integer(n_iter, "bessel_jn", "n_iter"))
+        raise ValueError(f"{called()}: v={v} {here()}. The order must not be negative.")
+    return ops.bessel_jn_op(array_like(z), v=v, n_iter=integer(n_iter, "n_iter"))
 
 
 def sph_harm_y(n: Any, m: Any, theta: Any, phi: Any, diff_n: None = None, n_max: int | None = None) -> Any:
@@ -354,14 +356,14 @@ def sph_harm_y(n: Any, m: Any, theta: Any, phi: Any, diff_n: None = None, n_max:
       0.2821
     """
     if diff_n is not None:
-        raise NotImplementedError(f"sph_harm_y: diff_n={diff_n} {here()}. Differentiate in theta and phi instead.")
+        raise NotImplementedError(f"{called()}: diff_n={diff_n} {here()}. Differentiate in theta and phi instead.")
     for name, value in (("n", n), ("m", m)):
-        if type_of(value, "sph_harm_y").dtype.kind not in "iu":
-            raise TypeError(f"sph_harm_y: {name} must be of integers, not {describe(value)} {here()}")
+        if type_of(value).dtype.kind not in "iu":
+            raise TypeError(f"{called()}: {name} must be of integers, not {describe(value)} {here()}")
     degrees, orders = np.broadcast_arrays(np.asarray(n), np.asarray(m))
     if np.any(np.abs(orders) > degrees):
-        raise ValueError(f"sph_harm_y: n={n}, m={m} {here()}. The order lies between -n and n, and n is not negative.")
-    theta, phi = _float(theta, "sph_harm_y"), _float(phi, "sph_harm_y")
+        raise ValueError(f"{called()}: n={n}, m={m} {here()}. The order lies between -n and n, and n is not negative.")
+    theta, phi = _float(theta), _float(phi)
     x, s = ops.cos(theta), ops.sin(theta)
     out: Any = None
     for order in sorted(set(np.abs(orders).ravel().tolist())):
