@@ -1014,7 +1014,7 @@ def reduce_window(
       window_dilation: the spacing of a window's elements along each axis, 1 by default.
 
     Raises:
-      ValueError: if numbers of axes differ, or a window does not fit.
+      ValueError: if numbers of axes differ.
 
     Example:
       >>> import numpy as np, tracegrad as tg
@@ -1062,10 +1062,10 @@ def _windows_combined(
         xs = [pad(x, v, config) for x, v in zip(xs, firsts, strict=True)]
     shape = type_of(xs[0]).shape
     extent = [dilated(k, d) for k, d in zip(window, spacing, strict=True)]
-    if builtins.any(k > n for k, n in zip(extent, shape, strict=True)):
-        raise ValueError(f"{called()}: the window {window} does not fit into the padded shape {shape} {here()}")
-    counts = [(n - k) // s + 1 for n, k, s in zip(shape, extent, strides, strict=True)]
+    counts = [builtins.max(0, (n - k) // s + 1) for n, k, s in zip(shape, extent, strides, strict=True)]
     total = [broadcast(v, counts) for v in firsts]
+    if 0 in counts:
+        return total
     for place in itertools.product(*builtins.map(range, window)):
         start = [i * d for i, d in zip(place, spacing, strict=True)]
         limit = [i + (m - 1) * s + 1 for i, m, s in zip(start, counts, strides, strict=True)]

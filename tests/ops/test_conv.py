@@ -213,3 +213,103 @@ def test_half_precision_mean_is_taken_in_single() -> None:
 def test_the_whole_image() -> None:
     x = normal(2, 14, 14, 3)
     check_grads(lambda x: nn.max_pool(x, 14), x, jax_fn=lambda x: x.max((1, 2), keepdims=True))
+
+
+def curved(x: Any) -> Any:
+    """A function of `x` whose derivatives at 0 are not 0."""
+    return (x + x * x).sum()
+
+
+EMPTY: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((1, 2, 0), (3, 2, 3), {"padding": [(3, 2)]}),
+    ((1, 2, 0), (3, 2, 1), {"padding": "VALID"}),
+    ((1, 2, 0), (3, 2, 3), {"padding": "SAME"}),
+    ((1, 2, 2), (3, 2, 3), {"padding": "VALID"}),
+    ((1, 2, 4), (3, 2, 1), {"padding": [(-2, -2)]}),
+    ((1, 2, 4), (3, 2, 0), {"padding": "VALID"}),
+    ((1, 2, 4), (3, 2, 0), {"padding": "VALID", "rhs_dilation": (2,)}),
+    ((0, 2, 4), (3, 2, 3), {"padding": "SAME"}),
+    ((2, 0, 4), (3, 0, 3), {"padding": "SAME"}),
+    ((2, 2, 4), (0, 2, 3), {"padding": "SAME"}),
+    ((1, 2, 0, 5), (3, 2, 2, 3), {"window_strides": (2, 1), "padding": [(2, 1), (1, 1)]}),
+    ((1, 2, 0, 5), (3, 2, 1, 3), {"window_strides": (1, 1), "padding": "SAME"}),
+    ((1, 2, 0), (3, 2, 3), {"window_strides": (2,), "padding": [(3, 2)], "lhs_dilation": (2,)}),
+    ((1, 2, 0), (3, 2, 3), {"padding": [(3, 4)], "rhs_dilation": (2,)}),
+    ((1, 4, 0), (6, 2, 3), {"padding": [(3, 4)], "feature_group_count": 2}),
+    ((2, 0, 3), (6, 0, 3), {"padding": [(3, 4)], "feature_group_count": 2}),
+    ((2, 4, 0), (6, 4, 3), {"padding": [(3, 4)], "batch_group_count": 2}),
+    ((0, 4, 3), (6, 4, 3), {"padding": [(3, 4)], "batch_group_count": 2}),
+]
+
+
+def test_a_convolution_of_nothing_is_zero_and_so_are_its_derivatives() -> None:
+    operands = [[normal(*shape, dtype=np.float32) for shape in case[:2]] for case in EMPTY]
+
+    def each(conv: Any, operands: Any, cases: Any) -> list[Any]:
+        return [conv(*xs, **{"window_strides": (1,), **c[2]}) for xs, c in zip(operands, cases, strict=True)]
+
+    # JAX refuses a kernel without elements along a spatial axis.
+    taken = [i for i, (_, kernel, _) in enumerate(EMPTY) if 0 not in kernel[2:]]
+    theirs = each(lax.conv_general_dilated, [operands[i] for i in taken], [EMPTY[i] for i in taken])
+    ours = each(conv_general_dilated, operands, EMPTY)
+    for i, value in zip(taken, theirs, strict=True):
+        np.testing.assert_array_equal(ours[i], value)
+
+    def loss(operands: Any) -> Any:
+        return sum(curved(out) for out in each(conv_general_dilated, operands, EMPTY))
+
+    first = tg.grad(loss)
+    second = tg.grad(lambda operands: sum(curved(g) for pair in first(operands) for g in pair))
+    for derivative in (first, tg.jit(first), second, tg.jit(second)):
+        for pair, xs in zip(derivative(operands), operands, strict=True):
+            for got, x in zip(pair, xs, strict=True):
+                np.testing.assert_array_equal(got, np.zeros(x.shape))
+
+
+WINDOWS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((0,), (3,), {"padding": ((2, 2),)}),
+    ((0,), (1,), {}),
+    ((0, 4), (1, 2), {"window_strides": (1, 2)}),
+    ((0, 4), (2, 2), {"window_strides": (1, 2), "padding": "SAME"}),
+    ((2,), (3,), {}),
+    ((4, 0), (2, 1), {}),
+    ((0,), (3,), {"padding": ((2, 2),), "base_dilation": (2,)}),
+    ((0,), (2,), {"padding": ((2, 2),), "window_dilation": (2,)}),
+    ((3, 0, 2), (1, 2, 1), {"padding": ((0, 0), (2, 1), (0, 0))}),
+    ((0, 9, 9), (1, 9, 9), {}),
+]
+
+
+@pytest.mark.parametrize("kind", ["add", "max", "min", "mul"])
+def test_windows_of_nothing(kind: str) -> None:
+    first = {"add": 0.0, "max": -np.inf, "min": np.inf, "mul": 1.0}[kind]
+    operands = [normal(*shape, dtype=np.float32) for shape, _, _ in WINDOWS]
+
+    def each(module: Any, operands: Any) -> list[Any]:
+        return [
+            module.reduce_window(
+                x, first, getattr(module, kind), window,
+                **{"window_strides": (1,) * len(shape), "padding": "VALID", **options},
+            )
+            for x, (shape, window, options) in zip(operands, WINDOWS, strict=True)
+        ]  # fmt: skip
+
+    for a, b in zip(each(tg.lax, operands), each(lax, operands), strict=True):
+        np.testing.assert_array_equal(a, b)
+    slope = tg.grad(lambda operands: sum(curved(v) for v in each(tg.lax, operands)))
+    second = tg.grad(lambda operands: sum(curved(g) for g in slope(operands)))
+    for derivative in (slope, tg.jit(slope), second, tg.jit(second)):
+        for got, x in zip(derivative(operands), operands, strict=True):
+            np.testing.assert_array_equal(got, np.zeros(x.shape))
+
+
+@pytest.mark.parametrize("pool", [nn.max_pool, nn.avg_pool])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("shape", [(1, 0, 2), (0, 4, 2), (1, 4, 0), (1, 0, 4, 2)])
+def test_pools_of_nothing(pool: Any, padding: str, shape: tuple[int, ...]) -> None:
+    x = normal(*shape, dtype=np.float32)
+    assert 0 in pool(x, 2, 2, padding).shape
+    loss = lambda x: curved(pool(x, 2, 2, padding))  # noqa: E731
+    second = tg.grad(lambda x: curved(tg.grad(loss)(x)))
+    for derivative in (tg.grad(loss), second, tg.jit(second)):
+        assert derivative(x).shape == shape

@@ -89,6 +89,11 @@ def _full_window(x: Any, window: Any, stride: Any, padding: Padding) -> dict[str
     sizes = per_axis(window, rank, "window")
     strides = sizes if stride is None else per_axis(stride, rank, "stride")
     pads = explicit_padding(padding, aval.shape[1:-1], sizes, strides)
+    if any(0 < n + lo + hi < k for n, k, (lo, hi) in zip(aval.shape[1:-1], sizes, pads, strict=True)):
+        raise ValueError(
+            f"{called()}: the window {sizes} does not fit into shape {aval.shape} with padding {pads} {here()}. "
+            "Give a smaller window, or more padding."
+        )
     return {"window": (1, *sizes, 1), "strides": (1, *strides, 1), "padding": ((0, 0), *pads, (0, 0))}
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..errors import here
+from ..errors import called, here
 from ..op import Op
 from ..tape import Aval, aval_of, make_aval
 from .shape import reshape, rev, transpose
@@ -25,6 +25,10 @@ Padding = str | int | Sequence[int | tuple[int, int]]
 
 
 def _conv(x: Any, kernel: Any, **params: Any) -> Any:
+    made = _conv_shape(aval_of(x), aval_of(kernel), **params)
+    if 0 in (*x.shape, *kernel.shape, *made.shape):
+        # A sum of no products, which XLA refuses to take over a window of no elements.
+        return lax.full(made.shape, 0, made.dtype)
     dtype = params.pop("dtype")
     if x.dtype != kernel.dtype:
         common = jnp.promote_types(x.dtype, kernel.dtype)
@@ -201,7 +205,7 @@ def conv_general_dilated(
     x, kernel = aval_of(lhs), aval_of(rhs)
     if x.ndim != kernel.ndim or x.ndim < 2:
         raise ValueError(
-            f"conv_general_dilated: the input {x} and the kernel {kernel} must have the same number of axes {here()}: "
+            f"{called()}: the input {x} and the kernel {kernel} must have the same number of axes {here()}: "
             "batch, features and space, and input features, output features and space"
         )
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
@@ -211,7 +215,7 @@ def conv_general_dilated(
     b = per_axis(1 if rhs_dilation is None else rhs_dilation, rank, "rhs_dilation")
     if isinstance(padding, str) and any(d != 1 for d in a):
         raise ValueError(
-            f"conv_general_dilated: padding={padding!r} with lhs_dilation={a} {here()}. Give the padding in numbers, "
+            f"{called()}: padding={padding!r} with lhs_dilation={a} {here()}. Give the padding in numbers, "
             "(low, high) for each spatial axis."
         )
     window = [dilated(k, d) for k, d in zip(_spatial(kernel.shape, numbers.rhs_spec), b, strict=True)]
@@ -284,14 +288,30 @@ def _extent(window: tuple[int, ...], dilation: Dilation) -> tuple[int, ...]:
 def _window_shape(
     x: Aval, *, window: tuple[int, ...], strides: tuple[int, ...], padding: Pads, dilation: Dilation = None
 ) -> Aval:
-    shape = []
-    for n, k, s, (lo, hi) in zip(x.shape, _extent(window, dilation), strides, padding, strict=True):
-        if n + lo + hi < k > 1:
-            raise ValueError(
-                f"the window {window} does not fit into shape {x.shape} with padding {padding}: {k} > {n} + {lo} + {hi}"
-            )
-        shape.append((n + lo + hi - k) // s + 1)
-    return make_aval(tuple(shape), x.dtype, x.weak_type)
+    sizes = zip(x.shape, _extent(window, dilation), strides, padding, strict=True)
+    shape = tuple(max(0, (n + lo + hi - k) // s + 1) for n, k, s, (lo, hi) in sizes)
+    return make_aval(shape, x.dtype, x.weak_type)
+
+
+def _windowed(
+    name: str,
+    fn: Callable[..., Any],
+    *vjp: Callable[..., Any] | None,
+    shape: Callable[..., Aval],
+    spreads: bool = False,
+) -> Op:
+    """An op over windows. Where there is none, as in an empty array, it makes no slices, which would leave the array.
+
+    With `spreads` its first operand has an element a window, otherwise its result has.
+    """
+
+    def lower(x: Any, *others: Any, **params: Any) -> Any:
+        made = shape(aval_of(x), *map(aval_of, others), **params)
+        if 0 in made.shape or (spreads and 0 in x.shape):
+            return lax.full(made.shape, 0, made.dtype)
+        return fn(x, *others, **params)
+
+    return Op(name, lower, vjp, shape=shape)
 
 
 def _padded(x: Any, padding: Pads, value: Any) -> Any:
@@ -406,19 +426,20 @@ def _window_spread(
     return lax.convert_element_type(_unpadded(_place(parts, padded, strides), padded, padding), ct.dtype)
 
 
-window_sum: Op = Op(
+window_sum: Op = _windowed(
     "window_sum",
     _window_sum,
-    (lambda ct, out, x, **params: window_spread(ct, shape=x.shape, **params),),
+    lambda ct, out, x, **params: window_spread(ct, shape=x.shape, **params),
     shape=_window_shape,
 )
 """The sum over each window of the operand."""
 
-window_spread: Op = Op(
+window_spread: Op = _windowed(
     "window_spread",
     _window_spread,
-    (lambda ct, out, x, *, shape, **params: window_sum(ct, **params),),
+    lambda ct, out, x, *, shape, **params: window_sum(ct, **params),
     shape=lambda ct, *, shape, **params: make_aval(shape, ct.dtype, ct.weak_type),
+    spreads=True,
 )
 """The transpose of `window_sum`: each value is added to every element of its window."""
 
@@ -474,26 +495,31 @@ def _window_max_pick(
     return lax.div(total, _ties(padded[0], out, window, strides, dilation))
 
 
-window_max: Op = Op(
+window_max: Op = _windowed(
     "window_max",
     _window_max,
-    (lambda ct, out, x, **params: window_max_spread(ct, x, out, **params),),
+    lambda ct, out, x, **params: window_max_spread(ct, x, out, **params),
     shape=_window_shape,
 )
 """The largest element of each window of the operand; padding never wins."""
 
-window_max_spread: Op = Op(
+window_max_spread: Op = _windowed(
     "window_max_spread",
     _window_max_spread,
-    (lambda ct, out, g, x, y, **params: window_max_pick(ct, x, y, **params), None, None),
+    lambda ct, out, g, x, y, **params: window_max_pick(ct, x, y, **params),
+    None,
+    None,
     shape=lambda ct, x, out, **params: make_aval(x.shape, ct.dtype, ct.weak_type),
+    spreads=True,
 )
 """The derivative of `window_max`: each cotangent to the largest element of its window, equal shares to ties."""
 
-window_max_pick: Op = Op(
+window_max_pick: Op = _windowed(
     "window_max_pick",
     _window_max_pick,
-    (lambda ct, out, t, x, y, **params: window_max_spread(ct, x, y, **params), None, None),
+    lambda ct, out, t, x, y, **params: window_max_spread(ct, x, y, **params),
+    None,
+    None,
     shape=lambda t, x, out, **params: make_aval(out.shape, t.dtype, t.weak_type),
 )
 """The transpose of `window_max_spread`: the mean of `t` over the largest elements of each window of `x`."""
