@@ -79,23 +79,39 @@ def test_every_name_is_provided_or_has_a_reason() -> None:
     assert all(len(reason) > 10 for reason in NOT_PROVIDED.values())
 
 
-LEFT_OUT = {"out_sharding", "sharding", "accuracy", "axis_index_groups", "_split_transpose", "operand", "is_stable"}
-"""Parameters of JAX's that need a mesh, are hints to a compiler, or have another name in an older version."""
+OF_A_NEWER_JAX = {
+    "reduce_max": {"out_sharding"},
+    "reduce_min": {"out_sharding"},
+    "reduce_prod": {"out_sharding"},
+    "top_k": {"is_stable"},
+}
+"""Parameters that `jax.lax` gained, or has for the other functions of a kind."""
 
 
 def test_arguments_have_the_names_and_the_order_of_jax_lax() -> None:
-    wrong = []
+    wrong, ops, functions = [], 0, 0
+    kind = inspect.Parameter
     for name in set(names(jax.lax)) & set(tg.lax.__all__):
         ours, theirs = getattr(tg.lax, name), getattr(jax.lax, name)
-        if isinstance(ours, tg.Op) or not inspect.isfunction(ours) or ours is theirs:
+        if ours is theirs:
             continue
-        if getattr(tnp, name, None) is ours or name == "pow":
+        expected = inspect.signature(theirs).parameters.values()
+        if isinstance(ours, tg.Op):
+            # An op takes operands by their position, and nothing else.
+            ops += 1
+            operands = [p for p in inspect.signature(ours.lower).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+            if len(operands) != len(expected) or any(p.default is not p.empty for p in expected):
+                wrong.append(f"{name}: an op of {len(operands)} operands, in jax.lax {list(map(str, expected))}")
             continue
-        expected = [p for p in inspect.signature(theirs).parameters if p not in LEFT_OUT]
-        actual = [p for p in inspect.signature(ours).parameters if p not in LEFT_OUT]
-        if actual != expected:
-            wrong.append(f"{name}: {actual}, in jax.lax {expected}")
+        functions += 1
+        actual = inspect.signature(ours).parameters.values()
+        for kinds in ((kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD, kind.VAR_POSITIONAL), (kind.KEYWORD_ONLY,)):
+            a, b = ([p.name for p in ps if p.kind in kinds] for ps in (actual, expected))
+            more = OF_A_NEWER_JAX.get(name, set())
+            if [p for p in a if p not in more] != [p for p in b if p not in more]:
+                wrong.append(f"{name}: {a}, in jax.lax {b}")
     assert not wrong, "\n".join(wrong)
+    assert ops > 40 and functions > 80
 
 
 # -- elementwise
@@ -483,3 +499,70 @@ def test_errors_say_what_is_wrong_and_where(call: Any, error: Any, words: tuple[
             run()
         for word in (*words, "test_lax.py"):
             assert word in str(caught.value)
+
+
+# -- keywords
+
+
+WITH_ACCURACY = "cbrt cos exp exp2 expm1 log log1p logistic rsqrt sin sqrt tan tanh"
+
+
+@pytest.mark.parametrize("name", WITH_ACCURACY.split())
+def test_accuracy(name: str) -> None:
+    best, x = jax.lax.AccuracyMode.HIGHEST, np.array([0.3, 0.9], np.float32)
+    ours, theirs = (partial(getattr(m, name), accuracy=best) for m in (tg.lax, jax.lax))
+    check_value(ours, theirs, x)
+    check_grads(ours, x, jax_fn=theirs)
+    assert getattr(tg.lax, name)(1, accuracy=best).dtype == np.float32
+
+
+def test_log2_of_an_accuracy() -> None:
+    x = np.array([0.3, 0.9])
+    check_grads(lambda x: tg.lax.log2(x, accuracy=jax.lax.AccuracyMode.HIGHEST), x, jax_fn=jnp.log2)
+
+
+def test_mul_of_an_out_dtype() -> None:
+    x, y = V.astype(np.float16), V[::-1].astype(np.float16) * 300
+    ours, theirs = (lambda x, y, m=m: m.mul(x, y, out_dtype=np.float32) for m in (tg.lax, jax.lax))
+    check_value(ours, theirs, x, y, dtype=True)
+    for i in (0, 1):
+        got = tg.grad(lambda x, y: ours(x, y).sum(), i)(x, y)
+        assert got.dtype == np.float16
+        np.testing.assert_array_equal(got, (y, x)[i])
+    assert tg.lax.mul(2, 3, out_dtype=np.int32).dtype == np.int32
+
+
+@pytest.mark.parametrize("x", [np.float32(1.5), np.array([1.5, -2.0], np.float32), 1.5, 1j, np.complex64(1 + 2j)])
+def test_conj_is_complex(x: Any) -> None:
+    ours, theirs = tg.lax.conj(x), jax.lax.conj(x)
+    assert (ours.dtype, ours.weak_type) == (theirs.dtype, theirs.weak_type)
+    np.testing.assert_array_equal(ours, theirs)
+    part = lambda lax: lambda x: (lax.conj(x) ** 2 * (2 + 3j)).real.sum()  # noqa: E731
+    gradient = tg.grad(part(tg.lax))(x)
+    np.testing.assert_allclose(gradient, jax.grad(part(jax.lax))(x), rtol=1e-6)
+    assert gradient.dtype == jax.grad(part(jax.lax))(x).dtype
+
+
+def test_the_only_operand_of_a_branch_by_name() -> None:
+    assert float(tg.lax.cond(True, tg.lax.sin, tg.lax.cos, operand=0.0)) == 0.0
+    assert float(tg.grad(lambda x: tg.lax.switch(1, [tg.lax.sin, tg.lax.cos], operand=x))(0.0)) == 0.0
+    assert tg.lax.cond(True, lambda x: 1.0, lambda x: 2.0, operand=None) == 1.0
+    with pytest.raises(TypeError, match="operand="):
+        tg.lax.cond(True, tg.lax.sin, tg.lax.cos, 1.0, operand=0.0)
+
+
+def test_options_of_a_mesh_are_refused_by_name() -> None:
+    mesh = jax.sharding.SingleDeviceSharding(jax.devices()[1])
+    for call in (
+        lambda: tg.lax.broadcast(V, (2,), out_sharding=mesh),
+        lambda: tg.lax.reshape(V, (5, 1), out_sharding=mesh),
+        lambda: tg.lax.reduce_sum(V, (0,), out_sharding=mesh),
+        lambda: tg.lax.dot(V, V, out_sharding=mesh),
+    ):
+        with pytest.raises(NotImplementedError, match=r"^(broadcast|reshape|reduce_sum|dot): out_sharding=.*test_lax"):
+            call()
+    assert tg.lax.full((2,), 1.0, sharding=mesh).devices() == {jax.devices()[1]}
+    with pytest.raises(ValueError, match=r"full_like: sharding=.*while a function is recorded"):
+        tg.jit(lambda x: tg.lax.full_like(x, 0.0, sharding=mesh))(V)
+    with pytest.raises(NotImplementedError, match="pmean: axis_index_groups"):
+        tg.pmap(lambda x: tg.lax.pmean(x, "i", axis_index_groups=[[0, 1]]), axis_name="i")(np.ones((2, 1)))

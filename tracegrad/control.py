@@ -165,6 +165,7 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     unroll: int | bool = 1,
+    _split_transpose: bool = False,
 ) -> tuple[Any, Any]:
     """A loop that carries a value along, over the first axis of `xs`.
 
@@ -414,13 +415,20 @@ def _with_places(forward: Tape, count: int, at: dict[int, int], places: list[Ava
 switch_op: Op = Op("cond", _run_switch, _switch_vjp, shape=_switch_types, multiple=True)
 
 
-def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
+_NOTHING = object()
+"""What says that an argument is not given, where `None` may be."""
+
+
+def cond(
+    pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any, operand: Any = _NOTHING
+) -> Any:
     """`true_fun(*operands)` if `pred`, else `false_fun(*operands)`; only one of them runs.
 
     Args:
       pred: a scalar, true where it is not 0.
       true_fun, false_fun: take the operands, and return the same structure, shapes and dtypes. What they close over
         is differentiated too.
+      operand: the only operand, if it is given by name.
 
     Raises:
       TypeError: if `pred` is no scalar, or the results differ; the message names the leaf.
@@ -442,15 +450,26 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
             "element by element with tracegrad.numpy.where."
         )
     taken = astype(pred, dtype=np.dtype(bool)) if aval.dtype != np.bool_ else pred
+    operands = _operands("cond", operands, operand)
     return _branch("cond", astype(taken, dtype=np.dtype(np.int32)), (false_fun, true_fun), operands)
 
 
-def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+def _operands(name: str, operands: tuple[Any, ...], operand: Any) -> tuple[Any, ...]:
+    """The operands of a branch, or the one that is given by name instead."""
+    if operand is _NOTHING:
+        return operands
+    if operands:
+        raise TypeError(f"{name}: {len(operands)} operands, and operand={describe(operand)} {here()}. Leave it out.")
+    return (operand,)
+
+
+def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, operand: Any = _NOTHING) -> Any:
     """`branches[index](*operands)`; only that branch runs. An index out of range is clamped into it.
 
     Args:
       index: an integer scalar.
       branches: functions of the operands that return the same structure, shapes and dtypes.
+      operand: the only operand, if it is given by name.
 
     Raises:
       TypeError: if `index` is no integer scalar, or the results differ; the message names the leaf.
@@ -466,6 +485,7 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
         raise TypeError(f"switch: index is {describe(index)}, not an integer scalar {here()}.")
     if not branches:
         raise ValueError(f"switch: there are no branches {here()}. Give a list of functions of the operands.")
+    operands = _operands("switch", operands, operand)
     if len(branches) == 1:
         return branches[0](*operands)
     index = tnp.clip(index, 0, len(branches) - 1)

@@ -53,7 +53,9 @@ from . import numpy as tnp
 from . import ops
 from .control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from .errors import called, describe, here
-from .numpy.arguments import axes_of, axis_of, dtype_of, order_of, type_of
+from .numpy.arguments import axes_of, axis_of, dtype_of, inexact, order_of, type_of
+from .numpy.creation import placed
+from .op import Op
 from .ops import (
     add,
     betainc,
@@ -61,45 +63,28 @@ from .ops import (
     bitwise_not,
     bitwise_or,
     bitwise_xor,
-    cbrt,
     ceil,
     clz,
-    conj,
-    conv_general_dilated,
-    cos,
     cosh,
     digamma,
     erf,
     erf_inv,
     erfc,
-    exp,
-    exp2,
-    expm1,
     floor,
     imag,
     lgamma,
-    log,
-    log1p,
-    log2,
-    logistic,
-    mul,
     neg,
     nextafter,
     polygamma,
     population_count,
     real,
     reciprocal,
-    rsqrt,
     shift_right_arithmetic,
     shift_right_logical,
     sign,
-    sin,
     sinh,
-    sqrt,
     square,
     sub,
-    tan,
-    tanh,
     zeta,
 )
 from .ops.conv import dilated, explicit_padding, per_axis
@@ -121,9 +106,72 @@ complex = ops.complex_
 eq, ne, lt, le, gt, ge = ops.equal, ops.not_equal, ops.less, ops.less_equal, ops.greater, ops.greater_equal
 is_finite = ops.isfinite
 max, min = ops.maximum, ops.minimum
-pow = tnp.power
 rem = ops.fmod
 shift_left = ops.left_shift
+
+
+def _unsharded(out_sharding: Any) -> None:
+    """Raises for an option of `jax.lax` that means nothing on a tape, unless it is `None`."""
+    if out_sharding is not None:
+        raise NotImplementedError(
+            f"{called()}: out_sharding={describe(out_sharding)} {here()}. Leave it out: programs are sharded by "
+            "tracegrad.jit(f, in_shardings=..., out_shardings=...)."
+        )
+
+
+def _log2(x: Any, accuracy: Any) -> Any:
+    """For versions of JAX whose `jax.lax` has none."""
+    return _lax.log(x, accuracy=accuracy) / np.asarray(math.log(2.0), x.dtype)
+
+
+def _accurate(name: str) -> Callable[..., Any]:
+    op, theirs = getattr(ops, name), getattr(_lax, name, _log2)
+    chosen: Op = Op(
+        name,
+        lambda x, *, accuracy: theirs(x, accuracy=accuracy),
+        (lambda ct, out, x, *, accuracy: op.vjp[0](ct, out, x),),
+        poles=op.poles,
+    )
+
+    def function(x: Any, *, accuracy: Any = None) -> Any:
+        return op(x) if accuracy is None else chosen(inexact(x, type_of(x)), accuracy=accuracy)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"""The op `{name}`; with `accuracy`, in the implementation that XLA has for it, as in `jax.lax`.
+
+    Most backends have one implementation. The derivative is that of the op.
+    """
+    return function
+
+
+cbrt, cos, exp, exp2, expm1, log, log1p, log2, logistic, rsqrt, sin, sqrt, tan, tanh = builtins.map(
+    _accurate,
+    ["cbrt", "cos", "exp", "exp2", "expm1", "log", "log1p", "log2", "logistic", "rsqrt", "sin", "sqrt", "tan", "tanh"],
+)
+
+
+def mul(x: Any, y: Any, *, out_dtype: Any = None) -> Any:
+    """`x * y`; with `out_dtype`, of operands converted to that dtype."""
+    if out_dtype is not None:
+        x, y = convert_element_type(x, out_dtype), convert_element_type(y, out_dtype)
+    return ops.mul(x, y)
+
+
+def conj(x: Any) -> Any:
+    """The complex conjugate. Of a real number too, it is complex, unlike that of `tracegrad.numpy`.
+
+    Example:
+      >>> import numpy as np, tracegrad as tg
+      >>> tg.lax.conj(np.float32(2.0)).item(), tg.numpy.conj(np.float32(2.0)).item()
+      ((2+0j), 2.0)
+    """
+    aval = type_of(x)
+    return ops.conj(x) if aval.dtype.kind == "c" else ops.complex_(inexact(x, aval), literal(0.0))
+
+
+def pow(x: Any, y: Any) -> Any:
+    """`x ** y`; see `tracegrad.numpy.power`."""
+    return tnp.power(x, y)
 
 
 def div(x: Any, y: Any) -> Any:
@@ -207,7 +255,7 @@ def iota(dtype: Any, size: int) -> Any:
     return broadcasted_iota(dtype, (size,), 0)
 
 
-def broadcasted_iota(dtype: Any, shape: Sequence[int], dimension: int) -> Any:
+def broadcasted_iota(dtype: Any, shape: Sequence[int], dimension: int, *, out_sharding: Any = None) -> Any:
     """An array of this shape that counts from 0 along one axis.
 
     Example:
@@ -215,22 +263,32 @@ def broadcasted_iota(dtype: Any, shape: Sequence[int], dimension: int) -> Any:
       >>> tg.lax.broadcasted_iota(np.int32, (2, 2), 0).tolist()
       [[0, 0], [1, 1]]
     """
+    _unsharded(out_sharding)
     shape = tuple(builtins.map(int, shape))
     return ops.iota(dtype=dtype_of(dtype), shape=shape, axis=axis_of(dimension, len(shape)))
 
 
-def full(shape: Sequence[int], fill_value: Any, dtype: Any = None) -> Any:
-    """An array of this shape with every element `fill_value`, a scalar."""
-    return tnp.full(shape, fill_value, dtype)
+def full(shape: Sequence[int], fill_value: Any, dtype: Any = None, *, sharding: Any = None) -> Any:
+    """An array of this shape with every element `fill_value`, a scalar; with `sharding`, laid out over devices so.
+
+    Raises:
+      ValueError: if `sharding` is given while a function is recorded.
+    """
+    return placed(tnp.full(shape, fill_value, dtype), sharding, "sharding")
 
 
-def full_like(x: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Any:
-    """An array of the shape and dtype of `x`, unless others are given, with every element `fill_value`."""
-    return tnp.full_like(x, fill_value, dtype, shape)
+def full_like(x: Any, fill_value: Any, dtype: Any = None, shape: Any = None, sharding: Any = None) -> Any:
+    """An array of the shape and dtype of `x`, unless others are given, with every element `fill_value`.
+
+    Raises:
+      ValueError: if `sharding`, over devices, is given while a function is recorded.
+    """
+    return placed(tnp.full_like(x, fill_value, dtype, shape), sharding, "sharding")
 
 
-def empty(shape: Sequence[int], dtype: Any) -> Any:
+def empty(shape: Sequence[int], dtype: Any, *, out_sharding: Any = None) -> Any:
     """An array of this shape, of zeros."""
+    _unsharded(out_sharding)
     return tnp.zeros(shape, dtype)
 
 
@@ -242,17 +300,21 @@ def zeros_like_array(x: Any) -> Any:
 # -- shapes
 
 
-def broadcast(operand: Any, sizes: Sequence[int]) -> Any:
+def broadcast(operand: Any, sizes: Sequence[int], *, out_sharding: Any = None) -> Any:
     """`operand`, repeated along new leading axes of these sizes."""
+    _unsharded(out_sharding)
     return tnp.broadcast_to(operand, (*builtins.map(int, sizes), *type_of(operand).shape))
 
 
-def broadcast_in_dim(operand: Any, shape: Sequence[int], broadcast_dimensions: Sequence[int]) -> Any:
+def broadcast_in_dim(
+    operand: Any, shape: Sequence[int], broadcast_dimensions: Sequence[int], *, out_sharding: Any = None
+) -> Any:
     """`operand` in a larger shape, its axes standing where `broadcast_dimensions` says.
 
     Raises:
       ValueError: if an axis has neither size 1 nor the size it is broadcast to.
     """
+    _unsharded(out_sharding)
     shape = tuple(builtins.map(int, shape))
     dims = order_of(broadcast_dimensions, len(shape))
     return ops.broadcast_in_dim(operand, shape=shape, dims=dims)
@@ -268,8 +330,11 @@ def broadcast_like(arr: Any, like_arr: Any) -> Any:
     return tnp.broadcast_to(arr, type_of(like_arr).shape)
 
 
-def reshape(operand: Any, new_sizes: Sequence[int], dimensions: Sequence[int] | None = None) -> Any:
+def reshape(
+    operand: Any, new_sizes: Sequence[int], dimensions: Sequence[int] | None = None, *, out_sharding: Any = None
+) -> Any:
     """`operand` in another shape, its axes first put in the order `dimensions`."""
+    _unsharded(out_sharding)
     return tnp.reshape(operand if dimensions is None else transpose(operand, dimensions), new_sizes)
 
 
@@ -601,6 +666,7 @@ def dot(
     dimension_numbers: Any = None,
     precision: Any = None,
     preferred_element_type: Any = None,
+    out_sharding: Any = None,
 ) -> Any:
     """The product of vectors and matrices, or with `dimension_numbers` any contraction.
 
@@ -616,6 +682,7 @@ def dot(
     Raises:
       ValueError: if the sizes of contracted or batch axes differ.
     """
+    _unsharded(out_sharding)
     x, y = type_of(lhs), type_of(rhs)
     if dimension_numbers is None:
         if not (x.ndim in (1, 2) and y.ndim in (1, 2) and x.shape[-1] == y.shape[0]):
@@ -641,7 +708,13 @@ def _precision(precision: Any) -> Any:
 
 
 def dot_general(
-    lhs: Any, rhs: Any, dimension_numbers: Any, precision: Any = None, preferred_element_type: Any = None
+    lhs: Any,
+    rhs: Any,
+    dimension_numbers: Any,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    *,
+    out_sharding: Any = None,
 ) -> Any:
     """The contraction that `dimension_numbers` says; see `dot`.
 
@@ -651,6 +724,7 @@ def dot_general(
       >>> tg.lax.dot_general(x, x, (((2,), (2,)), ((0,), (0,)))).shape
       (5, 2, 2)
     """
+    _unsharded(out_sharding)
     return dot(
         lhs,
         rhs,
@@ -667,6 +741,39 @@ def batch_matmul(lhs: Any, rhs: Any, precision: Any = None) -> Any:
         raise ValueError(f"{called()}: {x} and {y} {here()} must have the same number of axes, two at least")
     batch = tuple(range(x.ndim - 2))
     return dot_general(lhs, rhs, (((x.ndim - 1,), (x.ndim - 2,)), (batch, batch)), precision)
+
+
+def conv_general_dilated(
+    lhs: Any,
+    rhs: Any,
+    window_strides: Sequence[int],
+    padding: Any,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+) -> Any:
+    _unsharded(out_sharding)
+    return ops.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        batch_group_count,
+        precision,
+        preferred_element_type,
+    )
+
+
+conv_general_dilated.__doc__ = ops.conv_general_dilated.__doc__
 
 
 def conv(
@@ -833,7 +940,8 @@ def conv_general_dilated_local(
 
 
 def _whole(op: Any, name: str) -> Callable[..., Any]:
-    def function(operand: Any, axes: Sequence[int]) -> Any:
+    def function(operand: Any, axes: Sequence[int], *, out_sharding: Any = None) -> Any:
+        _unsharded(out_sharding)
         return op(operand, axes=axes_of(tuple(axes), type_of(operand).ndim))
 
     function.__name__ = function.__qualname__ = name
@@ -942,7 +1050,9 @@ def _is_neutral(value: Any, monoid: _Monoid, dtype: Any) -> bool:
     return isinstance(value, (int, float, np.generic, np.ndarray)) and bool(value == monoid.neutral(dtype))
 
 
-def reduce(operands: Any, init_values: Any, computation: Any, dimensions: Sequence[int]) -> Any:
+def reduce(
+    operands: Any, init_values: Any, computation: Any, dimensions: Sequence[int], out_sharding: Any = None
+) -> Any:
     """Arrays reduced along axes by an operation, from a first value.
 
     Args:
@@ -963,6 +1073,7 @@ def reduce(operands: Any, init_values: Any, computation: Any, dimensions: Sequen
       >>> norm(np.array([3.0, 4.0], np.float32)).item()
       5.0
     """
+    _unsharded(out_sharding)
     xs, firsts, tree, monoid, combine = _reduction(operands, init_values, computation)
     aval = type_of(xs[0])
     axes = axes_of(tuple(dimensions), aval.ndim)
@@ -1014,7 +1125,7 @@ def reduce_window(
       window_dilation: the spacing of a window's elements along each axis, 1 by default.
 
     Raises:
-      ValueError: if numbers of axes differ.
+      ValueError: if numbers of axes differ, or a window does not fit along an axis that is not empty.
 
     Example:
       >>> import numpy as np, tracegrad as tg
@@ -1034,6 +1145,11 @@ def reduce_window(
     extent = [dilated(k, d) for k, d in zip(window, spacing, strict=True)]
     pads = explicit_padding(padding, aval.shape, extent, strides)
     config = [(lo, hi, d - 1) for (lo, hi), d in zip(pads, base, strict=True)]
+    sizes = [dilated(n, d) + lo + hi if n else None for n, d, (lo, hi) in zip(aval.shape, base, pads, strict=True)]
+    if builtins.any(n is not None and n < k for n, k in zip(sizes, extent, strict=True)):
+        raise ValueError(
+            f"{called()}: the window {window} does not fit into shape {aval.shape}, padded {pads}, {here()}"
+        )
     if monoid not in (_SUM, _MAX, _MIN):
         return tree.unflatten(_windows_combined(xs, firsts, config, window, strides, spacing, combine))
     x = xs[0]

@@ -271,7 +271,6 @@ WINDOWS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((0,), (1,), {}),
     ((0, 4), (1, 2), {"window_strides": (1, 2)}),
     ((0, 4), (2, 2), {"window_strides": (1, 2), "padding": "SAME"}),
-    ((2,), (3,), {}),
     ((4, 0), (2, 1), {}),
     ((0,), (3,), {"padding": ((2, 2),), "base_dilation": (2,)}),
     ((0,), (2,), {"padding": ((2, 2),), "window_dilation": (2,)}),

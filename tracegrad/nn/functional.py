@@ -89,7 +89,7 @@ def _full_window(x: Any, window: Any, stride: Any, padding: Padding) -> dict[str
     sizes = per_axis(window, rank, "window")
     strides = sizes if stride is None else per_axis(stride, rank, "stride")
     pads = explicit_padding(padding, aval.shape[1:-1], sizes, strides)
-    if any(0 < n + lo + hi < k for n, k, (lo, hi) in zip(aval.shape[1:-1], sizes, pads, strict=True)):
+    if any(n and n + lo + hi < k for n, k, (lo, hi) in zip(aval.shape[1:-1], sizes, pads, strict=True)):
         raise ValueError(
             f"{called()}: the window {sizes} does not fit into shape {aval.shape} with padding {pads} {here()}. "
             "Give a smaller window, or more padding."

@@ -27,8 +27,8 @@ def number_of(value: Any, dtype: Any) -> Any:
     return Literal(make_aval((), dtype), None, np.asarray(value, dtype).item())
 
 
-def placed(x: Any, device: Any) -> Any:
-    """`x` on a device, or as it is if that is `None`.
+def placed(x: Any, device: Any, argument: str = "device") -> Any:
+    """`x` on a device, which is the value of this argument, or as it is if that is `None`.
 
     Raises:
       ValueError: for a traced value: a program runs where its arguments are.
@@ -37,8 +37,8 @@ def placed(x: Any, device: Any) -> Any:
         return x
     if isinstance(x, (Tracer, jax.core.Tracer)):
         raise ValueError(
-            f"{called()}: device={device} while a function is recorded {here()}. Leave it out: a program runs where "
-            "its arguments are; put them there with jax.device_put."
+            f"{called()}: {argument}={device} while a function is recorded {here()}. Leave it out: a program runs "
+            "where its arguments are; put them there with jax.device_put."
         )
     return jax.device_put(x, device)
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..errors import here
+from ..errors import called, here
 from ..op import Op
 from ..ops import div
 from ..tape import Tape, Var, make_aval
@@ -66,7 +66,12 @@ def axis_size(axis_name: str) -> int:
         ) from None
 
 
-def _names(axis_name: str | Sequence[str]) -> tuple[str, ...]:
+def _names(axis_name: str | Sequence[str], groups: Any = None) -> tuple[str, ...]:
+    if groups is not None:
+        raise NotImplementedError(
+            f"{called()}: axis_index_groups={groups} {here()}. Collectives are over all of an axis: map over two axes, "
+            "one of the groups and one of what is in them, and name one."
+        )
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     for name in names:
         axis_size(name)
@@ -90,7 +95,7 @@ def _inside_a_body(axis_name: str) -> NotImplementedError:
     )
 
 
-def psum(x: Any, axis_name: str | Sequence[str]) -> Any:
+def psum(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None) -> Any:
     """The sum of `x` over the devices along a mapped axis, on each of them.
 
     Args:
@@ -104,7 +109,7 @@ def psum(x: Any, axis_name: str | Sequence[str]) -> Any:
       NameError: if no enclosing `pmap` has an axis of this name.
       ValueError: if `x` is a gradient that is already summed over the axis.
     """
-    names = _names(axis_name)
+    names = _names(axis_name, axis_index_groups)
     tape = state.tape
     _forbid_bodies(tape, names)
 
@@ -129,27 +134,27 @@ def _summed(tape: Tape, v: Var, names: tuple[str, ...]) -> bool:
     return any(node.grad and any(o is v for o in node.outputs) for node in tape.nodes)
 
 
-def pmean(x: Any, axis_name: str | Sequence[str]) -> Any:
+def pmean(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None) -> Any:
     """The mean of `x`, a pytree of arrays, over the devices along a mapped axis, on each of them.
 
     Raises:
       NameError: if no enclosing `pmap` has an axis of this name.
       ValueError: if `x` is a gradient that is already summed over the axis.
     """
-    names = _names(axis_name)
+    names = _names(axis_name, axis_index_groups)
     size = int(np.prod([axis_size(name) for name in names]))
     return jax.tree.map(lambda total: div(total, literal(size)), psum(x, names))
 
 
-def pmax(x: Any, axis_name: str | Sequence[str]) -> Any:
+def pmax(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None) -> Any:
     """The largest `x`, elementwise, over the devices along a mapped axis. It has no gradient."""
-    names = _names(axis_name)
+    names = _names(axis_name, axis_index_groups)
     return jax.tree.map(lambda leaf: pmax_op(leaf, axis_name=names), x)
 
 
-def pmin(x: Any, axis_name: str | Sequence[str]) -> Any:
+def pmin(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None) -> Any:
     """The smallest `x`, elementwise, over the devices along a mapped axis. It has no gradient."""
-    names = _names(axis_name)
+    names = _names(axis_name, axis_index_groups)
     return jax.tree.map(lambda leaf: pmin_op(leaf, axis_name=names), x)
 
 
