@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from .names import listed
 from .ops import dot_general
 from .tape import Node
 
@@ -79,3 +81,12 @@ class _Either:
 def save_from_both_policies(first: Policy, second: Policy) -> Policy:
     """Keeps what either of two policies keeps."""
     return _Either(first, second)
+
+
+__all__ = [
+    "Policy", "dots_saveable", "dots_with_no_batch_dims_saveable", "everything_saveable", "nothing_saveable",
+    "save_any_names_but_these", "save_anything_except_these_names", "save_from_both_policies", "save_only_these_names",
+]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -17,7 +17,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,7 @@ from . import numpy as tnp
 from . import ops
 from .control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from .errors import called, describe, here
+from .names import listed
 from .numpy.arguments import axes_of, axis_of, dtype_of, inexact, order_of, type_of
 from .numpy.creation import placed
 from .op import Op
@@ -1336,3 +1337,6 @@ __all__ = [
     "sort_key_val", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "switch", "tan", "tanh",
     "tile", "top_k", "transpose", "unstack", "while_loop", "zeros_like_array", "zeta",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

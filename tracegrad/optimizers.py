@@ -27,13 +27,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from . import ops
 from .errors import describe, here
+from .names import listed
 from .ops import abs_, add, astype, div, expm1, log, maximum, minimum, mul, neg, reduce_sum, sqrt, square, sub
 from .tape import aval_of
 from .tracer import literal
@@ -513,3 +514,6 @@ __all__ = [
     "clip_by_value", "global_norm", "identity", "scale", "scale_by_adam", "scale_by_learning_rate",
     "scale_by_schedule", "sgd", "trace",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

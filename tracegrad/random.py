@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 
 from . import numpy as tnp
 from .errors import describe, here
+from .names import listed
 from .op import Op
 from .ops import exp, mul, sub
 from .tape import Aval, aval_of, make_aval
@@ -444,3 +445,6 @@ __all__ = [
     "PRNGKey", "bernoulli", "categorical", "choice", "exponential", "fold_in", "gumbel", "key", "normal",
     "permutation", "randint", "split", "truncated_normal", "uniform",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from . import numpy as tnp
 from .errors import describe, here
+from .names import listed
 from .tape import aval_of
 from .transforms import define_by_run, grad
 
@@ -164,3 +165,6 @@ def _label(names: list[str], path: Any) -> str:
 
 
 __all__ = ["check_grads"]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

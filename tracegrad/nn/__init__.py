@@ -1,11 +1,19 @@
 """Functions that networks are made of: activations, convolution and pooling, dropout, losses."""
 
 # ruff: noqa: F403
-from .. import initializers as initializers
-from . import losses as losses
+from typing import TYPE_CHECKING
+
+from .. import initializers
+from ..names import listed
+from . import activations, functional, losses
 from .activations import *
-from .functional import avg_pool as avg_pool
-from .functional import conv as conv
-from .functional import dropout as dropout
-from .functional import max_pool as max_pool
+from .functional import *
 from .losses import *
+
+__all__ = ["initializers", "losses"]
+__all__ += activations.__all__
+__all__ += functional.__all__
+__all__ += losses.__all__
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

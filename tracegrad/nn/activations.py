@@ -7,7 +7,7 @@ value is finite: the branch of a function that is not taken adds 0, however larg
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax import lax
 
 from .. import ops
 from ..errors import called, here
+from ..names import listed
 from ..numpy.arguments import axes_of, axis_of
 from ..op import Op
 from ..ops import (
@@ -448,3 +449,6 @@ __all__ = [
     "log_softmax", "logsumexp", "mish", "one_hot", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "soft_sign",
     "softmax", "softplus", "standardize", "swish", "tanh",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax import lax
 
 from .. import random
 from ..errors import called, describe, here
+from ..names import listed
 from ..ops import conv_op, div, maximum, where, window_max, window_sum
 from ..ops.conv import Padding, dilated, explicit_padding, per_axis
 from ..tape import aval_of
@@ -197,3 +198,9 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
         return x
     keep = 1.0 - rate
     return where(random.bernoulli(key, keep, aval_of(x).shape), div(x, keep), 0)
+
+
+__all__ = ["avg_pool", "conv", "dropout", "max_pool"]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -7,7 +7,7 @@ sum of the weights, 0 if these are all 0), "sum" or "none".
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +15,7 @@ from jax import lax
 
 from .. import ops
 from ..errors import called, here
+from ..names import listed
 from ..op import Op
 from ..ops import (
     abs_,
@@ -400,3 +401,6 @@ __all__ = [
     "absolute_error", "binary_cross_entropy", "categorical_cross_entropy", "hinge", "huber", "nll",
     "sparse_categorical_cross_entropy", "squared_error",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -10,9 +10,27 @@ Example:
 """
 
 # ruff: noqa: F403
-from . import fft as fft
-from . import linalg as linalg
-from . import methods
+from typing import TYPE_CHECKING
+
+from ..names import listed
+from . import (
+    creation,
+    dtypes,
+    elementwise,
+    fft,
+    functional,
+    index_tricks,
+    linalg,
+    manipulation,
+    methods,
+    polynomial,
+    products,
+    reductions,
+    selection,
+    sets,
+    statistics,
+    windows,
+)
 from .creation import *
 from .dtypes import *
 from .elementwise import *
@@ -30,3 +48,21 @@ from .statistics import *
 from .windows import *
 
 methods.install()
+
+__all__ = ["fft", "linalg"]
+__all__ += creation.__all__
+__all__ += dtypes.__all__
+__all__ += elementwise.__all__
+__all__ += functional.__all__
+__all__ += index_tricks.__all__
+__all__ += manipulation.__all__
+__all__ += polynomial.__all__
+__all__ += products.__all__
+__all__ += reductions.__all__
+__all__ += selection.__all__
+__all__ += sets.__all__
+__all__ += statistics.__all__
+__all__ += windows.__all__
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -49,7 +49,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
             f"numpy.{name}.{method} on a traced value {here()} is not supported. Use tracegrad.numpy, with .at[...] in "
             "place of updates."
         )
-    function = getattr(space, name, None) or _of_scipy(name)
+    function = vars(space).get(name) or _of_scipy(name)
     if function is None:
         raise TypeError(
             f"the ufunc {name} on a traced value {here()} is not supported: tracegrad.numpy has no {name}, nor has "
@@ -80,7 +80,7 @@ def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     module, name = function.__module__, function.__name__
     if module in ("numpy.linalg", "numpy.fft"):
         space = getattr(space, module[6:])
-    found = getattr(space, name, None) if module in ("numpy", "numpy.linalg", "numpy.fft") else None
+    found = vars(space).get(name) if module in ("numpy", "numpy.linalg", "numpy.fft") else None
     if found is None or not callable(found):
         raise TypeError(
             f"{module}.{name} on a traced value {here()} is not supported: tracegrad.numpy has no counterpart. Compose "

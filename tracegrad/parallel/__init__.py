@@ -1,11 +1,12 @@
 """Many devices: `pmap`, and what the devices tell each other."""
 
-from .collectives import axis_index as axis_index
-from .collectives import axis_size as axis_size
-from .collectives import pmax as pmax
-from .collectives import pmean as pmean
-from .collectives import pmin as pmin
-from .collectives import psum as psum
-from .collectives import sum_gradients as sum_gradients
-from .mapping import pmap as pmap
-from .mapping import split_batch as split_batch
+from typing import TYPE_CHECKING
+
+from ..names import listed
+from .collectives import axis_index, axis_size, pmax, pmean, pmin, psum, sum_gradients
+from .mapping import pmap, split_batch
+
+__all__ = ["axis_index", "axis_size", "pmap", "pmax", "pmean", "pmin", "psum", "split_batch", "sum_gradients"]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

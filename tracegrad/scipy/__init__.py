@@ -6,5 +6,12 @@ Example:
   True
 """
 
-from . import linalg as linalg
-from . import special as special
+from typing import TYPE_CHECKING
+
+from ..names import listed
+from . import linalg, special
+
+__all__ = ["linalg", "special"]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -6,13 +6,14 @@ nothing here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import numpy as tnp
 from .. import ops
 from ..errors import called, describe, here
+from ..names import listed
 from ..numpy.arguments import array_like, inexact, integer, promoted, type_of, types_of
 from ..numpy.linalg import det as _det
 from ..numpy.linalg import eigh as _eigh
@@ -579,3 +580,6 @@ __all__ = [
     "expm_frechet", "hadamard", "hankel", "hessenberg", "hilbert", "inv", "lu", "lu_factor", "lu_solve", "polar", "qr",
     "schur", "solve", "solve_sylvester", "solve_triangular", "sqrtm", "svd", "toeplitz",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

@@ -13,12 +13,13 @@ Example:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import nn, ops
 from ..errors import called, describe, here
+from ..names import listed
 from ..nn import logsumexp
 from ..numpy.arguments import array_like, inexact, integer, literal, type_of
 from ..numpy.creation import asarray
@@ -408,3 +409,6 @@ __all__ = [
     "log_softmax", "loggamma", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri", "owens_t", "poch", "polygamma",
     "psi", "rel_entr", "sici", "softmax", "spence", "sph_harm_y", "wofz", "xlog1py", "xlogy", "zeta",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = listed(__name__)

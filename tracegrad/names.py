@@ -1,0 +1,67 @@
+"""What a public module shows of itself: its public names alone, and the nearest to one that it does not have."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+_FEW = 24
+"""Of a module with so few names an error may list them all."""
+
+
+_places: list[str] = []
+
+
+def listed(module: str) -> tuple[Callable[[str], NoReturn], Callable[[], list[str]]]:
+    """The `__getattr__` and the `__dir__` of a public module, which has an `__all__`.
+
+    A module takes them where type checkers do not look, since to them a `__getattr__` gives every name:
+    `if not TYPE_CHECKING: __getattr__, __dir__ = listed(__name__)`.
+    """
+
+    _places.append(module)
+
+    def getattr_(name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}. {_nearest(module, name)}", name=name)
+
+    def dir_() -> list[str]:
+        return sorted(sys.modules[module].__all__)
+
+    return getattr_, dir_
+
+
+def _nearest(module: str, name: str) -> str:
+    wanted = _bare(name)
+    own = {_bare(n): f"{module}.{n}" for n in dir(sys.modules[module])}
+    everywhere: dict[str, dict[int, str]] = {}
+    for place, n, value in _public():
+        everywhere.setdefault(_bare(n), {}).setdefault(id(value), f"{place}.{n}")
+    if wanted in own:
+        found = [own[wanted]]
+    elif wanted in everywhere:
+        found = list(everywhere[wanted].values())
+    elif close := difflib.get_close_matches(wanted, own, cutoff=0.66):
+        found = [own[n] for n in close]
+    elif close := difflib.get_close_matches(wanted, everywhere, n=1, cutoff=0.85):
+        found = list(everywhere[close[0]].values())
+    elif len(own) <= _FEW:
+        return f"It has {', '.join(dir(sys.modules[module]))}."
+    else:
+        return f"dir({module}) lists what it has."
+    return f"Did you mean {' or '.join(found[:3])}?"
+
+
+def _bare(name: str) -> str:
+    return name.replace("_", "").casefold()
+
+
+def _public() -> Iterator[tuple[str, str, Any]]:
+    """The public names of all public modules, those of the shortest path first."""
+    for place in sorted(_places, key=lambda n: n.count(".")):
+        module = sys.modules[place]
+        for name in module.__all__:
+            yield place, name, getattr(module, name)
