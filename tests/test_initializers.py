@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import jax
@@ -51,6 +52,14 @@ def test_same_values_as_jax(mode: str) -> None:
         assert actual.dtype == expected.dtype
         rtol = 1e-5 if name == "orthogonal" else 3e-7
         np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol, err_msg=f"{name}{args}")
+
+
+def test_pickled_initializers_give_the_same_values() -> None:
+    key = jax.random.key(5)
+    for name, args, shape in [*CASES, ("uniform_fan_in", (), DENSE)]:
+        init = getattr(initializers, name)(*args)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(init))(key, shape), init(key, shape))
+    assert pickle.loads(pickle.dumps(initializers.zeros)) is initializers.zeros
 
 
 @pytest.mark.parametrize("name", ["zeros", "ones"])

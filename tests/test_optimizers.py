@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -97,6 +98,27 @@ def test_formula(optimizer: opt.GradientTransformation, rule: Rule, mode: str) -
             assert jax.tree.structure(params) == jax.tree.structure(PARAMS)
             for p, e in zip(jax.tree.leaves(params), expected, strict=True):
                 np.testing.assert_allclose(p, e[t], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *[optimizer for optimizer, _ in CASES],
+        opt.identity(),
+        opt.chain(opt.clip_by_global_norm(0.5), opt.clip_by_norm(0.4), opt.clip_by_value(0.1), opt.adamw(halving)),
+        opt.sgd(np.float32(0.1), momentum=jnp.float32(0.5)),
+    ],
+)
+def test_pickled_optimizers_and_states_go_on_as_before(optimizer: opt.GradientTransformation) -> None:
+    state = optimizer.init(PARAMS)
+    for grads in GRADS[:2]:
+        _, state = optimizer.update(grads, state, PARAMS)
+    again, kept = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps((optimizer, state)))))
+    assert isinstance(again, opt.GradientTransformation)
+    assert jax.tree.structure(kept) == jax.tree.structure(again.init(PARAMS)) == jax.tree.structure(state)
+    expected, actual = optimizer.update(GRADS[2], state, PARAMS), again.update(GRADS[2], kept, PARAMS)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 # -- clipping

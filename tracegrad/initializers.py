@@ -2,7 +2,8 @@
 
 This is the protocol of `jax.nn.initializers`, whose names, arguments and values these follow. The fan-in of a
 kernel is the number of inputs to each of its outputs: for a dense kernel of shape `(in, out)` it is `in`, for
-a convolution's of shape `(..., in, out)` it is `in` times the size of its window; the fan-out likewise.
+a convolution's of shape `(..., in, out)` it is `in` times the size of its window; the fan-out likewise. Initializers
+can be pickled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from . import ops, random
 from .errors import here
 from .names import listed
 from .op import Op
+from .pickling import pickled_as_call
 from .tape import make_aval
 from .tracer import literal
 
@@ -55,6 +57,7 @@ def ones(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
     return _full(1, shape, dtype)
 
 
+@pickled_as_call
 def constant(value: Any, dtype: Any = None) -> Initializer:
     """All `value`, a number or an array that broadcasts to the shape.
 
@@ -71,6 +74,7 @@ def constant(value: Any, dtype: Any = None) -> Initializer:
     return init
 
 
+@pickled_as_call
 def uniform(scale: Any = 1e-2, dtype: Any = None) -> Initializer:
     """Uniform in [0, scale).
 
@@ -88,6 +92,7 @@ def uniform(scale: Any = 1e-2, dtype: Any = None) -> Initializer:
     return init
 
 
+@pickled_as_call
 def normal(stddev: Any = 1e-2, dtype: Any = None) -> Initializer:
     """Normal of mean 0 and this standard deviation."""
     default = dtype
@@ -99,6 +104,7 @@ def normal(stddev: Any = 1e-2, dtype: Any = None) -> Initializer:
     return init
 
 
+@pickled_as_call
 def truncated_normal(stddev: Any = 1e-2, dtype: Any = None, lower: Any = -2.0, upper: Any = 2.0) -> Initializer:
     """`stddev` times a standard normal number between `lower` and `upper`, whose own deviation is below 1."""
     default = dtype
@@ -145,6 +151,7 @@ def fans(shape: Sequence[int], in_axis: Axes = -2, out_axis: Axes = -1, batch_ax
     return inputs * window, outputs * window
 
 
+@pickled_as_call
 def variance_scaling(
     scale: float,
     mode: str,
@@ -267,6 +274,7 @@ _orthogonal = Op(
 )
 
 
+@pickled_as_call
 def orthogonal(scale: float = 1.0, column_axis: int = -1, dtype: Any = None) -> Initializer:
     """`scale` times a matrix with orthonormal columns, or rows where there are fewer of these.
 

@@ -3,7 +3,7 @@
 An optimizer is a `GradientTransformation`, a pair of functions: `init(params)` returns its state, a pytree of
 arrays, and `update(grads, state, params)` returns what to add to the parameters, and the next state. They work
 on any pytree, eagerly (as one compiled call), under `@jit`, and in a recording, where they are differentiable.
-`chain` makes one of several.
+`chain` makes one of several. Optimizers and their states can be pickled, as far as the schedules and masks given to them.
 
 Example:
   >>> import numpy as np, tracegrad as tg
@@ -36,6 +36,7 @@ from . import ops
 from .errors import describe, here
 from .names import listed
 from .ops import abs_, add, astype, div, expm1, log, maximum, minimum, mul, neg, reduce_sum, sqrt, square, sub
+from .pickling import pickled_as_call
 from .tape import aval_of
 from .tracer import literal
 from .tracer import state as recording_state
@@ -191,6 +192,7 @@ def apply_updates(params: Params, updates: Any) -> Params:
     return _map(apply, params, updates, what="the updates")
 
 
+@pickled_as_call
 def chain(*transformations: GradientTransformation) -> GradientTransformation:
     """One transformation of several, each applied to what the one before returns; the state is a tuple of theirs.
 
@@ -220,11 +222,13 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
 # -- building blocks
 
 
+@pickled_as_call
 def identity() -> GradientTransformation:
     """Returns the gradients as they are."""
     return _stateless(lambda grads, params: grads)
 
 
+@pickled_as_call
 def scale(step_size: Any) -> GradientTransformation:
     """Multiplies the gradients by a number."""
 
@@ -235,6 +239,7 @@ def scale(step_size: Any) -> GradientTransformation:
     return _stateless(apply)
 
 
+@pickled_as_call
 def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> GradientTransformation:
     """Multiplies the gradients by a function of the number of steps taken before."""
 
@@ -248,6 +253,7 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> GradientTransformat
     return _transformation(init, update)
 
 
+@pickled_as_call
 def scale_by_learning_rate(learning_rate: Rate, *, flip_sign: bool = True) -> GradientTransformation:
     """Multiplies the gradients by minus the learning rate.
 
@@ -273,6 +279,7 @@ def _negative(rate: Any) -> Any:
     return neg(rate)
 
 
+@pickled_as_call
 def trace(decay: Any, nesterov: bool = False, accumulator_dtype: Any = None) -> GradientTransformation:
     """Momentum: t = g + decay t; returns t, or g + decay t once more with `nesterov`.
 
@@ -293,6 +300,7 @@ def trace(decay: Any, nesterov: bool = False, accumulator_dtype: Any = None) -> 
     return _transformation(init, update)
 
 
+@pickled_as_call
 def scale_by_adam(
     b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 0.0, mu_dtype: Any = None
 ) -> GradientTransformation:
@@ -349,6 +357,7 @@ def _debias(decay: Any, steps: Any) -> Any:
     return neg(expm1(mul(steps, log(decay))))
 
 
+@pickled_as_call
 def add_decayed_weights(weight_decay: Any = 0.0, mask: Any = None) -> GradientTransformation:
     """g + weight_decay * p: decoupled weight decay, when it comes after the scaling of the gradient.
 
@@ -402,6 +411,7 @@ def _clipped(norm: Any, max_norm: Any) -> _Cast:
     return _Cast(div(max_norm, maximum(norm, max_norm)))
 
 
+@pickled_as_call
 def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     """g min(1, max_norm / ||g||), with the norm of all the gradients together. Pascanu, Mikolov and Bengio (2012).
 
@@ -420,11 +430,13 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     return _stateless(apply)
 
 
+@pickled_as_call
 def clip_by_norm(max_norm: Any) -> GradientTransformation:
     """g min(1, max_norm / ||g||), with the norm of each array on its own."""
     return _stateless(lambda grads, params: _map(lambda g: mul(g, _clipped(global_norm(g), max_norm).like(g)), grads))
 
 
+@pickled_as_call
 def clip_by_value(max_delta: Any) -> GradientTransformation:
     """Each element clipped to [-max_delta, max_delta]; optax's `clip`."""
 

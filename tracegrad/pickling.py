@@ -1,0 +1,45 @@
+"""Pickling functions that functions make, such as an optimizer or an initializer: as the call that made them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def pickled_as_call(factory: Callable[P, T]) -> Callable[P, T]:
+    """`factory`, a public function that returns a function or a named tuple of them, which can be pickled.
+
+    A pickle holds the name of the factory and its arguments, so that it does not depend on how the functions are made.
+    """
+
+    @functools.wraps(factory)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        made: Any = factory(*args, **kwargs)
+        if not isinstance(made, tuple):
+            return cast(T, _Made(made, wrapper, args, kwargs, None))
+        kind: Any = type(made)
+        return cast(T, kind(*[_Made(f, wrapper, args, kwargs, i) for i, f in enumerate(made)]))
+
+    return wrapper
+
+
+class _Made:
+    def __init__(self, fun: Callable[..., Any], *call: Any) -> None:
+        functools.update_wrapper(self, fun)
+        self.fun = fun
+        self.call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fun(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        return _make_again, self.call
+
+
+def _make_again(factory: Callable[..., Any], args: Any, kwargs: Any, field: int | None) -> Any:
+    made = factory(*args, **kwargs)
+    return made if field is None else made[field]
