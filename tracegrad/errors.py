@@ -84,7 +84,9 @@ def caller() -> tuple[str, Any]:
             op = f.f_locals["self"]
             names = [(op.name, op)] + [(name, op) for name, value in functions.get(None, ()) if value is op]
         if names:
-            text = _callee(frame) if len({name for name, _ in names}) > 1 and frame is not None else ""
+            text = (
+                _callee(frame).rpartition(".")[2] if len({name for name, _ in names}) > 1 and frame is not None else ""
+            )
             own = getattr(names[0][1], "__name__", names[0][0])
             return next((n for wanted in (text, own) for n in names if n[0] == wanted), names[0])
     outermost = next(f for f in reversed(frames) if f.f_code.co_filename.startswith(_PACKAGE))
@@ -121,8 +123,32 @@ def _runs(function: Any, frame: FrameType) -> bool:
     return all(c.cell_contents is frame.f_locals.get(n) for n, c in zip(names, cells, strict=True))
 
 
+def numpy_remedy() -> str:
+    """A sentence that says what to write instead of what the user's line calls, if that is a function of NumPy's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and INTERNAL[frame.f_code.co_filename]:
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    path = _callee(frame).split(".")
+    function = frame.f_locals.get(path[0], frame.f_globals.get(path[0]))
+    for part in path[1:]:
+        function = getattr(function, part, None)
+    if isinstance(function, type) and issubclass(function, np.generic):
+        return f"For numpy.{path[-1]}(x) write x.astype(numpy.{path[-1]}) or tracegrad.numpy.{path[-1]}(x). "
+    module = "numpy" if isinstance(function, np.ufunc) else getattr(function, "__module__", None)
+    name = getattr(function, "__name__", "")
+    ours = sys.modules.get(f"{__package__}.{module}")
+    if "numpy" not in str(module) or "array" in name or not callable(getattr(ours, name, None)):
+        return ""
+    return (
+        f"{module}.{name} sees traced values among its arguments, not in lists: use tracegrad.{module}.{name}, which "
+        "takes such lists, or put numpy.stack around the list. "
+    )
+
+
 def _callee(frame: FrameType) -> str:
-    """The last part of the name that the user's line calls in this frame: `subtract` of `np.subtract(x, y)`."""
+    """The name that the user's line calls in this frame, such as `np.subtract`."""
     first, last, start, end = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
     if first is None or last is None or start is None:
         return ""
@@ -135,8 +161,7 @@ def _callee(frame: FrameType) -> str:
         call = ast.parse(f"({''.join(lines)})", mode="eval").body
     except SyntaxError:
         return ""
-    function = call.func if isinstance(call, ast.Call) else None
-    return str(getattr(function, "attr", None) or getattr(function, "id", ""))
+    return ast.unparse(call.func) if isinstance(call, ast.Call) else ""
 
 
 def taker(frame: FrameType) -> str | None:

@@ -10,7 +10,7 @@ import jax
 
 from .errors import LeakedTracerError, called, caller, describe, here, user_source
 from .tape import Aval, Node, Source, aval_of, describe_source, make_aval
-from .tracer import Literal, Tracer, leaked_message, record, state
+from .tracer import Literal, Tracer, array_of, leaked_message, record, state
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
@@ -137,6 +137,10 @@ class Op:
                 args = (*args[:i], a.value, *args[i + 1 :])
             elif isinstance(a, jax.core.Tracer):
                 inline = True
+            elif type(a) is list or type(a) is tuple:
+                array = array_of(a)
+                inline |= isinstance(array, jax.core.Tracer)
+                args = (*args[:i], array, *args[i + 1 :])
         try:
             return self._checked(params, args) if inline else self.compiled(params)(*args)
         except (TypeError, ValueError, NotImplementedError, IndexError):

@@ -23,6 +23,7 @@ from .errors import (
     called,
     describe,
     here,
+    numpy_remedy,
     taker,
 )
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections
@@ -231,11 +232,16 @@ class Tracer(Var):
             raise NotRecordedError(
                 f"a traced value ({self.aval}) was to become a NumPy array {here()}, as for numpy.array, an element of "
                 "an array, or a function of SciPy. What is computed from that array would not be recorded, so its "
-                "gradient would be lost. Put values together with numpy.stack or tracegrad.numpy.array, write "
-                "`y = y.at[i].set(value)` on a tracegrad.numpy array for `y[i] = value`, and use tracegrad.scipy. "
-                "Where no gradient is wanted, as in a plot, pass tracegrad.stop_gradient(x)."
+                f"gradient would be lost. {numpy_remedy()}Put values together with numpy.stack or "
+                "tracegrad.numpy.array, write `y = y.at[i].set(value)` on a tracegrad.numpy array for `y[i] = value`, "
+                "and use tracegrad.scipy. Where no gradient is wanted, as in a plot, pass tracegrad.stop_gradient(x)."
             )
-        return np.array(self._concrete("a NumPy array"), dtype=dtype)
+        try:
+            return np.array(self._concrete("a NumPy array"), dtype=dtype)
+        except LeakedTracerError:
+            raise
+        except TracerError as error:
+            raise TracerError(f"{error} {numpy_remedy()}".strip()) from None
 
     def __format__(self, spec: str) -> str:
         return format(self._concrete("a formatted number").item(), spec) if spec else str(self)
@@ -524,13 +530,15 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
         return literal(value)
     if kind is Tracer and value.tape is tape:
         return value  # type: ignore[no-any-return]
+    if kind is list or kind is tuple:
+        return array_of(value)  # type: ignore[no-any-return]
     known = tape.constants.get(id(value))
     if known is not None:
         return known
     if kind is Tracer and not value.tape.open:
         raise LeakedTracerError(leaked_message(value, op))
     if tape.captured is not None:
-        aval = aval_or_explain(value, op)
+        aval = aval_or_explain(value)
         inner = Tracer(aval, tape)
         tape.inputs.append(inner)
         tape.captured.append((inner, value))
@@ -552,11 +560,11 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
         )
     if tape.run is not None and isinstance(value, jax.core.Tracer) and find_top_trace(()) is not tape.trace:
         raise InnerTraceError(
-            f"a value that JAX traces ({aval_or_explain(value, op)}), in a function of JAX's such as jax.lax.scan or "
+            f"a value that JAX traces ({aval_or_explain(value)}), in a function of JAX's such as jax.lax.scan or "
             f"jax.vmap, was used {here()} by a function of tracegrad that records. Use tracegrad's scan, vmap, ... "
             "there, or functions of jax.numpy inside."
         )
-    aval = aval_or_explain(value, op)
+    aval = aval_or_explain(value)
     if isinstance(value, (np.ndarray, np.generic)):
         # A copy: the caller may change the array before the recorded program runs.
         return Tracer(aval, tape, np.array(value, aval.dtype))
@@ -565,15 +573,19 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
     return constant
 
 
-def aval_or_explain(value: Any, op: Op | None) -> Aval:
+def array_of(values: list[Any] | tuple[Any, ...]) -> Any:
+    """The array of a list, as NumPy's functions take one: what is in it may be traced."""
+    return tnp.asarray(values)
+
+
+def aval_or_explain(value: Any) -> Aval:
     try:
         return aval_of(value)
     except TypeError:
-        name = f"{called()}: " if op is not None else ""
-        remedy = "Pass a number, a NumPy array, a JAX array or a traced value."
-        if isinstance(value, (list, tuple)):
-            remedy = "Make an array of it with tracegrad.numpy.asarray."
-        raise TypeError(f"{name}an operand is {describe(value)}, which is not an array {here()}. {remedy}") from None
+        raise TypeError(
+            f"{called()}: an operand is {describe(value)}, which is not an array {here()}. Pass a number, an array, a "
+            "traced value, or a list of these."
+        ) from None
 
 
 def leaked_message(value: Tracer, op: Op | None = None) -> str:

@@ -304,7 +304,7 @@ def test_a_changing_number_does_not_recompile(compiles: Any) -> None:
 
 X = A
 ERRORS: list[tuple[Any, type[Exception], str]] = [
-    (lambda x: tnp.sum([1, 2]), TypeError, "sum: an operand is list .* Wrap it in tracegrad.numpy.asarray"),
+    (lambda x: tnp.sum([1, "a"]), TypeError, r"sum: list \[1, 'a'\] is no nested list of numbers"),
     (lambda x: tnp.sum(x, axis=2), ValueError, "sum: axis 2 of an array of 2 axes .* Use one from -2 to 1"),
     (lambda x: tnp.sum(x, axis=(0, -2)), ValueError, "sum: axis .* names an axis twice"),
     (lambda x: tnp.sum(x, axis="0"), TypeError, "sum: axis must be an integer"),

@@ -1,7 +1,7 @@
 """NumPy's names over tracegrad's ops, with the signatures and the promotion of `jax.numpy`.
 
 While a tape records, these functions record; otherwise they compute, and return `jax.Array`. Each takes numbers, NumPy
-arrays, JAX arrays and traced values alike; lists only where `jax.numpy` takes them (`asarray`, `stack`, ...).
+arrays, JAX arrays, traced values, and lists of these, alike.
 
 Example:
   >>> import tracegrad as tg, tracegrad.numpy as np

@@ -14,26 +14,20 @@ from .. import ops
 from ..errors import called, describe, here
 from ..ops.indexing import concrete
 from ..tape import Aval, Var, aval_of, make_aval
-from ..tracer import Tracer, literal, state
+from ..tracer import Tracer, array_of, aval_or_explain, literal, state
 
 
 def type_of(x: Any) -> Aval:
-    """The type of an array-like argument.
+    """The type of an array-like argument. A list is one: it is of the type of the array that an op makes of it.
 
     Raises:
-      TypeError: if it is a list, a string or anything else that is no array.
+      TypeError: if it is a string or anything else that is no array.
     """
     if isinstance(x, Var):
         return x.aval
-    try:
-        return aval_of(x)
-    except TypeError:
-        remedy = (
-            "Wrap it in tracegrad.numpy.asarray(...)."
-            if isinstance(x, (list, tuple))
-            else "Pass a number, a NumPy array, a JAX array or a traced value."
-        )
-        raise TypeError(f"{called()}: an operand is {describe(x)}, which is not an array {here()}. {remedy}") from None
+    if type(x) is list or type(x) is tuple:
+        return aval_of(array_of(x))
+    return aval_or_explain(x)
 
 
 def types_of(xs: Any) -> list[Aval]:
@@ -94,6 +88,7 @@ def known(x: Any, remedy: str) -> np.ndarray[Any, Any]:
     Raises:
       TracerError: if it has none yet, as under `@jit` and in bodies.
     """
+    x = array_of(x) if type(x) is list or type(x) is tuple else x
     type_of(x)
     return concrete(x, lambda: (  # type: ignore[no-any-return]
         f"{called()}: the result depends on the numbers of a traced value ({describe(x)}) {here()}, which has none yet "
@@ -136,13 +131,14 @@ def common_type(avals: Sequence[Aval]) -> tuple[Any, bool]:
 
 
 def promoted(xs: Sequence[Any], avals: Sequence[Aval]) -> list[Any]:
-    """The operands in their common dtype."""
+    """The operands in their common dtype, arrays of lists."""
+    xs = [array_of(x) if type(x) is list or type(x) is tuple else x for x in xs]
     common, _ = common_type(avals)
     for a in avals:
         if a.dtype != common:
             break
     else:
-        return list(xs)
+        return xs
     return [x if a.dtype == common else ops.astype(x, dtype=common) for x, a in zip(xs, avals, strict=True)]
 
 
@@ -153,7 +149,9 @@ def is_inexact(dtype: Any) -> bool:
 
 def inexact(x: Any, aval: Aval) -> Any:
     """`x`, as floats if it is of integers or booleans."""
-    return x if is_inexact(aval.dtype) else ops.astype(x, dtype=ops.inexact_dtype(aval.dtype))
+    if is_inexact(aval.dtype):
+        return array_of(x) if type(x) is list or type(x) is tuple else x
+    return ops.astype(x, dtype=ops.inexact_dtype(aval.dtype))
 
 
 def refuse(**arguments: Any) -> None:

@@ -64,7 +64,7 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) 
     elif not shape:
         return asarray(fill_value)
     if aval.ndim:
-        return ops.broadcast_to(fill_value, shape)
+        return ops.broadcast_to(asarray(fill_value), shape)
     return ops.broadcast_in_dim(fill_value, shape=shape, dims=())
 
 
@@ -121,7 +121,7 @@ def asarray(
         return placed(asarray(a, dtype), device)
     tape = state.tape
     if isinstance(a, (list, tuple)):
-        if _holds_arrays(a):
+        if holds_arrays(a):
             x = _stacked(a)
         else:
             try:
@@ -158,8 +158,15 @@ def array(
     return x if ndim >= ndmin else ops.reshape(x, shape=(1,) * (ndmin - ndim) + x.shape)
 
 
-def _holds_arrays(a: Sequence[Any]) -> bool:
-    return any(_holds_arrays(x) if isinstance(x, (list, tuple)) else isinstance(x, (Tracer, jax.Array)) for x in a)
+def holds_arrays(a: Sequence[Any]) -> bool:
+    return any(holds_arrays(x) if isinstance(x, (list, tuple)) else isinstance(x, (Tracer, jax.Array)) for x in a)
+
+
+def from_list(x: Any, dtype: Any = None) -> Any:
+    """`x`; a list as an array, one of NumPy's where its numbers are there at once and need no recording."""
+    if not isinstance(x, (list, tuple)):
+        return x
+    return asarray(x, dtype) if holds_arrays(x) else np.asarray(x, dtype)
 
 
 def _stacked(a: Sequence[Any]) -> Any:

@@ -12,7 +12,7 @@ from numpy import index_exp, s_
 from .. import ops
 from ..errors import called, describe, here
 from .arguments import array_like, axis_of, dtype_of, integer, known, literal, shape_of, type_of
-from .creation import arange, asarray, linspace, meshgrid, tril_indices, triu_indices
+from .creation import arange, asarray, from_list, linspace, meshgrid, tril_indices, triu_indices
 from .manipulation import concatenate, stack
 from .selection import nonzero
 
@@ -68,7 +68,7 @@ def ix_(*args: Any) -> tuple[Any, ...]:
     """
     out = []
     for i, x in enumerate(args):
-        x = np.asarray(x, None if len(x) else np.int32) if isinstance(x, (list, tuple)) else x
+        x = from_list(x, np.int32 if isinstance(x, (list, tuple)) and not x else None)
         aval = type_of(x)
         if aval.ndim != 1:
             raise ValueError(f"{called()}: argument {i} is {aval} {here()}. Give vectors.")
@@ -107,7 +107,7 @@ def ravel_multi_index(
       dtype: that of the result, the default integer type by default.
     """
     sizes = shape_of(dims)
-    parts = [np.asarray(i) if isinstance(i, (list, tuple)) else i for i in multi_index]
+    parts = [from_list(i) for i in multi_index]
     if len(parts) != len(sizes):
         raise ValueError(f"{called()}: {len(parts)} indices for shape {sizes} {here()}. Give one an axis.")
     if mode not in ("raise", "wrap", "clip") or order not in ("C", "F"):

@@ -30,7 +30,7 @@ from .arguments import (
     type_of,
     types_of,
 )
-from .creation import asarray, full, zeros
+from .creation import asarray, from_list, full, holds_arrays, zeros
 from .elementwise import truth
 from .manipulation import broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, tile
 
@@ -85,6 +85,8 @@ def where(
 
 def _on_host(x: Any) -> bool:
     """Whether the value is there at once, and stays so while a tape records."""
+    if type(x) is list or type(x) is tuple:
+        return not holds_arrays(x)
     return isinstance(x, (np.ndarray, np.generic, int, float))
 
 
@@ -163,7 +165,7 @@ def compress(
       size, fill_value: see `nonzero`; the fill is of slices.
     """
     refuse(out=out)
-    condition = np.asarray(condition) if isinstance(condition, (list, tuple)) else condition
+    condition = from_list(condition)
     type_of(a)
     if axis is None:
         a, axis = ravel(a), 0
@@ -183,7 +185,7 @@ def compress(
 
 def extract(condition: Any, arr: Any, *, size: int | None = None, fill_value: Any = 0) -> Any:
     """The elements of the flattened array for which the condition holds; see `compress`."""
-    condition = np.asarray(condition) if isinstance(condition, (list, tuple)) else condition
+    condition = from_list(condition)
     type_of(condition)
     return compress(
         np.ravel(condition) if _on_host(condition) else ravel(condition), arr, size=size, fill_value=fill_value
