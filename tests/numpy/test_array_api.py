@@ -146,7 +146,7 @@ SPECIAL: dict[str, list[tuple[Any, ...]]] = {
     "log2": [(nan, nan), (-1.0, nan), (0.0, -inf), (1.0, 0.0), (inf, inf)],
     "reciprocal": [(nan, nan), (inf, 0.0), (-inf, -0.0), (0.0, inf), (-0.0, -inf)],
     "round": [(inf, inf), (-0.0, -0.0), (nan, nan), (0.5, 0.0), (1.5, 2.0), (-2.5, -2.0)],
-    "sign": [(-2.0, -1.0), (0.0, 0.0), (2.0, 1.0), (nan, nan)],
+    "sign": [(-2.0, -1.0), (0.0, 0.0), (-0.0, 0.0), (2.0, 1.0), (-inf, -1.0), (nan, nan)],
     "sin": [(nan, nan), (0.0, 0.0), (-0.0, -0.0), (inf, nan)],
     "sinh": [(nan, nan), (0.0, 0.0), (-0.0, -0.0), (inf, inf), (-inf, -inf)],
     "sqrt": [(nan, nan), (-1.0, nan), (0.0, 0.0), (-0.0, -0.0), (inf, inf)],
@@ -173,7 +173,9 @@ SPECIAL: dict[str, list[tuple[Any, ...]]] = {
     "add": [(inf, -inf, nan), (-0.0, -0.0, -0.0), (-0.0, 0.0, 0.0)],
     "multiply": [(inf, 0.0, nan), (-1.0, 0.0, -0.0), (inf, -1.0, -inf)],
     "floor_divide": [(nan, 1.0, nan), (5.0, 2.0, 2.0), (-5.0, 2.0, -3.0), (1.0, inf, 0.0), (0.0, 0.0, nan),
-                     (-0.0, 2.0, -0.0), (0.0, -2.0, -0.0), (-0.0, -2.0, 0.0), (-1.0, -2.0, 0.0), (-1.0, -inf, 0.0)],
+                     (-0.0, 2.0, -0.0), (0.0, -2.0, -0.0), (-0.0, -2.0, 0.0), (-1.0, -2.0, 0.0), (-1.0, -inf, 0.0),
+                     (inf, 2.0, inf), (inf, -2.0, -inf), (-inf, 2.0, -inf), (-inf, -2.0, inf), (inf, inf, nan),
+                     (1.0, -inf, -0.0), (-1.0, inf, -0.0), (1.0, 0.0, inf), (1.0, -0.0, -inf), (-1.0, -0.0, inf)],
 }  # fmt: skip
 """Operands and results at the edges, from the standard's tables of special cases."""
 
@@ -187,6 +189,65 @@ def test_special_values(name: str) -> None:
     if name != "signbit":
         real = ~np.isnan(expected)
         np.testing.assert_array_equal(np.signbit(actual)[real], np.signbit(expected)[real])
+
+
+EDGES = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -1.5, 2.0, -2.0, 3.0, -3.0, inf, -inf, nan])
+OF_ONE = (
+    "i0 abs acos acosh asin asinh atan atanh ceil cos cosh exp exp2 expm1 floor isfinite isinf isnan log log1p log2 "
+)
+OF_ONE += "log10 logical_not negative positive reciprocal round sign signbit sin sinh square sqrt tan tanh trunc cbrt "
+OF_ONE += "rint fabs rad2deg sinc nan_to_num real imag conj"
+OF_TWO = "add atan2 copysign divide equal floor_divide greater greater_equal hypot less less_equal logaddexp "
+OF_TWO += "logical_and logical_or logical_xor maximum minimum multiply nextafter not_equal pow remainder subtract fmax "
+OF_TWO += "logaddexp2 fmin fmod heaviside float_power"
+REFERENCE: dict[str, Any] = {
+    "floor_divide": lambda x, y: np.floor(np.divide(x, y)),
+}
+"""Where the standard and NumPy differ."""
+OPEN = {"maximum", "minimum", "fmax", "fmin", "logaddexp2"}
+"""Functions of which the sign of a zero is left open."""
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_elementwise_function_at_every_edge(dtype: Any) -> None:
+    """Against NumPy, which follows the standard but for the functions in `REFERENCE`; the signs of zeros too."""
+    x = EDGES.astype(dtype)
+    pairs = np.meshgrid(x, x)
+    wrong = []
+    with x64(), np.errstate(all="ignore"):
+        for name in [*OF_ONE.split(), *OF_TWO.split()]:
+            operands = pairs if name in OF_TWO.split() else [x]
+            actual = np.asarray(getattr(tnp, name)(*operands))
+            expected = REFERENCE.get(name, getattr(np, name))(*operands)
+            if actual.dtype == bool:
+                same = actual == expected
+            else:
+                close = np.isclose(actual, expected, 1e-5, 1e-7, equal_nan=True)
+                same = close & (np.isnan(expected) | (np.signbit(actual) == np.signbit(expected)) | (name in OPEN))
+            wrong += [(name, *(float(v[at]) for v in operands)) for at in zip(*np.nonzero(~same), strict=True)]
+    assert wrong == []
+
+
+def test_can_cast_takes_dtypes_types_and_arrays() -> None:
+    dtypes = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64"
+
+    for a in dtypes.split():
+        for b in dtypes.split():
+            expected = np.can_cast(a, b)
+            ours = getattr(tnp, a if a != "bool" else "bool_")
+            for kind in (np.dtype(a), np.dtype(a).type, ours, a, np.zeros(2, a), np.zeros((), a)):
+                assert tnp.can_cast(kind, np.dtype(b)) == expected, (kind, b)
+    found: list[Any] = []
+    tg.jit(lambda x: (found.append((tnp.can_cast(x, tnp.float64), tnp.can_cast(x, tnp.int32))), x)[1])(1.0)
+    assert found == [(True, False)]
+
+
+def test_nonzero_needs_an_axis() -> None:
+    for call in (lambda x: tnp.nonzero(x), lambda x: tnp.where(x), lambda x: np.nonzero(x)):
+        for run in (tg.jit(call), tg.grad(lambda x, call=call: (call(x), x)[1])):
+            with pytest.raises(ValueError, match=r"^(nonzero|where): f32\[\]~ has no axes .* atleast_1d"):
+                run(1.0)
+    assert tnp.argwhere(3.0).shape == np.argwhere(3.0).shape and tnp.flatnonzero(3.0).tolist() == [0]
 
 
 SHAPE_RULES: list[tuple[str, Any]] = [

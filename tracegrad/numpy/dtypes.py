@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Dtypes and what is known about them: nothing of this is computed on arrays.
 from jax.numpy import finfo, iinfo, isdtype, issubdtype, promote_types
@@ -95,8 +96,8 @@ def result_type(*arrays_and_dtypes: Any) -> Any:
 
 def can_cast(from_: Any, to: Any, casting: Any = "safe") -> Any:
     """Whether a dtype, or an array of one, casts to another under a rule, as NumPy has them."""
-    kind = getattr(from_, "dtype", from_)
-    return jnp.can_cast(kind, to, casting=casting)
+    kind = from_.dtype if isinstance(from_, (Var, jax.Array, np.ndarray, np.generic)) else from_
+    return np.can_cast(np.dtype(kind), np.dtype(to), casting=casting)
 
 
 __array_api_version__ = "2024.12"

@@ -32,7 +32,7 @@ from .arguments import (
 )
 from .creation import asarray, from_list, full, holds_arrays, zeros
 from .elementwise import truth
-from .manipulation import broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, tile
+from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, tile
 
 # -- reading
 
@@ -99,15 +99,18 @@ def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> tuple
 
     Raises:
       TracerError: without `size` under `@jit` and in bodies, where values are not known yet.
+      ValueError: of an array without axes.
 
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> tg.jit(lambda x: np.nonzero(x, size=3, fill_value=-1))(np.array([0, 5, 7]))[0].tolist()
       [1, 2, -1]
     """
-    shape = type_of(a).shape or (1,)
+    shape = type_of(a).shape
+    if not shape:
+        raise ValueError(f"{called()}: {describe(a)} has no axes {here()}. Write x != 0, or give atleast_1d(x).")
     if size is None:
-        found = np.nonzero(np.atleast_1d(known(a, "Pass size=")))
+        found = np.nonzero(known(a, "Pass size="))
         return tuple(asarray(i, int) for i in found)
     size, index = integer(size, "size"), dtype_of(int)
     mask = reshape(truth(a), (math.prod(shape),))
@@ -143,7 +146,7 @@ def flatnonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> A
 def argwhere(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
     """The indices of the elements that are not 0, a row an element; see `nonzero`."""
     shape = type_of(a).shape
-    found = nonzero(a, size=size, fill_value=fill_value)
+    found = nonzero(a if shape else atleast_1d(a), size=size, fill_value=fill_value)
     if not shape:
         return zeros((found[0].shape[0], 0), int)
     return ops.concatenate(*[ops.reshape(i, shape=(i.shape[0], 1)) for i in found], axis=1)

@@ -229,7 +229,12 @@ def _has_sign(x: Any) -> bool:
 
 def _floor_divide(x: Any, y: Any) -> Any:
     out = jnp.floor_divide(x, y)
-    return _signed_zeros(out, lax.div(*jnp.broadcast_arrays(x, y))) if _has_sign(out) else out
+    if not _has_sign(out):
+        return out
+    # Python pairs the quotient with the remainder, which makes NaN of inf // 2 and -1 of 1 // -inf. The array API
+    # standard prefers the floor of the quotient.
+    quotient = lax.div(*jnp.broadcast_arrays(x, y))
+    return _signed_zeros(jnp.where(jnp.isinf(x) | jnp.isinf(y), quotient, out), quotient)
 
 
 def _remainder(x: Any, y: Any) -> Any:
@@ -486,7 +491,12 @@ def _abs_vjp(ct: Any, out: Any, x: Any) -> Any:
 
 
 abs_: Op = elementwise("abs", lambda x: x if x.dtype == np.bool_ or x.dtype.kind == "u" else lax.abs(x), _abs_vjp)
-sign: Op = elementwise("sign", lax.sign, lambda ct, out, x: _sign_vjp(ct, out, x))
+sign: Op = elementwise(
+    "sign",
+    lambda x: jnp.where(x == _zero(x), _zero(x), lax.sign(x)) if _has_sign(x) else lax.sign(x),
+    lambda ct, out, x: _sign_vjp(ct, out, x),
+)
+"""Of a zero of either sign it is +0."""
 floor: Op = elementwise("floor", jnp.floor, arity=1)
 ceil: Op = elementwise("ceil", jnp.ceil, arity=1)
 trunc: Op = elementwise("trunc", jnp.trunc, arity=1)
