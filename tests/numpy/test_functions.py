@@ -11,6 +11,7 @@ import pytest
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
+from tracegrad.errors import TracerError
 
 from ..reference import check_group, check_message, check_value, in_groups, x64
 
@@ -470,3 +471,30 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
 def test_errors_name_the_line(fn: Any, kind: type[Exception], message: str) -> None:
     for run in (fn, lambda: tg.trace(fn)()):
         check_message(run, kind, message)
+
+
+def test_real_if_close() -> None:
+    near, far = np.array([2.1, 5.2 + 1e-7j]), np.array([2.1, 5.2 + 1e-2j])
+    for x in (near, far, near.real, np.arange(3)):
+        ours, theirs = tnp.real_if_close(x, 1000), np.real_if_close(x, 1e9)
+        assert ours.dtype.kind == theirs.dtype.kind
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert tnp.real_if_close(far, tol=0.5).dtype.kind == "f"
+    assert float(tg.grad(lambda x: np.real_if_close(x * (1 + 1e-9j)) ** 2)(3.0)) == 6.0
+    with pytest.raises(TracerError, match=r"^real_if_close: .* Write real\(x\)"):
+        tg.jit(tnp.real_if_close)(1j)
+
+
+def test_names_of_older_programs() -> None:
+    x = np.ones((2, 3), np.float32)
+    assert tnp.row_stack([x, x]).shape == (4, 3)
+    for name in ("asanyarray", "ascontiguousarray", "asfortranarray", "asarray_chkfinite"):
+        assert tg.capture(getattr(tnp, name))(x)[0].tolist() == x.tolist()
+        assert getattr(tnp, name)([1.0, 2.0]).tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"^asarray_chkfinite: .*NaN or infinite at .*test_functions"):
+        tnp.asarray_chkfinite([1.0, np.nan])
+    assert [(i, float(v)) for i, v in tnp.ndenumerate(x[:1])] == [(i, float(v)) for i, v in np.ndenumerate(x[:1])]
+    assert float(tg.grad(lambda x: sum(v * sum(i) for i, v in tnp.ndenumerate(x)))(x)[1, 2]) == 3.0
+    for name in ["half", "byte", "short", "intc", "longlong", "ubyte", "ushort", "uintc", "ulonglong"]:
+        assert np.dtype(getattr(tnp, name)) == np.dtype(getattr(np, name))
+    assert tnp.common_type(x, np.arange(3)) is np.float32

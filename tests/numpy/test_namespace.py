@@ -62,6 +62,33 @@ NOT_PROVIDED = {
 }
 
 
+_HOST = "about NumPy's own arrays in memory: ours have no buffer, order or writable elements"
+_IN_PLACE = "changes its argument, and arrays never change: x.at[...].set, or where"
+_DATES = "XLA has no dates"
+_FLOATS = "says what NumPy does at a floating point error, and XLA has none"
+_PLATFORM = "its width differs from platform to platform: int32, int64, ..."
+_MODULE = "not of functions of arrays: NumPy's own"
+_CLASS = "a class of NumPy's own arrays"
+
+_OF_NUMPY = {
+    _TEXT: "array2string base_repr binary_repr format_float_positional format_float_scientific typename info",
+    _FILES: "fromregex genfromtxt loadtxt memmap savetxt savez_compressed",
+    _OBJECTS: "bytes_ str_ void typecodes sctypeDict ScalarType mintypecode",
+    _DATES: "busday_count busday_offset busdaycalendar datetime64 datetime_as_string datetime_data is_busday isnat "
+    "timedelta64",
+    _FLOATS: "errstate geterr geterrcall getbufsize setbufsize seterr seterrcall",
+    _HOST: "flatiter isfortran may_share_memory nditer nested_iters require shares_memory little_endian broadcast",
+    _IN_PLACE: "copyto putmask",
+    _CLASS: "asmatrix bmat matrix recarray record poly1d",
+    _PLATFORM: "long ulong longdouble clongdouble float128 complex256 float96 complex192",
+    _MODULE: "char core ctypeslib emath exceptions f2py get_include lib ma random rec show_config show_runtime strings "
+    "test testing typing",
+    "depends on a value, and dtypes do not: result_type": "min_scalar_type",
+}
+NOT_PROVIDED_OF_NUMPY = {name: reason for reason, names in _OF_NUMPY.items() for name in names.split()}
+"""Names of NumPy's that `jax.numpy` lacks too."""
+
+
 def jax_names() -> list[str]:
     return [name for name in dir(jnp) if not name.startswith("_")]
 
@@ -71,6 +98,15 @@ def test_every_name_is_there_or_has_a_reason(names: list[str]) -> None:
     assert len(names) > 100
     missing = {name for name in names if not hasattr(tnp, name)}
     assert sorted(missing - NOT_PROVIDED.keys()) == []
+
+
+def test_every_name_of_numpys_is_there_or_has_a_reason() -> None:
+    missing = {name for name in dir(np) if not name.startswith("_") and not hasattr(tnp, name)}
+    assert sorted(missing - NOT_PROVIDED.keys() - NOT_PROVIDED_OF_NUMPY.keys()) == []
+    assert sorted(name for name in NOT_PROVIDED_OF_NUMPY if hasattr(tnp, name)) == []
+    for space in ("linalg", "fft"):
+        functions = set(getattr(np, space).__all__) - {"LinAlgError"}  # what cannot be solved is NaN here
+        assert not [name for name in functions if not hasattr(getattr(tnp, space), name)]
 
 
 def test_reasons_are_of_what_is_missing() -> None:

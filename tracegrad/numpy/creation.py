@@ -14,7 +14,7 @@ from .. import ops
 from ..errors import called, describe, here
 from ..tape import Var, make_aval
 from ..tracer import Literal, Tracer, literal, operand, state
-from .arguments import common_type, dtype_of, inexact, integer, is_inexact, promoted, shape_of, type_of
+from .arguments import common_type, dtype_of, inexact, integer, is_inexact, known, promoted, shape_of, type_of
 
 _NUMBERS = (bool, int, float, complex)
 
@@ -156,6 +156,23 @@ def array(
     x = asarray(object, dtype, device=device)
     ndim = x.ndim
     return x if ndim >= ndmin else ops.reshape(x, shape=(1,) * (ndmin - ndim) + x.shape)
+
+
+# Of arrays that lie in memory as XLA likes, and are of one class.
+asanyarray = ascontiguousarray = asfortranarray = asarray
+
+
+def asarray_chkfinite(a: Any, dtype: Any = None, order: None = None) -> Any:
+    """`asarray`, of what is finite.
+
+    Raises:
+      ValueError: if an element is NaN or infinite.
+      TracerError: under `@jit` and in bodies, where that is not known yet.
+    """
+    x = asarray(a, dtype)
+    if is_inexact(x.dtype) and not known(ops.isfinite(x), "Use asarray").all():
+        raise ValueError(f"{called()}: {describe(x)} has an element that is NaN or infinite {here()}")
+    return x
 
 
 def holds_arrays(a: Sequence[Any]) -> bool:
@@ -428,7 +445,8 @@ def fromstring(string: str, dtype: Any = float, count: int = -1, *, sep: str) ->
 
 
 __all__ = [
-    "arange", "array", "asarray", "astype", "copy", "empty", "empty_like", "eye", "from_dlpack", "frombuffer",
-    "fromstring", "full", "full_like", "geomspace", "identity", "indices", "linspace", "logspace", "meshgrid", "ones",
-    "ones_like", "tri", "tril", "tril_indices", "triu", "triu_indices", "zeros", "zeros_like",
+    "arange", "array", "asanyarray", "asarray", "asarray_chkfinite", "ascontiguousarray", "asfortranarray", "astype",
+    "copy", "empty", "empty_like", "eye", "from_dlpack", "frombuffer", "fromstring", "full", "full_like", "geomspace",
+    "identity", "indices", "linspace", "logspace", "meshgrid", "ones", "ones_like", "tri", "tril", "tril_indices",
+    "triu", "triu_indices", "zeros", "zeros_like",
 ]  # fmt: skip

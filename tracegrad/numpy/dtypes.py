@@ -12,6 +12,8 @@ import numpy as np
 # Dtypes and what is known about them: nothing of this is computed on arrays.
 from jax.numpy import finfo, iinfo, isdtype, issubdtype, promote_types
 from numpy import (
+    False_,
+    True_,
     complexfloating,
     dtype,
     floating,
@@ -25,7 +27,8 @@ from numpy import (
 )
 
 from ..errors import here
-from ..tape import Var
+from ..ops import inexact_dtype
+from ..tape import Var, aval_of
 from .creation import asarray
 
 
@@ -75,7 +78,9 @@ uint16 = _scalar("uint16")
 uint32 = _scalar("uint32")
 uint64 = _scalar("uint64")
 bool = bool_
-double, single, cdouble, csingle = float64, float32, complex128, complex64
+double, single, half, cdouble, csingle = float64, float32, float16, complex128, complex64
+byte, short, intc, intp, longlong = int8, int16, int32, int_, int64
+ubyte, ushort, uintc, uintp, ulonglong = uint8, uint16, uint32, uint, uint64
 
 e = math.e
 euler_gamma = 0.57721566490153286060
@@ -94,9 +99,15 @@ def result_type(*arrays_and_dtypes: Any) -> Any:
     return jax.dtypes.result_type(*map(_type, arrays_and_dtypes))
 
 
+def common_type(*arrays: Any) -> Any:
+    """The type of floats or complex numbers that holds these arrays together."""
+    return inexact_dtype(result_type(*arrays)).type
+
+
 def can_cast(from_: Any, to: Any, casting: Any = "safe") -> Any:
     """Whether a dtype, or an array of one, casts to another under a rule, as NumPy has them."""
-    kind = from_.dtype if isinstance(from_, (Var, jax.Array, np.ndarray, np.generic)) else from_
+    kind = aval_of(from_).dtype if isinstance(from_, (Var, jax.Array)) else from_
+    kind = kind.dtype if isinstance(kind, (np.ndarray, np.generic)) else kind
     return np.can_cast(np.dtype(kind), np.dtype(to), casting=casting)
 
 
@@ -127,12 +138,13 @@ def isscalar(element: Any) -> Any:
 
 
 __all__ = [
-    "__array_api_version__", "__array_namespace_info__", "bfloat16", "bool", "bool_", "can_cast", "cdouble",
-    "complex128", "complex64", "complex_", "complexfloating", "csingle", "double", "dtype", "e", "euler_gamma", "finfo",
-    "float16", "float32", "float4_e2m1fn", "float64", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz",
-    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float_", "floating",
-    "generic", "iinfo", "inexact", "inf", "int16", "int2", "int32", "int4", "int64", "int8", "int_", "integer",
-    "isdtype", "isscalar", "issubdtype", "iterable", "nan", "ndarray", "newaxis", "number", "pi", "promote_types",
-    "result_type", "signedinteger", "single", "uint", "uint16", "uint2", "uint32", "uint4", "uint64", "uint8",
-    "unsignedinteger",
+    "False_", "True_", "__array_api_version__", "__array_namespace_info__", "bfloat16", "bool", "bool_", "byte",
+    "can_cast", "cdouble", "common_type", "complex128", "complex64", "complex_", "complexfloating", "csingle", "double",
+    "dtype", "e", "euler_gamma", "finfo", "float16", "float32", "float4_e2m1fn", "float64", "float8_e3m4",
+    "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+    "float8_e8m0fnu", "float_", "floating", "generic", "half", "iinfo", "inexact", "inf", "int16", "int2", "int32",
+    "int4", "int64", "int8", "int_", "intc", "integer", "intp", "isdtype", "isscalar", "issubdtype", "iterable",
+    "longlong", "nan", "ndarray", "newaxis", "number", "pi", "promote_types", "result_type", "short", "signedinteger",
+    "single", "ubyte", "uint", "uint16", "uint2", "uint32", "uint4", "uint64", "uint8", "uintc", "uintp", "ulonglong",
+    "unsignedinteger", "ushort",
 ]  # fmt: skip

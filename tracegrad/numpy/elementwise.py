@@ -84,6 +84,7 @@ from .arguments import (
     inexact,
     integer,
     is_inexact,
+    known,
     literal,
     refuse,
     type_of,
@@ -447,6 +448,25 @@ def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, 
     return ops.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
+def real_if_close(a: Any, tol: float = 100) -> Any:
+    """The real part, if every imaginary part is smaller than `tol` machine epsilons (`tol` itself, if it is at most 1).
+
+    Raises:
+      TracerError: of complex values under `@jit` and in bodies, where they are not known yet.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> np.real_if_close(np.array([2.1 + 0j, 5.2 + 1e-7j]), tol=1000).dtype.name
+      'float32'
+    """
+    aval = type_of(a)
+    if aval.dtype.kind != "c":
+        return array_like(a)
+    limit = tol * float(np.finfo(aval.dtype).eps) if tol > 1 else tol
+    largest = known(ops.less(abs(imag(a)), limit), "Write real(x)")
+    return real(a) if largest.all() else array_like(a)
+
+
 __all__ = [
     "abs", "absolute", "acos", "acosh", "add", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
     "arctan2", "arctanh", "around", "array_equal", "array_equiv", "asin", "asinh", "atan", "atan2", "atanh",
@@ -458,6 +478,6 @@ __all__ = [
     "isrealobj", "lcm", "ldexp", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp",
     "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod", "modf",
     "multiply", "nan_to_num", "negative", "nextafter", "not_equal", "packbits", "positive", "pow", "power", "rad2deg",
-    "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "sign", "signbit", "sin", "sinc",
-    "sinh", "spacing", "sqrt", "square", "subtract", "tan", "tanh", "true_divide", "trunc", "unpackbits",
+    "radians", "real", "real_if_close", "reciprocal", "remainder", "right_shift", "rint", "round", "sign", "signbit",
+    "sin", "sinc", "sinh", "spacing", "sqrt", "square", "subtract", "tan", "tanh", "true_divide", "trunc", "unpackbits",
 ]  # fmt: skip

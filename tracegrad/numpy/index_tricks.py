@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy import index_exp, s_
+from numpy import index_exp, ndindex, s_
 
 from .. import ops
 from ..errors import called, describe, here
@@ -203,7 +203,20 @@ class _Join:
 
 r_, c_ = _Join(0, 1, -1), _Join(-1, 2, 0)
 
+
+def ndenumerate(arr: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The index of each element, and the element.
+
+    Example:
+      >>> import tracegrad.numpy as np
+      >>> [(i, float(x)) for i, x in np.ndenumerate(np.array([[1.0, 2.0]]))]
+      [((0, 0), 1.0), ((0, 1), 2.0)]
+    """
+    x = array_like(arr)
+    return ((index, x[index]) for index in ndindex(x.shape))
+
+
 __all__ = [
-    "c_", "diag_indices", "diag_indices_from", "index_exp", "ix_", "mask_indices", "mgrid", "ogrid", "r_",
-    "ravel_multi_index", "s_", "tril_indices_from", "triu_indices_from", "unravel_index",
+    "c_", "diag_indices", "diag_indices_from", "index_exp", "ix_", "mask_indices", "mgrid", "ndenumerate", "ndindex",
+    "ogrid", "r_", "ravel_multi_index", "s_", "tril_indices_from", "triu_indices_from", "unravel_index",
 ]  # fmt: skip
