@@ -21,6 +21,7 @@ import scipy.special
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.errors import LeakedTracerError, NotRecordedError, TracerError
+from tracegrad.tape import make_aval
 from tracegrad.tracer import state
 
 X = np.arange(3, dtype=np.float32)
@@ -453,3 +454,56 @@ def test_messages_are_short() -> None:
     message = fails(lambda: tg.grad(lambda x: x)(np.zeros(1000, np.float32)), TypeError, "f32[1000]")
     assert len(message) < 600
     assert not re.search(r"0\. +0\.", message), "no values in messages"
+
+
+# -- an op of the user's with a wrong rule
+
+
+def an_op(rule: Any, lower: Any = lambda x: x * x, **options: Any) -> Any:
+    return tg.Op("mine", lower, vjp=rule, **options)
+
+
+MINE = "the rule (vjp) of the op mine(f32[3]) at"
+HALF = np.dtype(np.float16)
+WRONG_RULES: dict[str, tuple[Any, type[Exception], list[str]]] = {
+    "shape": (an_op((lambda ct, out, x: ct[:2],)), ValueError, [MINE, "returned f32[2]", "cotangent for f32[3]"]),
+    "fewer axes": (an_op((lambda ct, out, x: ct.sum(),)), ValueError, [MINE, "returned f32[]", "broadcasts to"]),
+    "number": (an_op((lambda ct, out, x: 0.0,)), ValueError, [MINE, "returned f32[]~"]),
+    "None": (an_op((lambda ct, out, x: None,)), TypeError, [MINE, "returned NoneType None"]),
+    "text": (an_op((lambda ct, out, x: "a",)), TypeError, [MINE, "returned str 'a'"]),
+    "tuple": (an_op((lambda ct, out, x: (ct,),)), TypeError, [MINE, "returned a tuple of 1"]),
+    "too many": (an_op(lambda node, cts, needs: [*cts, *cts]), TypeError, [MINE, "a list of 2", "a list of 1"]),
+    "no list": (an_op(lambda node, cts, needs: cts[0]), TypeError, [MINE, "returned f32[3]", "a list of 1"]),
+    "nothing": (an_op(lambda node, cts, needs: None), TypeError, [MINE, "returned NoneType None"]),
+    "shape in a list": (an_op(lambda node, cts, needs: [cts[0][:2]]), ValueError, [MINE, "returned f32[2]"]),
+    "shape rule": (
+        an_op((lambda ct, out, x: ct * x,), shape=lambda x: make_aval((2,), x.dtype)),
+        TypeError, ["mine(f32[3])", "lower computes f32[3], and its shape rule says f32[2]", "leave the shape"],
+    ),
+    "dtype of the shape rule": (
+        an_op((lambda ct, out, x: ct,), shape=lambda x: make_aval(x.shape, HALF)),
+        TypeError, ["lower computes f32[3]", "says f16[3]"],
+    ),
+    "no shape": (an_op((lambda ct, out, x: ct,), shape=lambda x: None), TypeError, ["its shape rule says None"]),
+    "no value": (an_op((lambda ct, out, x: ct,), lambda x: None), TypeError, ["mine(f32[3])", "lower computes None"]),
+    "two values": (an_op((lambda ct, out, x: ct,), lambda x: (x, x)), TypeError, ["mine(f32[3])", "multiple=True"]),
+    "one value": (an_op(lambda n, cts, needs: cts, lambda x: x, multiple=True), TypeError, ["must be a tuple"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_RULES)
+def test_a_wrong_rule_of_an_op_of_the_users(name: str) -> None:
+    op, kind, words = WRONG_RULES[name]
+
+    def loss(x: Any) -> Any:
+        y = op(x)  # <- the op
+        return (y[0] if isinstance(y, tuple) else y).sum()
+
+    for run in (tg.grad(loss), tg.jit(tg.grad(loss)), lambda x: tg.vjp(loss, x)[1](1.0), tg.hessian(loss)):
+        fails(functools.partial(run, X), kind, *words, line="the op")
+
+
+def test_a_rule_may_return_any_array_that_broadcasts() -> None:
+    for found in (np.ones(3, np.float32), jnp.ones(3), np.ones(3, np.int32), np.ones((2, 3), np.float32) / 2):
+        op = an_op((lambda ct, out, x, found=found: found,))
+        np.testing.assert_array_equal(tg.grad(lambda x, op=op: op(x).sum())(X), np.ones(3))

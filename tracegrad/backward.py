@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import describe, here
 from .lower import replay
 from .ops import add, unbroadcast
 from .passes import dead_code, optimize
-from .tape import Node, Tape, Var, long_lived, make_aval
-from .tracer import Literal, Tracer, recording, state
+from .tape import Node, Tape, Var, describe_source, long_lived, make_aval
+from .tracer import Literal, Tracer, operand, recording, state
 from .varying import sum_over_missing_axes
 
 
@@ -54,17 +55,21 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
     target = state.tape
     assert target is not None
 
-    def accumulate(v: Var, ct: Any, source: Var) -> None:
-        if ct.aval is not v.aval:
-            ct = unbroadcast(ct, v.aval)
+    def accumulate(v: Var, ct: Any, node: Node | None) -> None:
+        try:
+            fits = ct.aval is v.aval
+        except AttributeError:
+            fits = False
+        if not fits:
+            ct = _fitted(ct, v, node)
         if target.axes:
-            ct = sum_over_missing_axes(target, ct, v, source)
+            ct = sum_over_missing_axes(target, ct, v, v if node is None else node.outputs[0])
         known = pending.get(v)
         pending[v] = ct if known is None else add(ct, known)
 
     for v, ct in zip(outputs, cts, strict=True):
         if ct is not None and v in active:
-            accumulate(v, ct, v)
+            accumulate(v, ct, None)
 
     outer = target.blame
     try:
@@ -79,15 +84,51 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
                 out, ct, params = node.outputs[0], out_cts[0], node.params
                 for v, rule in zip(inputs, rules, strict=True):
                     if rule is not None and v in active:
-                        accumulate(v, rule(ct, out, *inputs, **params), out)
+                        accumulate(v, rule(ct, out, *inputs, **params), node)
             else:
                 needs = [v in active for v in inputs]
-                for v, need, ct in zip(inputs, needs, rules(node, out_cts, needs), strict=True):
+                found = rules(node, out_cts, needs)
+                if (type(found) is not list and type(found) is not tuple) or len(found) != len(inputs):
+                    raise _wrong_rule(node, f"a list of {len(inputs)} cotangents, one an operand, None for zero", found)
+                for v, need, ct in zip(inputs, needs, found, strict=True):
                     if need and ct is not None:
-                        accumulate(v, ct, node.outputs[0])
+                        accumulate(v, ct, node)
     finally:
         target.blame = outer
     return [pending.get(v) for v in wrt]
+
+
+def _fitted(ct: Any, v: Var, node: Node | None) -> Any:
+    """What a rule returned for an operand, as a cotangent of the operand's type.
+
+    Raises:
+      TypeError, ValueError: if it is no array, or of a shape from which that of the operand does not broadcast.
+    """
+    wanted = f"a cotangent for {v.aval}"
+    if ct is None or isinstance(ct, (list, tuple)):
+        raise _wrong_rule(node, wanted, ct)
+    if not isinstance(ct, Var):
+        try:
+            ct = operand(state.tape, ct)  # type: ignore[arg-type]
+        except TypeError:
+            raise _wrong_rule(node, wanted, ct) from None
+    shape, given = v.aval.shape, ct.aval.shape
+    if given != shape:
+        kept = given[max(0, len(given) - len(shape)) :]
+        if len(kept) < len(shape) or any(n != m and n != 1 for n, m in zip(shape, kept, strict=True)):
+            raise _wrong_rule(node, f"{wanted}, of its shape or of one that it broadcasts to", ct, ValueError)
+    return unbroadcast(ct, v.aval)
+
+
+def _wrong_rule(node: Node | None, wanted: str, found: Any, kind: type[Exception] = TypeError) -> Exception:
+    if node is None:
+        return kind(f"the cotangent of an output is {describe(found)}, not {wanted} {here()}")
+    types = ", ".join(repr(v.aval) for v in node.inputs)
+    returned = f"a {type(found).__name__} of {len(found)}" if isinstance(found, (list, tuple)) else describe(found)
+    return kind(
+        f"the rule (vjp) of the op {node.op.name}({types}) at {describe_source(node.source)} returned {returned}, and "
+        f"must return {wanted}. It was differentiated {here()}."
+    )
 
 
 def ones(v: Var) -> Any:
