@@ -193,3 +193,97 @@ def test_no_function_says_its_own_name() -> None:
                     written.append((file.name, raised.lineno, text))
     assert written == []
     assert len(files) > 20 and called.__doc__
+
+
+# -- a string where an array or another string is expected: the message names the parameter
+
+L, A = nn.losses, np.eye(3, dtype=np.float32)
+OPTIONS: list[tuple[str, str, Callable[[Any], Any]]] = [
+    ("mode", "'clip'", lambda x: tnp.choose(x.astype(int), [x, x], mode="foo")),
+    ("mode", "'same'", lambda x: tnp.convolve(V, V, mode="foo")),
+    ("mode", "'same'", lambda x: tnp.correlate(V, V, mode="foo")),
+    ("indexing", "'ij'", lambda x: tnp.meshgrid(V, V, indexing="foo")),
+    ("method", "nearest", lambda x: tnp.quantile(x, 0.5, method="foo")),
+    ("method", "nearest", lambda x: tnp.nanpercentile(x, 50, method="foo")),
+    ("method", "", lambda x: tnp.searchsorted(V, x, method="foo")),
+    ("bitorder", "'little'", lambda x: tnp.packbits(x > 0, bitorder="foo")),
+    ("mode", "reflect", lambda x: tnp.pad(x, 1, mode="foo")),
+    ("order", "'C'", lambda x: tnp.reshape(x, (6,), order="foo")),
+    ("order", "'C'", lambda x: tnp.ravel(x, order="foo")),
+    ("mode", "clip", lambda x: tnp.take(x, np.array([0]), axis=0, mode="foo")),
+    ("mode", "clip", lambda x: tnp.take_along_axis(x, np.zeros((2, 1), int), 1, mode="foo")),
+    ("side", "'left'", lambda x: tnp.searchsorted(V, x, side="foo")),
+    ("mode", "'largest'", lambda x: tnp.top_k(x, 1, mode="foo")),
+    ("mode", "'wrap'", lambda x: tnp.ravel_multi_index((V.astype(int),), (3,), mode="foo")),
+    ("trim", "'f'", lambda x: tnp.trim_zeros(V, trim="foo")),
+    ("UPLO", "'L'", lambda x: tnp.linalg.eigh(A, UPLO="foo")),
+    ("ord", "'fro'", lambda x: tnp.linalg.norm(x, ord="foo")),
+    ("ord", "'nuc'", lambda x: tnp.linalg.matrix_norm(x, ord="foo")),
+    ("mode", "'reduced'", lambda x: tnp.linalg.qr(x, mode="foo")),
+    ("method", "'lu'", lambda x: tnp.linalg.slogdet(A, method="foo")),
+    ("norm", '"ortho"', lambda x: tnp.fft.rfft(x, norm="foo")),
+    ("mode", "clip", lambda x: lax.scatter_add(x, np.zeros((1, 1), int), x, lax.ScatterDimensionNumbers(
+        (0, 1), (), (0,)), mode="foo")),
+    ("padding", "'SAME'", lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 1), padding="foo")),
+    ("padding", "'SAME'", lambda x: nn.avg_pool(x[None], padding="foo")),
+    ("padding", "'SAME'", lambda x: nn.conv(x[None], np.ones((1, 3, 2), np.float32), padding="foo")),
+    ("reduction", "'sum'", lambda x: L.huber(x, X, reduction="foo")),
+    ("reduction", "'none'", lambda x: L.sparse_categorical_cross_entropy(x, np.array([0, 1]), reduction="foo")),
+    ("side", "'left'", lambda x: S.linalg.polar(A, side="foo")),
+    ("mode", "'economic'", lambda x: S.linalg.qr(x, mode="foo")),
+    ("assume_a", "'pos'", lambda x: S.linalg.solve(A, A, assume_a="foo")),
+    ("output", "'complex'", lambda x: S.linalg.schur(A, output="foo")),
+    ("mode", "fan_in", lambda x: tg.initializers.variance_scaling(1.0, "foo", "normal")),
+    ("distribution", "normal", lambda x: tg.initializers.variance_scaling(1.0, "fan_in", "foo")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPTIONS, ids=[f"{i} {name}" for i, (name, *_) in enumerate(OPTIONS)])
+def test_a_wrong_option_is_named_with_those_that_there_are(case: tuple[str, str, Callable[[Any], Any]]) -> None:
+    parameter, valid, call = case
+    for run in (call, tg.jit(call)):
+        with pytest.raises((TypeError, ValueError, NotImplementedError)) as caught:
+            run(X)
+        message = str(caught.value)
+        said = message.partition("`")[0] + message.rpartition("`")[2]
+        assert parameter in said and valid in said and "foo" in said and "test_called.py" in said, message
+
+
+def with_mode(x: Any, mode: Any, *rest: Any, scale: Any = 1.0) -> Any:
+    return (x * 2).sum()
+
+
+STRINGS: list[tuple[str, Callable[[], Any]]] = [
+    ("argument mode of with_mode", lambda: tg.jit(with_mode)(X, "a")),
+    ("argument scale of with_mode", lambda: tg.jit(with_mode)(X, 1.0, scale="a")),
+    ("argument rest[1] of with_mode", lambda: tg.jit(with_mode)(X, 1.0, 2.0, "a")),
+    ("argument mode['k'][1] of with_mode", lambda: tg.jit(with_mode)(X, {"k": [1.0, "a"]})),
+    ("argument mode of with_mode", lambda: tg.grad(tg.jit(with_mode))(X, "a")),
+    ("argument scale of with_mode", lambda: tg.grad(tg.jit(with_mode))(X, 1.0, scale="a")),
+    ("argument rest[0] of with_mode", lambda: tg.jit(with_mode, static_argnums=1)(X, "a", "a")),
+    ("argument mode of with_mode", lambda: tg.jit(with_mode).lower(X, "a")),
+    ("argument mode of with_mode", lambda: tg.grad(with_mode, argnums=1)(X, "a")),
+    ("argument mode of with_mode", lambda: tg.vmap(with_mode)(X, "a")),
+    ("argument mode of with_mode", lambda: tg.pmap(with_mode)(X, "a")),
+    ("argument mode of with_mode", lambda: tg.grad(tg.checkpoint(with_mode))(X, "a")),
+    ("argument mode of with_mode", lambda: tg.eval_shape(with_mode, X, "a")),
+    ("argument mode of with_mode", lambda: tg.trace(with_mode)(X, "a")),
+]
+
+
+@pytest.mark.parametrize("case", STRINGS, ids=[f"{i} {name}" for i, (name, _) in enumerate(STRINGS)])
+def test_a_string_argument_is_named_by_its_parameter(case: tuple[str, Callable[[], Any]]) -> None:
+    words, call = case
+    with pytest.raises(TypeError) as caught:
+        call()
+    message = str(caught.value)
+    assert words in message and "str 'a'" in message and "test_called.py" in message, message
+
+
+def test_a_static_argument_that_is_not_hashable() -> None:
+    for call in (
+        lambda: tg.jit(with_mode, static_argnums=1)(X, [1]),
+        lambda: tg.jit(with_mode, static_argnames="mode")(X, mode=[1]),
+    ):
+        with pytest.raises(TypeError, match=r"jit: the static argument mode of with_mode is list .* not hashable"):
+            call()

@@ -9,7 +9,7 @@ import jax
 
 from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
-from .errors import describe, here
+from .errors import argument_name, describe, here
 from .lower import compiled, lower
 from .op import Op
 from .ops import reduce_sum, transpose
@@ -54,7 +54,12 @@ def record_body(
         if static(leaf):
             ins.append(leaf)
             continue
-        v = Tracer(leaf_aval(leaf, name), tape)
+        try:
+            aval = leaf_aval(leaf, name)
+        except TypeError:
+            check_arguments(fun, args, kwargs, static=static)
+            raise
+        v = Tracer(aval, tape)
         tape.inputs.append(v)
         ins.append(v)
         if i < len(varying):
@@ -80,10 +85,30 @@ def leaf_aval(leaf: Any, name: str) -> Aval:
     try:
         return aval_of(leaf)
     except TypeError:
-        raise TypeError(
-            f"an argument of {name} is {describe(leaf)}, which is not an array {here()}. Give arrays and numbers; "
-            "under @jit, mark anything else static with static_argnums or static_argnames."
-        ) from None
+        raise TypeError(f"an argument of {name} is {describe(leaf)}, {_REMEDY.format(here())}") from None
+
+
+_REMEDY = (
+    "which is not an array {}. Give arrays and numbers; under @jit, mark anything else static with static_argnums or "
+    "static_argnames."
+)
+
+
+def check_arguments(
+    fun: Any,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    transform: str = "",
+    static: Callable[[Any], bool] = lambda x: False,
+) -> None:
+    """Raises for the first argument that is no array, by the name that the function has for it."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
+        try:
+            if not static(leaf):
+                leaf_aval(leaf, "")
+        except TypeError:
+            which = argument_name(fun, args, kwargs, path)
+            raise TypeError(f"{transform}{which} is {describe(leaf)}, {_REMEDY.format(here())}") from None
 
 
 def _output(tape: Tape, value: Any, name: str) -> Var:
@@ -185,7 +210,11 @@ class BodyCache:
         leaves, tree = jax.tree.flatten((args, kwargs))
         arrays = self.closed_over()
         varying = tuple(options.get("varying", ()))
-        types = tuple([leaf_aval(x, self.name) for x in leaves])
+        try:
+            types = tuple([leaf_aval(x, self.name) for x in leaves])
+        except TypeError:
+            check_arguments(fun, args, kwargs)
+            raise
         closed = tuple([aval_of(x) for x in arrays])
         how = (str(options.get("axes")), state.no_nan, state.capture is not None)
         key = (tree, static, types, closed, varying, how, self.version)
@@ -220,9 +249,15 @@ def leaf_axes(tree: Any, spec: Any, transform: str) -> list[int | None]:
 
 
 def split_mapped(
-    leaves: Sequence[Any], axes: Sequence[int | None], transform: str, axis_size: int | None = None
+    leaves: Sequence[Any],
+    axes: Sequence[int | None],
+    transform: str,
+    axis_size: int | None = None,
+    call: tuple[Any, Sequence[Any], dict[str, Any]] | None = None,
 ) -> tuple[int, list[Any], list[Aval]]:
     """The size of the mapped axes, the arrays with them in front, and the types without them.
+
+    `call` is whose arguments they are, for messages: a function, `args` and `kwargs`.
 
     Raises:
       ValueError: if no array is mapped, or one lacks the axis, or they differ in size.
@@ -230,7 +265,12 @@ def split_mapped(
     moved, inner = [], []
     sizes: dict[int, tuple[int, tuple[int, ...]]] = {}
     for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
-        aval = leaf_aval(x, transform)
+        try:
+            aval = leaf_aval(x, transform)
+        except TypeError:
+            if call is not None:
+                check_arguments(*call, f"{transform}: ")
+            raise
         if axis is None:
             moved.append(x)
             inner.append(aval)

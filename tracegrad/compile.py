@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.tree_util import DictKey, SequenceKey
 
 from .body import BodyCache, call, without_static
-from .errors import LeakedTracerError, describe, here
+from .errors import LeakedTracerError, argument_name, describe, here
 from .execute import run_pending
 from .lower import evaluate
 from .passes import optimize, outline
@@ -142,28 +143,30 @@ class Jitted:
     def explain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises a clearer error than JAX's for what is wrong with these arguments, if that is what it is."""
         static = self.is_static(args)
-        named = [(f"static argument {i}", args[i]) for i in sorted(static)]
-        named += [(f"static argument {k!r}", v) for k, v in kwargs.items() if k in self.static_argnames]
-        for name, value in named:
+        keys: list[tuple[tuple[int, Any], Any]] = [((0, i), args[i]) for i in sorted(static)]
+        keys += [((1, k), v) for k, v in kwargs.items() if k in self.static_argnames]
+        for (group, key), value in keys:
+            path = (SequenceKey(group), DictKey(key) if group else SequenceKey(key))
             try:
                 hash(value)
             except TypeError:
                 raise TypeError(
-                    f"jit: {name} of {self.name} is {describe(value)}, which is not hashable {here()}. A static "
-                    "argument is part of the compiled program's key: pass a tuple or a frozen dataclass instead, or do "
-                    "not mark it static."
+                    f"jit: the static {argument_name(self.fun, args, kwargs, path)} is {describe(value)}, which is not "
+                    f"hashable {here()}. A static argument is part of the compiled program's key: pass a tuple or a "
+                    "frozen dataclass instead, or do not mark it static."
                 ) from None
-        dynamic = [x for i, x in enumerate(args) if i not in static]
-        dynamic += [v for k, v in kwargs.items() if k not in self.static_argnames]
-        for path, leaf in jax.tree_util.tree_flatten_with_path(dynamic)[0]:
+        # A static argument has no leaves.
+        dynamic = [None if i in static else x for i, x in enumerate(args)]
+        by_name = {k: None if k in self.static_argnames else v for k, v in kwargs.items()}
+        for path, leaf in jax.tree_util.tree_flatten_with_path((dynamic, by_name))[0]:
             if isinstance(leaf, Tracer) and leaf.tape is not None and not leaf.tape.open:
                 raise LeakedTracerError(leaked_message(leaf))
             try:
                 aval_of(leaf)
             except TypeError:
                 raise TypeError(
-                    f"jit: argument {jax.tree_util.keystr(path)} of {self.name} is {describe(leaf)}, which is "
-                    f"not an array {here()}. Mark it static with static_argnums or static_argnames, or leave it out."
+                    f"jit: {argument_name(self.fun, args, kwargs, path)} is {describe(leaf)}, which is not an array "
+                    f"{here()}. Mark it static with static_argnums or static_argnames, or leave it out."
                 ) from None
 
     def record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

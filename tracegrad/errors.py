@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dis
+import inspect
 import itertools
 import linecache
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 from types import CodeType, FrameType
 from typing import Any
 
+import jax
 import numpy as np
 
 from .tape import Source, Var, aval_of, describe_source
@@ -220,6 +224,24 @@ def describe(value: Any) -> str:
     except TypeError:
         text = repr(value)
         return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def argument_name(fun: Any, args: Sequence[Any], kwargs: dict[str, Any], path: Sequence[Any]) -> str:
+    """What a leaf of `(args, kwargs)` is to the function that is called with them: `argument mode of f`."""
+    group, which, *rest = path
+    label = getattr(which, "key", None)
+    if not group.idx:
+        label = str(which.idx)
+        with contextlib.suppress(TypeError, ValueError):
+            parameters = list(inspect.signature(fun).parameters.values())
+            named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+            others = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
+            if which.idx < len(named):
+                label = named[which.idx]
+            elif others:
+                label = f"{others[0]}[{which.idx - len(named)}]"
+    name = getattr(fun, "__name__", None) or type(fun).__name__
+    return f"argument {label}{jax.tree_util.keystr(tuple(rest))} of {name}"
 
 
 class TracerError(TypeError):

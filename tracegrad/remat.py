@@ -82,6 +82,7 @@ def checkpoint(
             return fun(*args, **kwargs)
         merged, dynamic = without_static(fun, args, {i % len(args) for i in fixed})
 
+        @functools.wraps(merged)
         def tapped(*args: Any, **kwargs: Any) -> Any:
             return merged(*args, **kwargs), taken()
 

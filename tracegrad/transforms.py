@@ -512,7 +512,7 @@ def vmap(
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
             axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "vmap")
-            size, moved, inner = split_mapped(leaves, axes, "vmap", axis_size)
+            size, moved, inner = split_mapped(leaves, axes, "vmap", axis_size, (fun, args, kwargs))
             in_args, in_kwargs = tree_unflatten(tree, inner)
             named = {axis_name: size} if axis_name is not None else None
             varying = [frozenset({axis_name} if axis is not None else ()) for axis in axes] if axis_name else ()

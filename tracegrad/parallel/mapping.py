@@ -138,7 +138,7 @@ def pmap(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
         axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "pmap")
-        size, moved, inner = split_mapped(leaves, axes, "pmap")
+        size, moved, inner = split_mapped(leaves, axes, "pmap", call=(fun, args, kwargs))
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
         count = len(pool)
         if size > count or (devices is not None and size != count):
