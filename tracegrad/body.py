@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from .arguments import arguments_of
 from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
 from .errors import argument_name, describe, here
@@ -64,6 +65,7 @@ def record_body(
         ins.append(v)
         if i < len(varying):
             tape.varying[1][v] = varying[i]
+    tape.arguments = (arguments_of(fun, tree), ins)
     for value in given:
         v = Tracer(aval_of(value), tape)
         tape.inputs.append(v)
@@ -124,6 +126,8 @@ def without_static(
     fun: Callable[..., Any], args: Sequence[Any], static: Collection[int]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """`fun` as a function of the arguments that are not at `static`, and these arguments."""
+    if not static:
+        return fun, tuple(args)
     count, fixed = len(args), {i: args[i] for i in static}
 
     def merged(*others: Any, **kwargs: Any) -> Any:

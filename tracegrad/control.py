@@ -215,6 +215,7 @@ def _scan(
             )
         return out[0], (out[1], taken())
 
+    step.__wrapped__ = f  # type: ignore[attr-defined]
     init_leaves, body, consts = _looped(name, f, step, init, (x,), lambda tree: tree.children()[0])
     carried = len(init_leaves)
     outs = scan_op(

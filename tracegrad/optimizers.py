@@ -3,8 +3,7 @@
 An optimizer is a `GradientTransformation`, a pair of functions: `init(params)` returns its state, a pytree of
 arrays, and `update(grads, state, params)` returns what to add to the parameters, and the next state. They work
 on any pytree, eagerly (as one compiled call), under `@jit`, and in a recording, where they are differentiable.
-`chain` makes one of several. Optimizers and their states can be pickled, as far as the schedules and masks given to
-them can.
+`chain` makes one of several. Optimizers and their states can be pickled, if schedules and masks given to them can.
 
 Example:
   >>> import numpy as np, tracegrad as tg

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import linecache
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType
@@ -19,6 +20,7 @@ import numpy as np
 from jax.extend.core import find_top_trace
 
 if TYPE_CHECKING:
+    from .arguments import Arguments
     from .op import Op
 
 Source = tuple[CodeType, int]
@@ -145,6 +147,7 @@ class Tape:
       nodes: the steps, each after the steps whose outputs it reads.
       outputs: the values the program returns, in order.
       name: the name of the function it was recorded from.
+      arguments: what the arguments of that function are called, and the values that stood for them.
 
     While it records, a tape also knows how: `run` (computes what was recorded so far, under the JAX trace `trace`;
     `None` for a body, which has no values), `lazy` (Python may ask for values), `lifts` (scalars are lifted to
@@ -154,8 +157,9 @@ class Tape:
     """
 
     __slots__ = (
-        "__weakref__", "_key", "axes", "blame", "captured", "constants", "done", "inputs", "jitted", "lazy", "lifts",
-        "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "run", "trace", "varying", "x64",
+        "__weakref__", "_key", "arguments", "axes", "blame", "captured", "constants", "done", "inputs", "jitted",
+        "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "run", "trace",
+        "varying", "x64",
     )  # fmt: skip
 
     def __init__(
@@ -173,6 +177,7 @@ class Tape:
         self.name = name
         self.run = run
         self.trace: Any = find_top_trace(()) if run is not None else None
+        self.arguments: tuple[Arguments, Sequence[Any]] | None = None
         self.lazy = lazy
         self.lifts = lazy
         self.parent = parent
@@ -195,7 +200,7 @@ class Tape:
         """A finished tape of these parts, named as `like`."""
         tape = cls(like.name, axes=like.axes)
         tape.inputs, tape.nodes, tape.outputs = list(inputs), nodes, list(outputs)
-        tape.open, tape.out_tree = False, like.out_tree
+        tape.open, tape.out_tree, tape.arguments = False, like.out_tree, like.arguments
         return tape
 
     def close(self) -> None:
@@ -242,9 +247,9 @@ class Tape:
 
             for v in node.inputs:
                 if v in made and v not in bound:
-                    raise fail(f"an operand of type {v.aval} is used before it is bound\n{self}")
+                    raise fail(f"an operand of type {v.aval} is used before it is bound\n{self.text(whole=True)}")
                 if v not in bound and v.value is None:
-                    raise fail(f"an operand of type {v.aval} belongs to no node and no input\n{self}")
+                    raise fail(f"an operand of type {v.aval} belongs to no node and no input\n{self.text(whole=True)}")
             expected = node.op.infer(tuple(v.aval for v in node.inputs), node.params)
             actual = tuple(v.aval for v in node.outputs)
             if actual != expected:
@@ -260,8 +265,14 @@ class Tape:
     def __len__(self) -> int:
         return len(self.nodes)
 
+    def text(self, whole: bool = False) -> str:
+        """A line a step, as printing shows it; with `whole`, the steps that no result needs too."""
+        from .show import format_tape
+
+        return format_tape(self, whole)
+
     def __str__(self) -> str:
-        return format_tape(self)
+        return self.text()
 
     __repr__ = __str__
 
@@ -359,6 +370,7 @@ def fresh(tape: Tape) -> Tape:
         return v if v.tape is None else new.setdefault(v, _renamed(v, copy))
 
     copy = Tape.of((), [], (), tape)
+    copy.arguments = None
     copy.inputs = [rename(v) for v in tape.inputs]
     for node in tape.nodes:
         outputs = tuple(rename(v) for v in node.outputs)
@@ -384,64 +396,16 @@ def source_position(source: Source | None) -> tuple[str, int, str]:
     return code.co_filename, line or code.co_firstlineno, code.co_name
 
 
+def cell_of(filename: str) -> str | None:
+    """`In [3]`, if that is the cell of a notebook or of an IPython session that code of this file name was typed in."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    named = shell.compile.format_code_name(filename) if shell is not None else None
+    return named[1].replace("In[", "In [") if named is not None else None
+
+
 def describe_source(source: Source | None) -> str:
     """File, line, function and the text of the line, for messages."""
     filename, line, function = source_position(source)
     text = linecache.getline(filename, line).strip()
-    return f"{filename}:{line} ({function})" + (f" `{text}`" if text else "")
-
-
-def _names() -> Iterable[str]:
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    n = 0
-    while True:
-        name, k = "", n
-        while True:
-            name = letters[k % 26] + name
-            k = k // 26 - 1
-            if k < 0:
-                break
-        yield name
-        n += 1
-
-
-def format_tape(tape: Tape) -> str:
-    """The tape as text: a line a node, with shapes, dtypes and the user's line; `∇` marks gradient nodes."""
-    names: dict[Var, str] = {}
-    fresh = iter(_names())
-
-    def name(v: Var) -> str:
-        if v.tape is None:
-            return repr(v.value)
-        if v not in names:
-            names[v] = next(fresh)
-        return names[v]
-
-    def show(value: Any) -> str:
-        if isinstance(value, Tape):
-            return value.name or "tape"
-        if isinstance(value, tuple) and any(isinstance(x, Tape) for x in value):
-            return f"({', '.join(map(show, value))})"
-        return getattr(value, "__name__", None) or str(value)
-
-    rows: list[tuple[str, str]] = []
-    for node in tape.nodes:
-        for v in node.inputs:
-            name(v)
-        left = ", ".join(f"{name(v)}:{v.aval}" for v in node.outputs)
-        params = ", ".join(f"{k}={show(v)}" for k, v in node.params.items())
-        right = node.op.name + (f"[{params}]" if params else "") + "".join(f" {name(v)}" for v in node.inputs)
-        filename, line, _ = source_position(node.source)
-        text = linecache.getline(filename, line).strip()
-        where = f"{filename.rsplit('/', 1)[-1]}:{line}"
-        rows.append((f"{left} = {right}", ("∇ " if node.grad else "  ") + where + (f"  {text}" if text else "")))
-        for value in node.params.values():
-            for body in value if isinstance(value, tuple) else (value,):
-                if isinstance(body, Tape):
-                    rows += [(f"  | {row}", "") for row in format_tape(body).splitlines()]
-    width = min(max((len(code) for code, where in rows if where), default=0), 72)
-    head = ", ".join(f"{name(v)}:{v.aval}" for v in tape.inputs)
-    lines = [f"{tape.name or 'tape'}({head})"]
-    lines += [f"  {code.ljust(width)}  # {where}" if where else f"  {code}" for code, where in rows]
-    lines.append("  return " + ", ".join(f"{name(v)}:{v.aval}" for v in tape.outputs))
-    return "\n".join(lines)
+    return f"{cell_of(filename) or filename}:{line} ({function})" + (f" `{text}`" if text else "")

@@ -517,6 +517,7 @@ def vmap(
             named = {axis_name: size} if axis_name is not None else None
             varying = [frozenset({axis_name} if axis is not None else ()) for axis in axes] if axis_name else ()
 
+            @functools.wraps(fun)
             def tapped(*args: Any, **kwargs: Any) -> Any:
                 return fun(*args, **kwargs), taken()
 
@@ -679,13 +680,15 @@ def jit(
 def trace(fun: Callable[..., Any]) -> Callable[..., Tape]:
     """A function of the same arguments as `fun` that returns its tape, without running it.
 
-    Printing a tape shows a line a node, with shapes, dtypes and the user's line; `∇` marks gradient nodes.
+    Printing a tape shows a line a step, with shapes, dtypes and the user's line; `∇` marks gradient steps. It shows
+    what the results need, which is what will run: under `grad`, not the loss itself. `tape.text(whole=True)` and
+    `tape.nodes` have every step that was recorded.
 
     Example:
       >>> import tracegrad as tg
-      >>> tape = tg.trace(tg.grad(lambda x: x * x))(2.0)
-      >>> len(tape) > 0
-      True
+      >>> tape = tg.trace(lambda x: x * 2.0 + 1.0)(3.0)
+      >>> [line.partition("#")[0].strip() for line in str(tape).splitlines()]
+      ['<lambda>(x:f32[]~)', 'a:f32[]~ = mul x 2.0', 'b:f32[]~ = add a 1.0', 'return b:f32[]~']
     """
 
     @functools.wraps(fun)

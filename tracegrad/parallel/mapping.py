@@ -149,6 +149,7 @@ def pmap(
         varying = [frozenset() if axis is None else frozenset({name}) for axis in axes]
         in_args, in_kwargs = jax.tree.unflatten(tree, inner)
 
+        @functools.wraps(fun)
         def checked(*args: Any, **kwargs: Any) -> Any:
             out = fun(*args, **kwargs)
             results, out_tree = jax.tree.flatten(out)
