@@ -231,6 +231,47 @@ def test_numbers_and_none_among_carries_and_weak_types() -> None:
     assert tg.map(lambda x: x * 2, np.arange(3)).tolist() == [0, 2, 4]
 
 
+F32, F16 = np.float32(2), np.float16(2)
+
+CARRIES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "a Python int meets float32": (0, lambda c: c + F32),
+    "a Python int becomes a float": (1, lambda c: c * 0.5),
+    "a Python float becomes complex": (1.0, lambda c: c * 1j),
+    "a Python float meets float16": (1.0, lambda c: c * F16),
+    "a Python int meets int8": (1, lambda c: c * np.int8(1)),
+    "a Python int stays": (1, lambda c: c + 1),
+    "a Python float is replaced by an int32": (0.5, lambda c: np.int32(3)),
+    "a Python float is replaced by an int": (1.5, lambda c: 2),
+    "a Python complex is replaced by a float32": (1j, lambda c: F32),
+    "a Python int is compared": (1, lambda c: c > 0),
+    "a bool meets float32": (True, lambda c: c + F32),
+    "an int32 meets float32": (np.int32(0), lambda c: c + F32),
+    "a float16 is replaced by a float": (F16, lambda c: 2.0),
+    "a number becomes an array": (0.0, lambda c: c + np.ones(2, np.float32)),
+}
+
+LOOPS: dict[str, Callable[..., Any]] = {
+    "scan": lambda lax, f, init: lax.scan(lambda c, _: (f(c), None), init, None, length=2)[0],
+    "fori_loop": lambda lax, f, init: lax.fori_loop(0, 2, lambda i, c: f(c), init),
+    "while_loop": lambda lax, f, init: lax.while_loop(lambda v: v[0] < 2, lambda v: (v[0] + 1, f(v[1])), (0, init))[1],
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("case", CARRIES)
+def test_carries_are_promoted_as_those_of_jax(case: str, loop: str) -> None:
+    init, f = CARRIES[case]
+    try:
+        expected = LOOPS[loop](jax.lax, f, init)
+    except TypeError:
+        with pytest.raises(TypeError, match=r"goes into .* when it comes out .*test_control.*\.astype") as caught:
+            LOOPS[loop](tg, f, init)
+        assert f"{loop}: " in str(caught.value) and repr(tg.tape.aval_of(init)) in str(caught.value)
+        return
+    actual = LOOPS[loop](tg, f, init)
+    assert (actual.dtype, actual.weak_type, actual.tolist()) == (expected.dtype, expected.weak_type, expected.tolist())
+
+
 # -- random programs with loops and branches
 
 STEPS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {

@@ -266,3 +266,22 @@ def test_numbers_in_bodies_and_results_of_transforms_give_way(dtype: str) -> Non
     assert types(jax.jit(ours)(b)) == types(jax.jit(every(JAX, jnp))(b))
     joined = tg.jit(lambda b: [tnp.concatenate([tnp.ravel(case(tg, tnp, b) * b), b]) for case in WEAK.values()])(b)
     assert len(joined) == len(WEAK)
+
+
+JOINED: dict[str, Function] = {
+    "stack": lambda np, a, b: np.stack([a, b]),
+    "concatenate": lambda np, a, b: np.concatenate([np.reshape(a, (1,)), np.reshape(b, (1,))]),
+    "result_type": lambda np, a, b: np.zeros(2, np.result_type(a, b)),
+    "average": lambda np, a, b: np.average(np.stack([a, a]), weights=np.stack([b, b])),
+    "polydiv": lambda np, a, b: np.polydiv(np.stack([a, a]), np.stack([b, b]))[0],
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_weak_values_do_not_widen_what_they_are_joined_with(name: str) -> None:
+    fn = JOINED[name]
+    for number in (2, 2.0):
+        for other in (jnp.int8(1), jnp.uint8(1), jnp.float16(1), jnp.bfloat16(1)):
+            expected = jax.jit(lambda a, b: fn(jnp, a, b))(number, other).dtype
+            assert tg.jit(lambda a, b: fn(tnp, a, b))(number, other).dtype == expected
+            assert fn(tnp, jnp.asarray(number), other).dtype == expected

@@ -171,7 +171,8 @@ def scan(
 
     Args:
       f: takes `(carry, x)` and returns `(carry, y)`, pytrees of arrays; it is recorded once.
-      init: the carry of the first step; `f` must return a carry of its structure, shapes and dtypes.
+      init: the carry of the first step; `f` must return a carry of its structure, shapes and dtypes. Python's numbers
+        in it take the dtype that they are promoted to in a step, as in JAX: 0 becomes a float where floats are added.
       xs: a pytree of arrays with one first axis, a step for each element; `None` for none.
       length: the number of steps, needed where `xs` is `None`.
       reverse: whether to go from the last element to the first.
@@ -255,7 +256,7 @@ def _looped(
     # The counter of a fori_loop is no concern of the user's.
     hidden = name == "fori_loop"
     what = "value" if hidden else "carry"
-    for _ in range(len(leaves) + 1):
+    while True:
         raw, captured = record_body(step, (tree_unflatten(tree, avals), *rest), {}, name_of(f), lifts=True)
         out_tree = carry_of(raw.out_tree)
         outs = [v.aval for v in raw.outputs[: out_tree.num_leaves]]
@@ -266,10 +267,7 @@ def _looped(
                 f"{shown[1]} {here()}. Return the structure that goes in: what differs from step to step, and nothing "
                 "else."
             )
-        promoted = [
-            make_aval(a.shape, o.dtype) if a.weak_type and not o.weak_type and a.shape == o.shape else a
-            for a, o in zip(avals, outs, strict=True)
-        ]
+        promoted = [_met(a, o) if a.weak_type and a.shape == o.shape else a for a, o in zip(avals, outs, strict=True)]
         if promoted == avals:
             break
         avals = promoted  # a number that becomes an array's dtype in the first step has it from the start
@@ -287,6 +285,13 @@ def _looped(
     ]
     body, consts = _hoisted(optimize(raw), len(raw.inputs) - len(captured), captured)
     return first, body, consts
+
+
+def _met(number: Aval, out: Aval) -> Aval:
+    """The type that a carried number has from the start, if it leaves a step with another: what they promote to."""
+    if number is out:
+        return number
+    return make_aval(number.shape, jax.dtypes.result_type(number.promoting(), out.promoting()))
 
 
 def _hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[Any]]:
@@ -566,7 +571,7 @@ def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_
     Args:
       cond_fun: from the value to a boolean scalar.
       body_fun: from the value to the next, of the same structure, shapes and dtypes.
-      init_val: the first value, a pytree of arrays.
+      init_val: the first value, a pytree of arrays. Python's numbers in it are promoted as `scan`'s are.
 
     Raises:
       TypeError: if `cond_fun` returns no boolean scalar, or the values differ; when it is differentiated.
@@ -598,7 +603,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
       lower, upper: the bounds. If both are known integers the loop is a `scan` and can be differentiated; traced bounds
         make it a `while_loop`.
       body_fun: takes `(i, val)` and returns the next value, of the same structure, shapes and dtypes.
-      init_val: the first value, a pytree of arrays.
+      init_val: the first value, a pytree of arrays. Python's numbers in it are promoted as `scan`'s are.
       unroll: how many steps are compiled together, if the bounds are known.
 
     Raises:

@@ -33,6 +33,8 @@ _NEVER = 1_000_000
 
 _SHORT_DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
+_WEAK = {"i": int, "f": float, "c": complex}
+
 
 class Aval:
     """The type of a value: its shape, dtype and weak-type flag.
@@ -55,6 +57,10 @@ class Aval:
 
     def struct(self) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(self.shape, self.dtype, weak_type=self.weak_type)
+
+    def promoting(self) -> Any:
+        """What `jax.dtypes.result_type` takes for a value of this type: it does not see that a `struct` is weak."""
+        return _WEAK.get(self.dtype.kind, self.dtype) if self.weak_type else self.dtype
 
     def __repr__(self) -> str:
         name = str(self.dtype)

@@ -125,7 +125,7 @@ def common_type(avals: Sequence[Aval]) -> tuple[Any, bool]:
     first = avals[0]
     for a in avals:
         if (a is not first and a.dtype != first.dtype) or a.weak_type != first.weak_type:
-            dtype, weak = jax.dtypes.result_type(*[b.struct() for b in avals], return_weak_type_flag=True)
+            dtype, weak = jax.dtypes.result_type(*[b.promoting() for b in avals], return_weak_type_flag=True)
             return dtype, weak
     return first.dtype, first.weak_type
 

@@ -91,7 +91,7 @@ pi = math.pi
 
 
 def _type(x: Any) -> Any:
-    return x.aval.struct() if isinstance(x, Var) else x
+    return x.aval.promoting() if isinstance(x, Var) else x
 
 
 def result_type(*arrays_and_dtypes: Any) -> Any:
