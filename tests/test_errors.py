@@ -366,6 +366,37 @@ def test_arguments_of_transforms() -> None:
     fails(lambda: tg.cond(True, X, lambda: X), TypeError, "a branch is f32[3]", "cond(pred, true_fun")
 
 
+def keyword(x: Any, mode: Any = "sum") -> Any:
+    return x.sum() if mode == "sum" else x
+
+
+class Scaled:
+    def __call__(self, x: Any, mode: Any) -> Any:
+        return x
+
+
+STRINGS: dict[str, Callable[[Any], Any]] = {
+    "vmap": lambda f: tg.vmap(f)(X, "sum"),
+    "vmap by name": lambda f: tg.vmap(f)(X, mode="sum"),
+    "vjp": lambda f: tg.vjp(f, X, "sum"),
+    "jvp": lambda f: tg.jvp(f, (X, "sum"), (X, "sum")),
+    "hvp": lambda f: tg.hvp(f, (X, "sum"), (X, "sum")),
+    "grad": lambda f: tg.grad(f, argnums=(0, 1))(X, "sum"),
+    "jacobian": lambda f: tg.jacobian(f, argnums=1)(X, "sum"),
+    "trace": lambda f: tg.trace(f)(X, "sum"),
+    "eval_shape": lambda f: tg.eval_shape(f, X, "sum"),
+    "checkpoint": lambda f: tg.grad(tg.checkpoint(f))(X, "sum"),
+    "named_call": lambda f: tg.grad(tg.named_call(f))(X, "sum"),
+}
+
+
+@pytest.mark.parametrize("transform", STRINGS)
+def test_an_argument_that_is_no_array_is_called_by_its_name(transform: str) -> None:
+    for f in (keyword, lambda x, mode: x, Scaled(), functools.partial(lambda a, x, mode: x, 1.0)):
+        with pytest.raises(TypeError, match=r"argument mode of .*str 'sum'.* at .*test_errors"):
+            STRINGS[transform](f)
+
+
 def test_methods_of_other_libraries() -> None:
     uses = {
         "x ** n": lambda x: x.pow(2),
@@ -407,7 +438,9 @@ def test_collectives_in_bodies() -> None:
 
 def test_vmap_of_arrays_that_do_not_fit() -> None:
     add = tg.vmap(lambda x, y: x + y)
-    fails(lambda: add(X, X[:2]), ValueError, "vmap", "differ in size", "3", "2", "(3,)", "(2,)")
+    fails(lambda: add(X, X[:2]), ValueError, "vmap", "differ in size", "3 (x, of shape (3,))", "2 (y, of shape (2,))")
+    fails(lambda: tg.vmap(add, (None, 0), axis_size=2)(1.0, X), ValueError, "axis_size=2", "have size 3")
+    fails(lambda: add({"a": X}, {"a": 1.0}), ValueError, "vmap", "argument y['a'] has shape ()", "no axis 0")
     fails(lambda: tg.vmap(add, out_axes=2)(X, X), ValueError, "out_axes", "result 0 at 2", "f32[3]", "from -1 to 0")
     fails(lambda: tg.vmap(lambda x: x, out_axes=None)(X), ValueError, "result 0 has out_axes=None", "f32[3]")
     assert tg.vmap(lambda x, y: y, in_axes=(0, None), out_axes=None)(X, 2.0) == 2.0

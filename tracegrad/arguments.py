@@ -39,7 +39,10 @@ class Arguments(NamedTuple):
 
 
 def arguments_of(fun: Any, tree: Any) -> Arguments:
-    """The arguments of a call of `fun` whose `(args, kwargs)` have this structure."""
+    """The arguments of a call of `fun` whose `(args, kwargs)` have this structure.
+
+    What the package makes of a user's function has no names of its own.
+    """
     bound = 0
     for _ in range(32):
         if type(fun) is FunctionType and not fun.__dict__:
@@ -57,4 +60,5 @@ def arguments_of(fun: Any, tree: Any) -> Arguments:
         else:
             fun = MethodType(type(fun).__call__, fun)
     code = getattr(fun, "__code__", None)
-    return Arguments(None if code is None or INTERNAL[code.co_filename] else code, bound, tree)
+    own = code is not None and INTERNAL[code.co_filename] and code.co_flags & inspect.CO_NESTED
+    return Arguments(None if own else code, bound, tree)

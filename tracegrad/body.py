@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from .arguments import arguments_of
+from .arguments import Arguments, arguments_of
 from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
-from .errors import argument_name, describe, here
+from .errors import describe, here
 from .lower import compiled, lower
 from .op import Op
 from .ops import reduce_sum, transpose
@@ -51,21 +51,17 @@ def record_body(
     tape.lifts = lifts and tape.parent is not None and tape.parent.lifts
     leaves, tree = jax.tree.flatten((args, kwargs))
     ins = []
+    arguments = arguments_of(fun, tree)
     for i, leaf in enumerate(leaves):
         if static(leaf):
             ins.append(leaf)
             continue
-        try:
-            aval = leaf_aval(leaf, name)
-        except TypeError:
-            check_arguments(fun, args, kwargs, static=static)
-            raise
-        v = Tracer(aval, tape)
+        v = Tracer(leaf_aval(leaf, name, arguments, i), tape)
         tape.inputs.append(v)
         ins.append(v)
         if i < len(varying):
             tape.varying[1][v] = varying[i]
-    tape.arguments = (arguments_of(fun, tree), ins)
+    tape.arguments = (arguments, ins)
     for value in given:
         v = Tracer(aval_of(value), tape)
         tape.inputs.append(v)
@@ -79,7 +75,8 @@ def record_body(
     return verified(tape), captured
 
 
-def leaf_aval(leaf: Any, name: str) -> Aval:
+def leaf_aval(leaf: Any, name: str, arguments: Arguments | None = None, i: int = 0) -> Aval:
+    """The type of an argument of the function of this name: its leaf `i`, if it is known what the leaves are called."""
     if isinstance(leaf, Aval):
         return leaf
     if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -87,30 +84,11 @@ def leaf_aval(leaf: Any, name: str) -> Aval:
     try:
         return aval_of(leaf)
     except TypeError:
-        raise TypeError(f"an argument of {name} is {describe(leaf)}, {_REMEDY.format(here())}") from None
-
-
-_REMEDY = (
-    "which is not an array {}. Give arrays and numbers; under @jit, mark anything else static with static_argnums or "
-    "static_argnames."
-)
-
-
-def check_arguments(
-    fun: Any,
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    transform: str = "",
-    static: Callable[[Any], bool] = lambda x: False,
-) -> None:
-    """Raises for the first argument that is no array, by the name that the function has for it."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-        try:
-            if not static(leaf):
-                leaf_aval(leaf, "")
-        except TypeError:
-            which = argument_name(fun, args, kwargs, path)
-            raise TypeError(f"{transform}{which} is {describe(leaf)}, {_REMEDY.format(here())}") from None
+        which = f"argument {arguments.names()[i]}" if arguments is not None else "an argument"
+        raise TypeError(
+            f"{which} of {name} is {describe(leaf)}, which is not an array {here()}. Give arrays and numbers; "
+            "under @jit, mark anything else static with static_argnums or static_argnames, or close over it."
+        ) from None
 
 
 def _output(tape: Tape, value: Any, name: str) -> Var:
@@ -214,11 +192,8 @@ class BodyCache:
         leaves, tree = jax.tree.flatten((args, kwargs))
         arrays = self.closed_over()
         varying = tuple(options.get("varying", ()))
-        try:
-            types = tuple([leaf_aval(x, self.name) for x in leaves])
-        except TypeError:
-            check_arguments(fun, args, kwargs)
-            raise
+        arguments = arguments_of(fun, tree)
+        types = tuple([leaf_aval(x, self.name, arguments, i) for i, x in enumerate(leaves)])
         closed = tuple([aval_of(x) for x in arrays])
         how = (str(options.get("axes")), state.no_nan, state.capture is not None)
         key = (tree, static, types, closed, varying, how, self.version)
@@ -256,8 +231,8 @@ def split_mapped(
     leaves: Sequence[Any],
     axes: Sequence[int | None],
     transform: str,
+    arguments: Arguments,
     axis_size: int | None = None,
-    call: tuple[Any, Sequence[Any], dict[str, Any]] | None = None,
 ) -> tuple[int, list[Any], list[Aval]]:
     """The size of the mapped axes, the arrays with them in front, and the types without them.
 
@@ -269,12 +244,7 @@ def split_mapped(
     moved, inner = [], []
     sizes: dict[int, tuple[int, tuple[int, ...]]] = {}
     for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
-        try:
-            aval = leaf_aval(x, transform)
-        except TypeError:
-            if call is not None:
-                check_arguments(*call, f"{transform}: ")
-            raise
+        aval = leaf_aval(x, f"{transform}'s function", arguments, i)
         if axis is None:
             moved.append(x)
             inner.append(aval)
@@ -282,8 +252,8 @@ def split_mapped(
         shape = aval.shape
         if not -len(shape) <= axis < len(shape):
             raise ValueError(
-                f"{transform}: array {i} of the arguments has shape {shape} and no axis {axis} to map over {here()}. "
-                "Give it that axis, or in_axes=None to pass it whole."
+                f"{transform}: argument {arguments.names()[i]} has shape {shape} and no axis {axis} to map over "
+                f"{here()}. Give it that axis, or in_axes=None to pass it whole."
             )
         axis %= len(shape)
         sizes[i] = (shape[axis], shape)
@@ -295,9 +265,11 @@ def split_mapped(
     if not sizes:
         raise ValueError(f"{transform}: no argument is mapped: all in_axes are None {here()}")
     if axis_size is not None and any(n != axis_size for n, _ in sizes.values()):
-        raise ValueError(f"{transform}: axis_size={axis_size}, and the mapped axes have size {sizes[0][0]} {here()}")
+        size = next(iter(sizes.values()))[0]
+        raise ValueError(f"{transform}: axis_size={axis_size}, and the mapped axes have size {size} {here()}")
     if len({n for n, _ in sizes.values()}) > 1:
-        found = ", ".join(f"{n} (array {i} of shape {shape})" for i, (n, shape) in sizes.items())
+        names = arguments.names()
+        found = ", ".join(f"{n} ({names[i]}, of shape {shape})" for i, (n, shape) in sizes.items())
         raise ValueError(
             f"{transform}: the mapped axes differ in size: {found} {here()}. Give in_axes=None for what is not mapped."
         )

@@ -15,6 +15,7 @@ from .errors import LeakedTracerError, NotRecordedError, TracerError, here
 from .lower import evaluate, lower
 from .op import Op
 from .passes import dead_code, fold, optimize
+from .remedies import given_to_jax, remedy
 from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure, verified
 from .tracer import Tracer, depends, leaked_message, state
 
@@ -204,9 +205,7 @@ def jax_value(tracer: Tracer) -> Any:
         raise LeakedTracerError(leaked_message(tracer))
     if tracer.aval.differentiable and depends(tracer, state.wrt):
         raise NotRecordedError(
-            f"a traced value ({tracer.aval}) that is being differentiated was given to a function of JAX {here()}. "
-            f"That function would not be recorded, so its gradient would be lost. {_INSTEAD}. Where no gradient is "
-            "wanted, pass tracegrad.stop_gradient(x)."
+            f"{given_to_jax(tracer.aval)}. Where no gradient is wanted, pass tracegrad.stop_gradient(x)."
         )
     if tracer.value is None:
         if tape.run is None:
@@ -229,11 +228,11 @@ def concrete_message(tracer: Tracer, wanted: str) -> str:
         if made is not None
         else "It is an argument of the function"
     )
+    wanted, instead = remedy(wanted)
     return (
         f"{wanted} was asked of a traced value ({tracer.aval}) {here()}. {origin}. Under @jit, vmap and pmap, and in a "
-        f"jax transformation, {tape.name or 'a function'} is recorded before its values are known. Use "
-        "tracegrad.numpy.where(condition, a, b) in place of `if`, mark the argument static (static_argnums), or take "
-        "@jit away: an undecorated function may branch on values."
+        f"jax transformation, {tape.name or 'a function'} is recorded before its values are known. {instead}; or take "
+        "@jit away: an undecorated function sees values."
     )
 
 

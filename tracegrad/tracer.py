@@ -26,6 +26,7 @@ from .errors import (
     numpy_remedy,
     taker,
 )
+from .remedies import vectorized
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Tracer(Var):
         return self
 
     def __bool__(self) -> bool:
-        return bool(self._concrete("its truth value (as in `if`, `while`, `and`, `or`, `not`, `assert`)"))
+        return bool(self._concrete("its truth value"))
 
     def __int__(self) -> int:
         return int(self._concrete("int()"))
@@ -219,7 +220,7 @@ class Tracer(Var):
     def __index__(self) -> int:
         if self.aval.shape or not np.issubdtype(self.aval.dtype, np.integer):
             raise TypeError(f"only an integer scalar can be an index or a count, not {self.aval} {here()}")
-        return int(self._concrete("a Python integer (an index, a count, a shape or an axis)"))
+        return int(self._concrete("a Python integer"))
 
     def item(self, *args: int) -> Any:
         return np.asarray(self._concrete("item()")).item(*args)
@@ -229,12 +230,17 @@ class Tracer(Var):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if state.wrt and self.aval.differentiable and depends(self, state.wrt):
+            instead = (
+                "Put values together with numpy.stack or tracegrad.numpy.array, write `y = y.at[i].set(value)` on a "
+                "tracegrad.numpy array for `y[i] = value`, and use tracegrad.scipy"
+            )
+            if vectorized():
+                instead = "Write tracegrad.numpy.vectorize(f) in place of numpy.vectorize(f)"
             raise NotRecordedError(
                 f"a traced value ({self.aval}) was to become a NumPy array {here()}, as for numpy.array, an element of "
                 "an array, or a function of SciPy. What is computed from that array would not be recorded, so its "
-                f"gradient would be lost. {numpy_remedy()}Put values together with numpy.stack or "
-                "tracegrad.numpy.array, write `y = y.at[i].set(value)` on a tracegrad.numpy array for `y[i] = value`, "
-                "and use tracegrad.scipy. Where no gradient is wanted, as in a plot, pass tracegrad.stop_gradient(x)."
+                f"gradient would be lost. {numpy_remedy()}{instead}. Where no gradient is wanted, as in a plot, pass "
+                "tracegrad.stop_gradient(x)."
             )
         try:
             return np.array(self._concrete("a NumPy array"), dtype=dtype)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .arguments import arguments_of
 from .backward import backward, ones
 from .body import call, leaf_axes, put, record_body, split_mapped, taken, vmap_op
 from .errors import describe, here
@@ -22,7 +23,7 @@ from .tape import Aval, Tape, Var, aval_of
 from .tracer import Tracer, differentiating, is_recording, operand, recording, state
 from .varying import mapped_by_jax
 
-tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
+tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
 _histories: dict[Any, History] = {}
 
@@ -254,17 +255,9 @@ def differentiate(
 
 
 def _argument_name(fun: Any, args: tuple[Any, ...], which: tuple[int, ...], position: int) -> str:
-    paths = [
-        (i, path)
-        for i in which
-        for path, _ in jax.tree_util.tree_flatten_with_path(args[i])[0]
-    ]  # fmt: skip
-    i, path = paths[position]
-    try:
-        names = list(inspect.signature(fun).parameters)
-    except (TypeError, ValueError):
-        names = []
-    return f"argument {names[i] if i < len(names) else i}{keystr(path)} of {name_of(fun)}"
+    names = iter(arguments_of(fun, jax.tree.structure((args, {}))).names())
+    grouped = [[next(names) for _ in jax.tree.leaves(arg)] for arg in args]
+    return f"argument {[name for i in which for name in grouped[i]][position]} of {name_of(fun)}"
 
 
 def check_scalar(fun: Any, out: Any, transform: str, holomorphic: bool) -> None:
@@ -512,7 +505,7 @@ def vmap(
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
             axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "vmap")
-            size, moved, inner = split_mapped(leaves, axes, "vmap", axis_size, (fun, args, kwargs))
+            size, moved, inner = split_mapped(leaves, axes, "vmap", arguments_of(fun, tree), axis_size)
             in_args, in_kwargs = tree_unflatten(tree, inner)
             named = {axis_name: size} if axis_name is not None else None
             varying = [frozenset({axis_name} if axis is not None else ()) for axis in axes] if axis_name else ()

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from ..arguments import arguments_of
 from ..backward import body_cotangents
 from ..body import BodyCache, leaf_axes, put, put_gradients, split_mapped, taken
 from ..errors import describe, here
@@ -138,7 +139,7 @@ def pmap(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
         axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "pmap")
-        size, moved, inner = split_mapped(leaves, axes, "pmap", call=(fun, args, kwargs))
+        size, moved, inner = split_mapped(leaves, axes, "pmap", arguments_of(fun, tree))
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
         count = len(pool)
         if size > count or (devices is not None and size != count):
@@ -202,17 +203,24 @@ def split_batch(batch: Any, devices: int | None = None) -> Any:
       >>> tg.parallel.split_batch(np.zeros((8, 3)), 4).shape
       (4, 2, 3)
     """
-    count = devices if devices is not None else jax.device_count()
+    count = jax.device_count() if devices is None else devices
+    if not isinstance(count, (int, np.integer)) or count < 1:
+        raise ValueError(f"split_batch: devices={devices!r} {here()}. Give how many there are, 1 at least.")
 
     def one(path: Any, x: Any) -> Any:
         shape = aval_of(x).shape
         if not shape or shape[0] % count:
-            where = jax.tree_util.keystr(path) or "the batch"
-            size = shape[0] if shape else 0
+            which = f"batch{jax.tree_util.keystr(path)}"
+            if not shape:
+                raise ValueError(
+                    f"split_batch: {which} is {describe(x)}, which has no axis to split {here()}. Leave it out of the "
+                    "batch, and pass it to pmap with in_axes=None."
+                )
+            size = shape[0]
             raise ValueError(
-                f"split_batch: {where} has shape {shape}, and its first axis does not divide over {count} devices "
-                f"{here()}. Use a batch size that is a multiple of {count} (such as "
-                f"{max(count, size - size % count)}), or drop or pad the last examples."
+                f"split_batch: {which} has {size} examples (its shape is {shape}), which do not divide over {count} "
+                f"devices {here()}. Use a batch size that is a multiple of {count} (such as "
+                f"{max(count, size - size % count)}), drop or pad the last examples, or pass devices=n."
             )
         return tnp.reshape(x, (count, shape[0] // count, *shape[1:]))
 
