@@ -20,6 +20,7 @@ import scipy.special
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
+from tracegrad import initializers, nn, optimizers
 from tracegrad.errors import LeakedTracerError, NotRecordedError, TracerError
 from tracegrad.tape import make_aval
 from tracegrad.tracer import state
@@ -364,6 +365,152 @@ def test_arguments_of_transforms() -> None:
     fails(lambda: tg.jacfwd(lambda x: x)(np.arange(3)), TypeError, "jacfwd", "argument x of", "i32[3]")
     fails(lambda: tg.cond(lambda x: x, True, lambda x: x, 1.0), TypeError, "pred is function", "cond(pred, true_fun")
     fails(lambda: tg.cond(True, X, lambda: X), TypeError, "a branch is f32[3]", "cond(pred, true_fun")
+
+
+# -- a beginner's mistakes, one of each kind, against the topics of the README
+
+
+def net(params: Any, x: Any, labels: Any) -> Any:
+    logits = nn.relu(x @ params["w1"]) @ params["w2"]
+    return nn.losses.sparse_categorical_cross_entropy(logits, labels, from_logits=True)
+
+
+PARAMS = {"w1": np.ones((4, 5), np.float32), "w2": np.ones((5, 3), np.float32)}
+BATCH, LABELS = np.ones((6, 4), np.float32), np.arange(6) % 3
+ADAM = optimizers.adam(0.1)
+STATE = ADAM.init(PARAMS)
+GRADS = tg.grad(net)(PARAMS, BATCH, LABELS)
+
+
+def in_place(x: Any) -> Any:
+    y = np.zeros(3, np.float32)
+    y += x
+    return y.sum()
+
+
+def to_list(x: Any) -> Any:
+    return np.array([v * 2 for v in x])
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
+    "grad of a value": (lambda: tg.grad(net(PARAMS, BATCH, LABELS)), TypeError, ["grad(f)(x)", "not grad(f(x))"]),
+    "jit of a value": (lambda: tg.jit(tnp.sin(X)), TypeError, ["jit(f)(x)", "f32[3]"]),
+    "vmap of a value": (lambda: tg.vmap(X), TypeError, ["vmap(f)(x)", "f32[3]"]),
+    "arguments in the wrong order": (lambda: tg.grad(net)(BATCH, PARAMS, LABELS), TypeError, ["an index is str 'w1'"]),
+    "labels that are floats": (
+        lambda: tg.grad(net)(PARAMS, BATCH, LABELS * 1.0),
+        TypeError,
+        ["must be integers", "categorical_cross_entropy"],
+    ),
+    "one-hot labels": (
+        lambda: tg.grad(net)(PARAMS, BATCH, nn.one_hot(LABELS, 3)),
+        TypeError,
+        ["f32[6,3]", "categorical_cross_entropy"],
+    ),
+    "a transposed batch": (lambda: tg.grad(net)(PARAMS, BATCH.T, LABELS), ValueError, ["(4, 6) and (4, 5) do not fit"]),
+    "too few labels": (lambda: tg.grad(net)(PARAMS, BATCH, LABELS[:2]), ValueError, ["labels of shape (6,)", "(2,)"]),
+    "parameters for the state": (
+        lambda: ADAM.update(GRADS, PARAMS),
+        ValueError,
+        ["the state is dict", "update(grads, state, params)"],
+    ),
+    "the state for the updates": (
+        lambda: optimizers.apply_updates(PARAMS, STATE),
+        ValueError,
+        ["the updates and the parameters", "results of update"],
+    ),
+    "the value for the gradients": (
+        lambda: ADAM.update(tnp.ones(()), STATE),
+        ValueError,
+        ["the state and the gradients differ in structure", "'w1'"],
+    ),
+    "updates for some parameters": (
+        lambda: optimizers.apply_updates(PARAMS, {"w1": 1.0}),
+        ValueError,
+        ["'w1': *}", "'w2': *}", "the parameters"],
+    ),
+    "a learning rate that is text": (lambda: optimizers.adam("0.1"), TypeError, ["learning_rate is str '0.1'"]),
+    "a list of optimizers": (
+        lambda: optimizers.chain([optimizers.clip(1.0), ADAM]),
+        TypeError,
+        ["transformation 0 is list", "chain(first, second)"],
+    ),
+    "an initializer's key for its settings": (
+        lambda: initializers.he_normal(tg.random.key(0), (4, 5)),
+        TypeError,
+        ["in_axis is key", "he_normal()(key, shape)"],
+    ),
+    "a normal initializer's key": (
+        lambda: initializers.normal(tg.random.key(0), (4, 5)),
+        TypeError,
+        ["stddev is key", "not a number"],
+    ),
+    "a seed for a key": (
+        lambda: tg.random.normal(0, (3,)),
+        TypeError,
+        ["i32[]~, not a random key", "random.key(seed)"],
+    ),
+    "a number of keys that is a float": (lambda: tg.random.split(tg.random.key(0), 2.5), TypeError, ["split: num is"]),
+    "an array filled in place": (lambda: tg.grad(in_place)(X), TypeError, ["cannot be changed in place", "a = a + x"]),
+    "a list made an array": (
+        lambda: tg.jit(to_list)(X),
+        TracerError,
+        ["a NumPy array", "tracegrad.numpy.array or stack"],
+    ),
+    "a number printed under jit": (
+        lambda: tg.jit(lambda x: f"{x:.2f}" and x)(1.0),
+        TracerError,
+        ["print it outside of the compiled function"],
+    ),
+    "a number taken under jit": (
+        lambda: tg.jit(lambda x: x.item())(1.0),
+        TracerError,
+        ["outside of the compiled function"],
+    ),
+    "a shape without brackets": (lambda: tnp.zeros(3, 4), TypeError, ["4 is no dtype", "zeros((2, 3))"]),
+    "a dtype misspelt": (lambda: tnp.ones(3, "flaot32"), TypeError, ["'flaot32' is no dtype"]),
+    "too few in_axes": (
+        lambda: tg.vmap(net, in_axes=(None, 0))(PARAMS, BATCH, LABELS),
+        ValueError,
+        ["in_axes has 2 entries", "3 positional"],
+    ),
+    "in_axes left out": (
+        lambda: tg.vmap(net)(PARAMS, BATCH, LABELS),
+        ValueError,
+        ["4 (params['w1'], of shape (4, 5))", "in_axes=None"],
+    ),
+    "a step that returns its carry alone": (
+        lambda: tg.scan(lambda c, x: c + x, 0.0, X),
+        TypeError,
+        ["a pair (carry, y)", "return carry, None"],
+    ),
+    "a step that returns nothing": (
+        lambda: tg.while_loop(lambda x: x < 9, lambda x: None, 1.0),
+        TypeError,
+        ["returned None", "forget `return`"],
+    ),
+    "a loop's arguments in the wrong order": (
+        lambda: tg.fori_loop(0, 3, 1.0, lambda i, x: x),
+        TypeError,
+        ["body_fun is f32[]~", "fori_loop(lower, upper, body_fun"],
+    ),
+    "scan's": (lambda: tg.scan(0.0, lambda c, x: (c, x), X), TypeError, ["scan: f is f32[]~", "scan(f, init, xs)"]),
+    "while_loop's": (
+        lambda: tg.while_loop(1.0, lambda x: x < 9, lambda x: x),
+        TypeError,
+        ["cond_fun is f32[]~", "body_fun, init_val)"],
+    ),
+    "the gradient of an integer": (lambda: tg.grad(lambda x: x * x)(3), TypeError, ["argument x", "`2.0` for `2`"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(mistake: str) -> None:
+    call, kind, words = MISTAKES[mistake]
+    with pytest.raises(kind) as caught:
+        call()
+    for word in [*words, "test_errors.py"]:
+        assert word in str(caught.value), f"{word!r} is not in: {caught.value}"
 
 
 def keyword(x: Any, mode: Any = "sum") -> Any:

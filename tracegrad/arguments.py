@@ -22,9 +22,9 @@ class Arguments(NamedTuple):
     def names(self) -> list[str]:
         """The leaves as a reader knows them, such as `params['w']`; of a function without names, the first is `0`."""
         paths = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(self.tree, range(self.tree.num_leaves)))[0]
-        return [self._named(path) for path, _ in paths]
+        return [self.named(path) for path, _ in paths]
 
-    def _named(self, path: tuple[Any, ...]) -> str:
+    def named(self, path: tuple[Any, ...]) -> str:
         rest = jax.tree_util.keystr(path[2:])
         if path[0].idx == 1:
             return f"{path[1].key}{rest}"

@@ -210,6 +210,19 @@ class BodyCache:
         return body, arrays + captured
 
 
+def argument_axes(tree: Any, in_axes: Any, transform: str) -> list[int | None]:
+    """One axis a leaf of `(args, kwargs)` of this structure, from one an argument, or one for all of them."""
+    count = len(tree.children()[0].children())
+    if not isinstance(in_axes, (tuple, list)):
+        in_axes = (in_axes,) * count
+    if len(in_axes) != count:
+        raise ValueError(
+            f"{transform}: in_axes has {len(in_axes)} entries, and the function was called with {count} positional "
+            f"arguments {here()}. Give one for each, None for what is not mapped."
+        )
+    return leaf_axes(tree, (tuple(in_axes), 0), transform)
+
+
 def leaf_axes(tree: Any, spec: Any, transform: str) -> list[int | None]:
     """One axis a leaf of `tree`, from a prefix of it in which `None` is a leaf too."""
     wrong = [a for a in jax.tree.leaves(spec) if not isinstance(a, int)]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .body import Taps
-from .errors import describe, here
+from .errors import describe, here, need_function
 from .op import Op
 from .tape import Tape
 from .tracer import state
@@ -78,8 +78,7 @@ def capture(fun: Callable[..., Any]) -> Callable[..., tuple[Any, Captured]]:
       >>> float(value), float(found.values["hidden"]), float(found.gradients["hidden"])
       (12.0, 4.0, 3.0)
     """
-    if not callable(fun):
-        raise TypeError(f"capture: fun is {describe(fun)}, which is not a function {here()}")
+    need_function(fun, "capture")
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 from jax.tree_util import DictKey, SequenceKey
 
+from .arguments import arguments_of
 from .body import BodyCache, call, without_static
-from .errors import LeakedTracerError, argument_name, describe, here
+from .errors import LeakedTracerError, describe, here
 from .execute import run_pending
 from .lower import evaluate
 from .passes import optimize, outline
@@ -143,6 +144,7 @@ class Jitted:
     def explain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises a clearer error than JAX's for what is wrong with these arguments, if that is what it is."""
         static = self.is_static(args)
+        arguments = arguments_of(self.fun, jax.tree.structure((args, kwargs)))
         keys: list[tuple[tuple[int, Any], Any]] = [((0, i), args[i]) for i in sorted(static)]
         keys += [((1, k), v) for k, v in kwargs.items() if k in self.static_argnames]
         for (group, key), value in keys:
@@ -151,7 +153,7 @@ class Jitted:
                 hash(value)
             except TypeError:
                 raise TypeError(
-                    f"jit: the static {argument_name(self.fun, args, kwargs, path)} is {describe(value)}, which is not "
+                    f"jit: the static argument {arguments.named(path)} of {self.name} is {describe(value)}, which is not "
                     f"hashable {here()}. A static argument is part of the compiled program's key: pass a tuple or a "
                     "frozen dataclass instead, or do not mark it static."
                 ) from None
@@ -165,7 +167,7 @@ class Jitted:
                 aval_of(leaf)
             except TypeError:
                 raise TypeError(
-                    f"jit: {argument_name(self.fun, args, kwargs, path)} is {describe(leaf)}, which is not an array "
+                    f"jit: argument {arguments.named(path)} of {self.name} is {describe(leaf)}, which is not an array "
                     f"{here()}. Mark it static with static_argnums or static_argnames, or leave it out."
                 ) from None
 

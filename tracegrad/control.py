@@ -11,7 +11,7 @@ from jax import lax
 
 from .backward import active_path, keep_residuals, linearize
 from .body import leaf_aval, put, put_gradients, record_body, taken
-from .errors import describe, here
+from .errors import describe, here, need_function
 from .lower import lower, replay
 from .op import Op
 from .ops import add, astype, zeros_of
@@ -200,6 +200,7 @@ def _scan(
     name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | None, reverse: bool, unroll: int | bool
 ) -> tuple[Any, Any]:
     """`scan` on behalf of the loop of this name."""
+    need_function(f, name, "f", "scan(f, init, xs)")
     leaves, xs_tree = tree_flatten(xs)
     count = _length(leaves, length)
     avals = [leaf_aval(x, "scan") for x in leaves]
@@ -262,6 +263,8 @@ def _looped(
         outs = [v.aval for v in raw.outputs[: out_tree.num_leaves]]
         if out_tree != tree:
             shown = [t.children()[1] if hidden else t for t in (out_tree, tree)]
+            if shown[0] == jax.tree.structure(None):
+                raise TypeError(f"{name}: {name_of(f)} returned None as its {what} {here()}. Did you forget `return`?")
             raise TypeError(
                 f"{name}: the {what} that {name_of(f)} returns has structure {shown[0]}, the {what} it takes has "
                 f"{shown[1]} {here()}. Return the structure that goes in: what differs from step to step, and nothing "
@@ -581,6 +584,8 @@ def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_
       >>> int(tg.while_loop(lambda n: n < 100, lambda n: n * 2, 1))
       128
     """
+    need_function(cond_fun, "while_loop", "cond_fun", "while_loop(cond_fun, body_fun, init_val)")
+    need_function(body_fun, "while_loop", "body_fun", "while_loop(cond_fun, body_fun, init_val)")
     leaves, body, consts = _looped("while_loop", body_fun, body_fun, init_val, (), lambda tree: tree)
     carry = tree_unflatten(body.out_tree, [v.aval for v in body.inputs[: len(leaves)]])
     test, for_test = record_body(cond_fun, (carry,), {}, name_of(cond_fun), lifts=True)
@@ -614,6 +619,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
       >>> float(tg.grad(lambda x: tg.fori_loop(0, 3, lambda i, y: y * x, 1.0))(2.0))
       12.0
     """
+    need_function(body_fun, "fori_loop", "body_fun", "fori_loop(lower, upper, body_fun, init_val)")
     for name, bound in (("lower", lower), ("upper", upper)):
         aval = leaf_aval(bound, "fori_loop")
         if aval.shape != () or aval.dtype.kind not in "iu":

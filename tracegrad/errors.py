@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dis
-import inspect
 import itertools
 import linecache
 import os
 import sys
 import sysconfig
-from collections.abc import Sequence
 from types import CodeType, FrameType
 from typing import Any
 
-import jax
 import numpy as np
 
 from .tape import Source, Var, aval_of, describe_source
@@ -226,22 +222,11 @@ def describe(value: Any) -> str:
         return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
-def argument_name(fun: Any, args: Sequence[Any], kwargs: dict[str, Any], path: Sequence[Any]) -> str:
-    """What a leaf of `(args, kwargs)` is to the function that is called with them: `argument mode of f`."""
-    group, which, *rest = path
-    label = getattr(which, "key", None)
-    if not group.idx:
-        label = str(which.idx)
-        with contextlib.suppress(TypeError, ValueError):
-            parameters = list(inspect.signature(fun).parameters.values())
-            named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-            others = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
-            if which.idx < len(named):
-                label = named[which.idx]
-            elif others:
-                label = f"{others[0]}[{which.idx - len(named)}]"
-    name = getattr(fun, "__name__", None) or type(fun).__name__
-    return f"argument {label}{jax.tree_util.keystr(tuple(rest))} of {name}"
+def need_function(fun: Any, where: str, name: str = "fun", form: str | None = None) -> None:
+    """Raises unless `fun`, the argument of this name of this function, can be called."""
+    if not callable(fun):
+        form = form or f"{where}(f)(x), with the function itself, not {where}(f(x))"
+        raise TypeError(f"{where}: {name} is {describe(fun)}, which is not a function {here()}. Write {form}.")
 
 
 class TracerError(TypeError):

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import ops, random
-from .errors import here
+from .errors import describe, here
 from .names import listed
 from .op import Op
 from .pickling import pickled_as_call
-from .tape import make_aval
+from .tape import aval_of, make_aval
 from .tracer import literal
 
 Initializer = Callable[..., Any]
@@ -39,6 +39,22 @@ def _full(value: Any, shape: Sequence[int], dtype: Any) -> Any:
 
 def _scaled(x: Any, scale: Any, dtype: Any) -> Any:
     return x * np.asarray(scale, dtype)[()] if isinstance(scale, (int, float)) else x * ops.astype(scale, dtype=dtype)
+
+
+def _settings(integers: bool = False, **values: Any) -> None:
+    """Raises unless these are numbers: an initializer's own arguments are often given to what makes it."""
+    kinds, what = ((np.integer,), "an axis") if integers else ((np.integer, np.floating), "a number")
+    for name, value in values.items():
+        for x in value if integers and isinstance(value, (tuple, list)) else (value,):
+            try:
+                known = any(jnp.issubdtype(aval_of(x).dtype, kind) for kind in kinds)
+            except TypeError:
+                known = False
+            if not known:
+                raise TypeError(
+                    f"{name} is {describe(value)}, not {what} {here()}. An initializer is made first, and called then: "
+                    "he_normal()(key, shape)."
+                )
 
 
 def zeros(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -83,6 +99,7 @@ def uniform(scale: Any = 1e-2, dtype: Any = None) -> Initializer:
       >>> initializers.uniform(2.0)(random.key(0), (3, 4)).shape
       (3, 4)
     """
+    _settings(scale=scale)
     default = dtype
 
     def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -95,6 +112,7 @@ def uniform(scale: Any = 1e-2, dtype: Any = None) -> Initializer:
 @pickled_as_call
 def normal(stddev: Any = 1e-2, dtype: Any = None) -> Initializer:
     """Normal of mean 0 and this standard deviation."""
+    _settings(stddev=stddev)
     default = dtype
 
     def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -107,6 +125,7 @@ def normal(stddev: Any = 1e-2, dtype: Any = None) -> Initializer:
 @pickled_as_call
 def truncated_normal(stddev: Any = 1e-2, dtype: Any = None, lower: Any = -2.0, upper: Any = 2.0) -> Initializer:
     """`stddev` times a standard normal number between `lower` and `upper`, whose own deviation is below 1."""
+    _settings(stddev=stddev, lower=lower, upper=upper)
     default = dtype
 
     def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -179,6 +198,7 @@ def variance_scaling(
       >>> round(float(init(random.key(0), (100, 1000)).std()), 2)
       0.1
     """
+    _settings(integers=True, in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
     modes = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
     if mode not in modes:
         raise ValueError(f"variance_scaling: mode={mode!r} {here()}: choose one of {', '.join(modes)}")
@@ -291,6 +311,7 @@ def orthogonal(scale: float = 1.0, column_axis: int = -1, dtype: Any = None) -> 
       >>> bool(np.allclose(q.T @ q, np.eye(3), atol=1e-5))
       True
     """
+    _settings(scale=scale)
     default = dtype
 
     def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:

@@ -121,15 +121,18 @@ def _full(value: int, shape: tuple[int, ...], dtype: Any) -> Any:
     return astype(ops.broadcast_to(literal(value), shape), dtype=np.dtype(dtype))
 
 
-def _leaves(tree: Any, like: Any, what: str) -> list[Any]:
+def _leaves(tree: Any, like: Any, what: str, remedy: str) -> list[Any]:
     """The leaves of `tree`, which must have the structure of `like`."""
-    try:
-        return list(jax.tree.structure(like).flatten_up_to(tree))  # type: ignore[attr-defined]
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{what} and the gradients differ in structure {here()}: {error}. Make the state with init(params) for the "
-            "parameters that the gradients are of."
-        ) from None
+    leaves, found = jax.tree.flatten(tree)
+    expected: Any = jax.tree.structure(like)
+    if found != expected:
+        raise ValueError(f"{what} differ in structure {here()}: {found} and {expected}. {remedy}.")
+    return list(leaves)
+
+
+_INIT = (
+    "Make the state with init(params) for the parameters that the gradients are of; call update(grads, state, params)"
+)
 
 
 def _need(params: Params, name: str) -> Params:
@@ -159,9 +162,11 @@ def _abs_square(x: Any) -> Any:
     return square(abs_(x)) if aval_of(x).dtype.kind == "c" else square(x)
 
 
-def _map(fun: Callable[..., Any], tree: Any, *rest: Any, what: str = "the state") -> Any:
+def _map(
+    fun: Callable[..., Any], tree: Any, *rest: Any, what: str = "the state and the gradients", remedy: str = _INIT
+) -> Any:
     leaves, structure = jax.tree.flatten(tree)
-    others = [_leaves(other, tree, what) for other in rest]
+    others = [_leaves(other, tree, what, remedy) for other in rest]
     return jax.tree.unflatten(structure, [fun(*xs) for xs in zip(leaves, *others, strict=True)])
 
 
@@ -189,7 +194,8 @@ def apply_updates(params: Params, updates: Any) -> Params:
         aval = aval_of(out)
         return out if aval.dtype == dtype and not aval.weak_type else astype(out, dtype=dtype)
 
-    return _map(apply, params, updates, what="the updates")
+    remedy = "Pass the first of the two results of update"
+    return _map(apply, params, updates, what="the updates and the parameters", remedy=remedy)
 
 
 @pickled_as_call
@@ -201,14 +207,21 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
       >>> optimizer = optimizers.chain(optimizers.clip_by_global_norm(1.0), optimizers.adam(1e-3))
     """
 
+    for i, t in enumerate(transformations):
+        if not hasattr(t, "init") or not hasattr(t, "update"):
+            raise TypeError(
+                f"chain: transformation {i} is {describe(t)}, not an optimizer {here()}. Write chain(first, second)."
+            )
+
     def init(params: Params) -> State:
         return tuple(t.init(params) for t in transformations)
 
     def update(grads: Any, state: State, params: Params = None) -> tuple[Any, State]:
-        if len(state) != len(transformations):
+        if not isinstance(state, tuple) or len(state) != len(transformations):
+            parts = f"has {len(state)} parts" if isinstance(state, tuple) else f"is {type(state).__name__}, not a tuple"
             raise ValueError(
-                f"chain: the state has {len(state)} parts, there are {len(transformations)} transformations {here()}. "
-                "Make it with the init of this chain."
+                f"chain: the state {parts}, there are {len(transformations)} transformations {here()}. Make it with "
+                "the init of this chain, and call update(grads, state, params)."
             )
         new = []
         for transformation, part in zip(transformations, state, strict=True):
@@ -379,7 +392,7 @@ def add_decayed_weights(weight_decay: Any = 0.0, mask: Any = None) -> GradientTr
         def decay(g: Any, p: Any, chosen: bool) -> Any:
             return add(g, mul(p, rate.like(p))) if chosen else g
 
-        return _map(decay, grads, params, chosen, what="the parameters, or the mask,")
+        return _map(decay, grads, params, chosen, what="the parameters, or the mask, and the gradients")
 
     return _stateless(apply)
 

@@ -25,11 +25,11 @@ from .tape import Aval, aval_of, make_aval
 Shape = int | Sequence[int]
 
 
-def _shape(shape: Shape, function: str) -> tuple[int, ...]:
+def _shape(shape: Shape, function: str, name: str = "shape") -> tuple[int, ...]:
     try:
         return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
     except (TypeError, ValueError):
-        raise TypeError(f"random.{function}: shape is {describe(shape)}, not a tuple of integers {here()}") from None
+        raise TypeError(f"random.{function}: {name} is {describe(shape)}, not a tuple of integers {here()}") from None
 
 
 def _dtype(dtype: Any, function: str, kind: Any = np.floating) -> Any:
@@ -113,7 +113,8 @@ def split(key: Any, num: int | tuple[int, ...] = 2) -> Any:
       >>> random.split(key, 3).shape
       (3,)
     """
-    return _split(key, num=_shape(num, "split") if isinstance(num, Sequence) else int(num))
+    shape = _shape(num, "split", "num")
+    return _split(key, num=shape if isinstance(num, Sequence) else shape[0])
 
 
 def fold_in(key: Any, data: Any) -> Any:

@@ -11,7 +11,7 @@ import jax
 from .backward import keep_residuals, linearize
 from .body import called_backward, put, record_body, taken, without_static
 from .checkpoint_policies import Policy, nothing_saveable
-from .errors import describe, here
+from .errors import describe, here, need_function
 from .lower import compiled
 from .op import Op
 from .ops import optimization_barrier_op
@@ -67,8 +67,7 @@ def checkpoint(
     """
     if fun is None:
         return functools.partial(checkpoint, prevent_cse=prevent_cse, policy=policy, static_argnums=static_argnums)
-    if not callable(fun):
-        raise TypeError(f"checkpoint: fun is {describe(fun)}, which is not a function {here()}")
+    need_function(fun, "checkpoint")
     if policy is not None and not callable(policy):
         raise TypeError(
             f"checkpoint: policy is {describe(policy)} {here()}. Give one of tracegrad.checkpoint_policies, or a "

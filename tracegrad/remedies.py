@@ -23,6 +23,11 @@ _ANY = (
     f"in place of `while`, or {_STATIC}"
 )
 
+_NUMBER = (
+    "Work with the traced value itself, with functions of tracegrad.numpy in place of those of math, and take its "
+    f"number outside of the compiled function, or {_STATIC}"
+)
+
 _KNOWN = (
     "Shapes, axes and counts are part of the compiled program: take the number from a shape (x.shape[0]), close over a "
     f"Python integer, or {_STATIC}"
@@ -48,6 +53,8 @@ _REMEDIES = {
     "sorted": "Write tracegrad.numpy.sort(x) in place of sorted",
     "any": "Write x.any() in place of any(x)",
     "all": "Write x.all() in place of all(x)",
+    "a NumPy array": "Use functions of tracegrad.numpy, and tracegrad.numpy.array or stack to put values together",
+    "a formatted number": "Return the value, and print it outside of the compiled function",
     "numpy.vectorize": "Write tracegrad.numpy.vectorize(f) in place of numpy.vectorize(f)",
 }
 """By what a value is wanted for."""
@@ -68,7 +75,9 @@ def remedy(wanted: str) -> tuple[str, str]:
         name = name if 0 < len(name) < 30 else outermost.f_code.co_name
         return f"a number known beforehand for {name}", _KNOWN
     use = _use(path)
-    return (f"{wanted} for {use}", _REMEDIES[use]) if use is not None else (wanted, _ANY)
+    if use is not None:
+        return f"{wanted} for {use}", _REMEDIES[use]
+    return wanted, _REMEDIES.get(wanted, _NUMBER if wanted.endswith("()") else _ANY)
 
 
 def vectorized() -> bool:

@@ -13,8 +13,8 @@ import numpy as np
 
 from .arguments import arguments_of
 from .backward import backward, ones
-from .body import call, leaf_axes, put, record_body, split_mapped, taken, vmap_op
-from .errors import describe, here
+from .body import argument_axes, call, leaf_axes, put, record_body, split_mapped, taken, vmap_op
+from .errors import describe, here, need_function
 from .execute import History, run_pending
 from .ops import alias, reshape, weak_op, zeros_of
 from .ops import stop_gradient as stop_gradient_op
@@ -155,8 +155,7 @@ def grad(
 def _gradient(
     fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, holomorphic: bool, transform: str, result: Any
 ) -> Callable[..., Any]:
-    if not callable(fun):
-        raise TypeError(f"{transform}: fun is {describe(fun)}, which is not a function {here()}")
+    need_function(fun, transform)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         tape = state.tape
@@ -497,14 +496,13 @@ def vmap(
     """
     if fun is None:
         return functools.partial(vmap, in_axes=in_axes, out_axes=out_axes, axis_name=axis_name, axis_size=axis_size)
-    if not callable(fun):
-        raise TypeError(f"vmap: fun is {describe(fun)}, which is not a function {here()}")
+    need_function(fun, "vmap")
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
-            axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "vmap")
+            axes = argument_axes(tree, in_axes, "vmap")
             size, moved, inner = split_mapped(leaves, axes, "vmap", arguments_of(fun, tree), axis_size)
             in_args, in_kwargs = tree_unflatten(tree, inner)
             named = {axis_name: size} if axis_name is not None else None
@@ -663,8 +661,7 @@ def jit(
             donate_argnums=donate_argnums,
             **options,
         )
-    if not callable(fun):
-        raise TypeError(f"jit: fun is {describe(fun)}, which is not a function {here()}")
+    need_function(fun, "jit")
     from .compile import Jitted
 
     return Jitted(fun, static_argnums, static_argnames, donate_argnums, options).wrapper

@@ -110,7 +110,11 @@ def shape_of(shape: Any) -> tuple[int, ...]:
 
 def dtype_of(dtype: Any) -> Any:
     """A dtype as JAX keeps it: Python types and, unless `jax_enable_x64` is on, 64-bit types become 32-bit ones."""
-    kept = jax.dtypes.canonicalize_dtype(dtype)
+    try:
+        kept = jax.dtypes.canonicalize_dtype(dtype)
+    except TypeError:
+        shape = " A shape of several sizes is a tuple: zeros((2, 3))." if isinstance(dtype, int) else ""
+        raise TypeError(f"{dtype!r} is no dtype {here()}. Give one, such as float or 'int32'.{shape}") from None
     if dtype not in (bool, int, float, complex) and kept != np.dtype(dtype):
         warnings.warn(
             f"dtype {np.dtype(dtype).name} was asked for, {kept.name} is given, as jax_enable_x64 is off {here()}. "

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from ..arguments import arguments_of
 from ..backward import body_cotangents
-from ..body import BodyCache, leaf_axes, put, put_gradients, split_mapped, taken
-from ..errors import describe, here
+from ..body import BodyCache, argument_axes, leaf_axes, put, put_gradients, split_mapped, taken
+from ..errors import describe, here, need_function
 from ..lower import evaluate
 from ..op import Op
 from ..tape import Aval, Node, Tape, aval_of, make_aval
@@ -130,15 +130,14 @@ def pmap(
     """
     if fun is None:
         return functools.partial(pmap, axis_name=axis_name, in_axes=in_axes, out_axes=out_axes, devices=devices)
-    if not callable(fun):
-        raise TypeError(f"pmap: fun is {describe(fun)}, which is not a function {here()}")
+    need_function(fun, "pmap")
     name = axis_name if axis_name is not None else "devices"
     bodies = BodyCache(fun)
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
-        axes = leaf_axes(tree, (tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0), "pmap")
+        axes = argument_axes(tree, in_axes, "pmap")
         size, moved, inner = split_mapped(leaves, axes, "pmap", arguments_of(fun, tree))
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
         count = len(pool)
