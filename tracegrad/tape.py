@@ -158,14 +158,14 @@ class Tape:
     While it records, a tape also knows how: `run` (computes what was recorded so far, under the JAX trace `trace`;
     `None` for a body, which has no values), `lazy` (Python may ask for values), `lifts` (scalars are lifted to
     inputs), `parent` and `captured` (the enclosing tape, and what a body took from there), `axes` (mapped axis names
-    and their sizes), `poles` (values that may be infinite), `blame` (the node whose line new nodes take, instead of
-    the caller's).
+    and their sizes), `poles` (values that may be infinite), `unbounded` (whether cotangents of cotangents may be so
+    too), `blame` (the node whose line new nodes take, instead of the caller's).
     """
 
     __slots__ = (
         "__weakref__", "_key", "arguments", "axes", "blame", "captured", "constants", "done", "inputs", "jitted",
         "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "run", "trace",
-        "varying", "x64",
+        "unbounded", "varying", "x64",
     )  # fmt: skip
 
     def __init__(
@@ -192,6 +192,7 @@ class Tape:
         self.axes: dict[str, int] = axes if axes is not None else (parent.axes if parent else {})
         self.blame: Node | None = None
         self.poles: set[Var] = set()
+        self.unbounded = False
         self.open = True
         self.done = 0
         self.varying: tuple[int, dict[Var, frozenset[str]]] = (0, {})

@@ -391,9 +391,11 @@ def huber(predictions: Any, targets: Any, delta: Any = 1.0, *, weights: Any = No
       [0.125, 2.5]
     """
     _same_shape(predictions, targets)
-    e = abs_(sub(predictions, targets))
+    error = sub(predictions, targets)
+    e = abs_(error)
     inside = less_equal(e, delta)
-    loss = where(inside, mul(square(e), literal(0.5)), mul(delta, sub(e, mul(delta, literal(0.5)))))
+    # The square of the error itself: that of its absolute value has a second derivative of 0 at 0.
+    loss = where(inside, mul(square(error), literal(0.5)), mul(delta, sub(e, mul(delta, literal(0.5)))))
     return _reduced(loss, weights, reduction)
 
 

@@ -116,15 +116,16 @@ def elementwise(
 ) -> Op:
     """An op that applies `fn`, a function over `jax.lax` for operands of one dtype, to each element.
 
-    The dtype of the result is that of `fn` on scalars, so that it is stated nowhere twice.
+    The dtype of the result is that of `fn` on scalars, so that it is stated nowhere twice. Static parameters, which an
+    op of two operands may have, do not change it.
     """
     arity = arity or len(vjp)
 
     def lower1(x: Any) -> Any:
         return fn(*_promote((x,), inexact))
 
-    def lower2(x: Any, y: Any) -> Any:
-        return fn(*_broadcast(_promote((x, y), inexact)))
+    def lower2(x: Any, y: Any, **params: Any) -> Any:
+        return fn(*_broadcast(_promote((x, y), inexact)), **params)
 
     def lower3(x: Any, y: Any, z: Any) -> Any:
         return fn(*_broadcast(_promote((x, y, z), inexact)))
@@ -132,12 +133,12 @@ def elementwise(
     lower = (lower1, lower2, lower3)[arity - 1]
     scalar: dict[Any, tuple[Any, bool]] = {}
 
-    def shape(*avals: Aval) -> Aval:
+    def shape(*avals: Aval, **params: Any) -> Aval:
         key = (jax.config.jax_enable_x64, *[(a.dtype, a.weak_type) for a in avals])  # type: ignore[attr-defined]
         known = scalar.get(key)
         if known is None:
             structs = [jax.ShapeDtypeStruct((), a.dtype, weak_type=a.weak_type) for a in avals]
-            out = jax.eval_shape(lower, *structs)
+            out = jax.eval_shape(lambda *xs: lower(*xs, **params), *structs)
             known = scalar[key] = (out.dtype, out.weak_type)
         return make_aval(avals[0].shape if len(avals) == 1 else broadcast_shapes(*avals), *known)
 
@@ -163,14 +164,14 @@ def _where_nonzero(ct: Any, value: Any) -> Any:
 mul_no_nan_op: Op = elementwise(
     "mul_no_nan",
     lambda c, d: _where_nonzero(c, lax.mul(c, d)),
-    lambda ct, out, c, d: mul_no_nan(ct, d),
+    lambda ct, out, c, d: mul_no_nan(_unbounded(ct), d),
     lambda ct, out, c, d: mul_no_nan(c, ct),
 )
 div_no_nan_op: Op = elementwise(
     "div_no_nan",
     lambda c, d: _where_nonzero(c, lax.div(c, d)),
-    lambda ct, out, c, d: div_no_nan(ct, d),
-    lambda ct, out, c, d: neg(mul_no_nan(ct, div_no_nan(out, d))),
+    lambda ct, out, c, d: div_no_nan(_unbounded(ct), d),
+    lambda ct, out, c, d: neg(_either(ct, div_no_nan(out, d))),
 )
 
 
@@ -191,6 +192,32 @@ def _product(ct: Any, d: Any) -> Any:
     return mul_no_nan(ct, d) if d.tape is not None and d in d.tape.poles else mul(ct, d)
 
 
+# The derivative of a derivative: of `c * d` in the cotangent `c` it is `d`, infinite even where `c` is 0. What it meets
+# next on its way is what made `c`: products whose first factor is a cotangent, 0 too where the path was not taken.
+
+
+def _unbounded(ct: Any) -> Any:
+    """`ct`, noting on the tape that from here on cotangents of cotangents may be infinite."""
+    if state.tape is not None:
+        state.tape.unbounded = True
+    return ct
+
+
+def _other_factor(ct: Any, c: Any) -> Any:
+    """The cotangent `c * ct` of the second factor of a product whose first is `c`, itself a cotangent or not."""
+    tape = state.tape
+    if tape is not None and tape.unbounded and tape.blame is not None and tape.blame.grad:
+        return _either(ct, c) if c in tape.poles else mul_no_nan(c, ct)
+    return _product(ct, c)
+
+
+def _either(ct: Any, d: Any) -> Any:
+    """`ct * d`, 0 where `ct` is, and where `d` is and `ct` may be infinite."""
+    if state.no_nan and state.tape is not None and state.tape.unbounded:
+        return where(equal(ct, 0), 0.0, mul_no_nan(d, ct))
+    return mul_no_nan(ct, d)
+
+
 # -- arithmetic
 
 add: Op = elementwise(
@@ -204,7 +231,7 @@ mul: Op = elementwise(
     "mul",
     lambda x, y: lax.bitwise_and(x, y) if _bool(x) else lax.mul(x, y),
     lambda ct, out, x, y: _product(ct, y),
-    lambda ct, out, x, y: _product(ct, x),
+    lambda ct, out, x, y: _other_factor(ct, x),
 )
 div: Op = elementwise(
     "div",
@@ -254,22 +281,14 @@ def _bool(x: Any) -> bool:
     return isinstance(x, bool) or (not isinstance(x, _NUMBERS) and x.dtype == np.bool_)
 
 
-def _away(ct: Any, x: Any, safe: float) -> Any:
-    """`x`, but a safe point where the cotangent is 0: of a derivative taken there no derivative is NaN either."""
-    return where(equal(ct, 0), safe, x) if state.no_nan else x
-
-
 def _pow_x(ct: Any, out: Any, x: Any, y: Any) -> Any:
-    # x ** (y - 1) has a pole at 0 when y < 1, and y may be 0, where the derivative is 0 whatever x is.
-    base = x if type(y) is Literal else _away(ct, x, 1.0)
-    return mul_no_nan(ct, where(equal(y, 0), 0.0, mul(y, pow_(base, where(equal(y, 0), 1.0, sub(y, 1.0))))))
+    return mul_no_nan(ct, _times_power(x, y, 0))
 
 
-def _pow_y(ct: Any, out: Any, x: Any, y: Any) -> Any:
-    # The limit of x**y log(x) for x -> 0 is 0 where y > 0.
-    at_zero = where(greater_equal(y, 0), 0.0, math.nan)
-    base = _away(ct, where(equal(x, 0), 1.0, x), 1.0)
-    return mul_no_nan(ct, where(equal(x, 0), at_zero, mul(_away(ct, out, 1.0), log(base))))
+def _times_power(x: Any, y: Any, n: int) -> Any:
+    """`y * x**(y - 1) * log(x)**n`: where `y` is 0, so is the product, though the power has a pole at 0."""
+    power = power_log(x, sub(y, 1.0), n=n)
+    return mul(y, power) if type(y) is Literal and y.value != 0 else mul_no_nan_op(y, power)
 
 
 def _pow(x: Any, y: Any) -> Any:
@@ -277,12 +296,48 @@ def _pow(x: Any, y: Any) -> Any:
     return lax.pow(*_same(x, y)) if jnp.issubdtype(dtype, jnp.inexact) else jnp.power(x, y)
 
 
-pow_: Op = elementwise("pow", _pow, _pow_x, _pow_y, poles=True)
+pow_: Op = elementwise(
+    "pow", _pow, _pow_x, lambda ct, out, x, y: mul_no_nan(ct, power_log(x, y, n=1, jump=True)), poles=True
+)
 
 
 def _same(x: Any, y: Any) -> tuple[Any, Any]:
     dtype = y.dtype if isinstance(x, _NUMBERS) else x.dtype
     return _convert(x, dtype), _convert(y, dtype)
+
+
+def _power_log(x: Any, y: Any, *, n: int, jump: bool = False) -> Any:
+    x, y = _same(x, y)
+    power = lax.pow(x, y)
+    if not n:
+        return power
+    # A power that is 0 outweighs any power of a logarithm.
+    flat = lax.eq(power, lax.full_like(power, 0))
+    if jump:
+        flat = lax.bitwise_or(flat, lax.bitwise_and(*(lax.eq(v, _zero(v)) for v in (x, y))))
+    out = lax.mul(power, lax.integer_pow(lax.log(x), n))
+    return lax.select(flat, lax.full_like(out, 0), out)
+
+
+def _power_log_x(ct: Any, out: Any, x: Any, y: Any, *, n: int, jump: bool = False) -> Any:
+    total = _times_power(x, y, n)
+    if n:
+        total = add(total, mul(power_log(x, sub(y, 1.0), n=n - 1), float(n)))
+    return mul_no_nan(ct, total)
+
+
+power_log: Op = elementwise(
+    "power_log",
+    _power_log,
+    _power_log_x,
+    lambda ct, out, x, y, *, n, jump=False: mul_no_nan(ct, power_log(x, y, n=n + 1, jump=jump)),
+    inexact=True,
+    poles=True,
+)
+"""`x**y * log(x)**n`, and its limit where x is 0: the derivatives of a power are made of these.
+
+With `jump` it is 0 where both are 0: that is where `0**y` jumps, and its derivative is taken as 0.
+"""
 
 
 def _integer_pow_vjp(ct: Any, out: Any, x: Any, *, n: int) -> Any:
@@ -337,22 +392,27 @@ log1p: Op = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, ad
 logaddexp: Op = elementwise(
     "logaddexp",
     jnp.logaddexp,
-    lambda ct, out, x, y: mul_no_nan(ct, logistic(_difference(x, y))),
-    lambda ct, out, x, y: mul_no_nan(ct, logistic(_difference(y, x))),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(difference(x, y))),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(difference(y, x))),
     inexact=True,
 )
 logaddexp2: Op = elementwise(
     "logaddexp2",
     lambda x, y: _strong(jnp.logaddexp2(x, y)),
-    lambda ct, out, x, y: mul_no_nan(ct, logistic(mul(_difference(x, y), math.log(2)))),
-    lambda ct, out, x, y: mul_no_nan(ct, logistic(mul(_difference(y, x), math.log(2)))),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(mul(difference(x, y), math.log(2)))),
+    lambda ct, out, x, y: mul_no_nan(ct, logistic(mul(difference(y, x), math.log(2)))),
     inexact=True,
 )
 
 
 def _difference(x: Any, y: Any) -> Any:
-    """`x - y`, 0 where the two are the same infinity."""
-    return where(equal(x, y), 0.0, sub(x, y))
+    out = lax.sub(x, y)
+    same = lax.eq(x, y)
+    return lax.select(same, lax.full_like(out, 0), out)
+
+
+difference: Op = elementwise("difference", _difference, lambda ct, out, x, y: ct, lambda ct, out, x, y: neg(ct))
+"""`x - y`, 0 where the two are the same infinity."""
 
 
 # -- trigonometric and hyperbolic
@@ -438,7 +498,7 @@ erfc: Op = elementwise(
 erf_inv: Op = elementwise(
     "erf_inv",
     lax.erf_inv,
-    lambda ct, out, x: mul(ct, mul(exp(square(_away(ct, out, 0.0))), math.sqrt(math.pi) / 2)),
+    lambda ct, out, x: div_no_nan(mul(ct, math.sqrt(math.pi) / 2), exp(neg(mul(out, out)))),
     inexact=True,
     poles=True,
 )

@@ -17,7 +17,7 @@ from ..errors import LeakedTracerError, TracerError, called, describe, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
 from ..tracer import Tracer, array_of, literal, operand, state
-from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, pow_, where
+from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, pow_, sub, where
 from .shape import (
     broadcast_to,
     concatenate,
@@ -277,14 +277,17 @@ def _updated(
 def _product_of_others(x: Any, u: Any, read: Callable[..., Any], write: Callable[..., Any]) -> Any:
     """For each update, the product of the others of the same element.
 
-    Exact with zeros among them. Differentiated again, it is exact unless two updates of one element are both 0.
+    Exact with zeros among them, and differentiated again too.
     """
     zero = equal(u, 0)
     safe = where(zero, 1.0, u)
     ones = splat(x.aval.shape, 1, x.aval.dtype)
     zeros = read(write(zeros_of(x), astype(zero, dtype=x.aval.dtype), "add"))
-    nonzero = where(equal(zeros, 1), read(write(ones, safe, "multiply")), 0.0)
-    return where(zero, nonzero, div(read(write(ones, u, "multiply")), safe))
+    nonzero = read(write(ones, safe, "multiply"))
+    # Of two that are 0, each has the other as a factor: their sum less itself.
+    other = sub(read(write(zeros_of(x), where(zero, u, 0.0), "add")), u)
+    alone = where(equal(zeros, 1), nonzero, where(equal(zeros, 2), mul(other, nonzero), 0.0))
+    return where(zero, alone, div(read(write(ones, u, "multiply")), safe))
 
 
 scatter = Op("scatter", _scatter, _scatter_vjp, shape=_scatter_shape)

@@ -16,6 +16,7 @@ from ..tape import Aval, Node, make_aval
 from .elementwise import (
     astype,
     conj,
+    difference,
     div,
     elementwise,
     equal,
@@ -219,7 +220,7 @@ def _cumlogsumexp_vjp(ct: Any, out: Any, x: Any, *, axis: int, reverse: bool = F
     # d out[k] / d x[i] is exp(x[i] - out[k]): summed over k in steps of exp(out[k - 1] - out[k]), which is at most 1.
     step = -1 if reverse else 1
     later = _shift(out, axis, -step, math.inf)
-    ratio = exp(where(equal(out, later), 0.0, sub(out, later)))
+    ratio = exp(difference(out, later))
     total = linear_recurrence(ratio, ct, axis=axis, reverse=not reverse)
     return mul(total, exp(sub(x, where(equal(out, -math.inf), 0.0, out))))
 

@@ -22,6 +22,7 @@ from .elementwise import (
     _broadcast,
     _promote,
     add,
+    bitwise_and,
     broadcast_to,
     cos,
     digamma,
@@ -32,6 +33,7 @@ from .elementwise import (
     erf,
     exp,
     less,
+    less_equal,
     lgamma,
     log,
     log1p,
@@ -40,6 +42,7 @@ from .elementwise import (
     mul_no_nan,
     neg,
     no_rule,
+    power_log,
     sign,
     sin,
     sub,
@@ -122,25 +125,61 @@ def _series(x: Any, coefficients: Sequence[float]) -> Any:
     return total
 
 
-def _expm1_over_y(ct: Any, out: Any, x: Any, y: Any) -> Any:
-    # (x exp(x y) - out) / y, which cancels where x y is small: there by its series.
-    u = mul(x, y)
+def _expm1_over(x: Any, y: Any) -> Any:
+    zero = lax.eq(y, lax.full_like(y, 0))
+    return lax.select(zero, x, lax.div(lax.expm1(lax.mul(x, y)), lax.select(zero, lax.full_like(y, 1), y)))
+
+
+def _boxcox_order(ct: Any, out: Any, log_x: Any, base: Any, y: Any) -> Any:
+    # (base**y log(base) - out) / y, which cancels where y log(base) is small: there by its series.
+    u = mul(log_x, y)
     near = less(mul(u, u), 0.01)
-    small = where(near, x, 0.0)
+    small = where(near, log_x, 0.0)
     series = _series(where(near, u, 0.0), [1 / (math.factorial(k) * (k + 2)) for k in range(11)])
-    rest = div(sub(mul_no_nan(exp(u), x), out), where(near, 1.0, y))
+    rest = div(sub(power_log(base, y, n=1), out), where(near, 1.0, y))
     return mul_no_nan(ct, where(near, mul(mul(small, small), series), rest))
 
 
-expm1_over: Op = _special(
-    "expm1_over",
-    lambda x, y: lax.select(
-        lax.eq(y, lax.full_like(y, 0)), x, lax.div(lax.expm1(lax.mul(x, y)), lax.select(y == 0, y + 1, y))
-    ),
-    lambda ct, out, x, y: mul_no_nan(ct, exp(mul(x, y))),
-    _expm1_over_y,
+boxcox: Op = _special(
+    "boxcox",
+    lambda x, y: _expm1_over(lax.log(x), y),
+    lambda ct, out, x, y: mul_no_nan(ct, power_log(x, sub(y, 1.0), n=0)),
+    lambda ct, out, x, y: _boxcox_order(ct, out, log(x), x, y),
 )
-"""`(exp(x y) - 1) / y`, and its limit x where y is 0: the transform of Box and Cox (1964) of exp(x)."""
+"""`(x**y - 1) / y`, and its limit log(x) where y is 0: the transform of Box and Cox (1964)."""
+
+boxcox1p: Op = _special(
+    "boxcox1p",
+    lambda x, y: _expm1_over(lax.log1p(x), y),
+    lambda ct, out, x, y: mul_no_nan(ct, power_log(add(x, 1.0), sub(y, 1.0), n=0)),
+    lambda ct, out, x, y: _boxcox_order(ct, out, log1p(x), add(x, 1.0), y),
+)
+"""`boxcox(1 + x, y)`, precise for small `x`."""
+
+
+# -- relative entropy
+
+
+def _rel_entr(p: Any, q: Any) -> Any:
+    inside = (p > 0) & (q > 0)
+    one = lax.full_like(p, 1)
+    value = jnp.where(inside, p, one) * jnp.log(jnp.where(inside, p, one) / jnp.where(inside, q, one))
+    outside = jnp.where(jnp.isnan(p) | jnp.isnan(q), math.nan, jnp.where((p == 0) & (q >= 0), 0.0, math.inf))
+    return jnp.where(inside, value, outside.astype(p.dtype))
+
+
+def _in_domain(ct: Any, p: Any, q: Any) -> Any:
+    """The cotangent, 0 where the relative entropy is infinite, and where both are 0."""
+    return where(bitwise_and(less_equal(0, p), less(0, q)), ct, 0.0)
+
+
+rel_entr: Op = _special(
+    "rel_entr",
+    _rel_entr,
+    lambda ct, out, p, q: mul_no_nan(_in_domain(ct, p, q), add(sub(log(p), log(q)), 1.0)),
+    lambda ct, out, p, q: neg(div_no_nan(mul(_in_domain(ct, p, q), p), q)),
+)
+"""`p log(p / q)`; 0 where `p` is 0 and `q` is not negative, else inf where one is not positive."""
 
 
 # -- the error function and the normal distribution (DLMF 7.2, 7.10)
@@ -166,10 +205,12 @@ wofz: Op = elementwise(
     lambda ct, out, z: mul(ct, add(mul(mul(z, -2.0), out), 2j / math.sqrt(math.pi))),
     inexact=True,
 )
-ndtri: Op = _special(
+ndtri: Op = elementwise(
     "ndtri",
-    _jsp("ndtri"),
-    lambda ct, out, p: mul_no_nan(ct, mul(exp(mul(mul(out, out), 0.5)), math.sqrt(2 * math.pi))),
+    _arrays(_jsp("ndtri")),
+    lambda ct, out, p: div_no_nan(mul(ct, math.sqrt(2 * math.pi)), exp(mul(mul(out, out), -0.5))),
+    inexact=True,
+    poles=True,
 )
 # The density over the distribution function, of which both underflow far to the left; their quotient does not.
 log_ndtr: Op = _special(
@@ -375,7 +416,7 @@ expi: Op = _special("expi", _expi, lambda ct, out, x: mul_no_nan(ct, div(exp(x),
 
 def _expn_x(ct: Any, out: Any, n: Any, x: Any) -> Any:
     # d E_n / dx = -E_{n - 1}, and E_0 = exp(-x) / x.
-    order0 = mul(out, add(div(1.0, x), 1.0))
+    order0 = div_no_nan(mul(out, add(x, 1.0)), x)
     return neg(mul_no_nan(ct, where(equal(n, 0), order0, expn(maximum(sub(n, 1.0), 0.0), x))))
 
 
@@ -428,8 +469,8 @@ def _sine_over(x: Any) -> Any:
 # -- Bessel functions (DLMF 10.6, 10.29)
 
 
-def _over(value: Any, x: Any, at_zero: float) -> Any:
-    """`value / x`, and its limit at 0."""
+def _over(value: Any, x: Any, at_zero: Any) -> Any:
+    """`value / x`, and its limit at 0: a number, or the first terms of a series, which have its derivatives."""
     zero = equal(x, 0)
     return where(zero, at_zero, div(value, where(zero, 1.0, x)))
 
@@ -444,7 +485,9 @@ i1e: Op = _special(
 )
 i0: Op = _special("i0", lambda x: _scaled(x, lax.bessel_i0e), lambda ct, out, x: mul(ct, i1(x)))
 i1: Op = _special(
-    "i1", lambda x: _scaled(x, lax.bessel_i1e), lambda ct, out, x: mul(ct, sub(i0(x), _over(out, x, 0.5)))
+    "i1",
+    lambda x: _scaled(x, lax.bessel_i1e),
+    lambda ct, out, x: mul(ct, sub(i0(x), _over(out, x, add(mul(mul(x, x), 1 / 16), 0.5)))),
 )
 
 
@@ -518,10 +561,11 @@ __all__ = [
     "beta",
     "betainc",
     "betaln",
+    "boxcox",
+    "boxcox1p",
     "dawsn",
     "erfcx",
     "expi",
-    "expm1_over",
     "expn",
     "fresnel",
     "gamma",
@@ -539,6 +583,7 @@ __all__ = [
     "logit",
     "ndtri",
     "owens_t",
+    "rel_entr",
     "sici",
     "spence",
     "wofz",

@@ -29,6 +29,8 @@ from ..ops import (
     beta,
     betainc,
     betaln,
+    boxcox,
+    boxcox1p,
     conj,
     dawsn,
     digamma,
@@ -45,7 +47,6 @@ from ..ops import (
     gammainc,
     gammaincc,
     gammasgn,
-    greater,
     hyp1f1,
     hyp2f1,
     i0,
@@ -66,6 +67,7 @@ from ..ops import (
     owens_t,
     polygamma,
     real,
+    rel_entr,
     sici,
     spence,
     sub,
@@ -105,34 +107,12 @@ def entr(x: Any) -> Any:
     return where(below, literal(-math.inf), sub(literal(0.0), xlogy(safe, safe)))
 
 
-def _relative(p: Any, q: Any, inside: Any, at_zero: Any) -> Any:
-    """`inside(p, q)` of positive numbers, `at_zero` where `p` is 0 and `q` is not negative, else inf, or NaN of NaN."""
-    positive = _both(greater(p, literal(0)), greater(q, literal(0)))
-    edge = _both(equal(p, literal(0)), less_equal(literal(0), q))
-    known = _both(equal(p, p), equal(q, q))
-    value = inside(where(positive, p, literal(1.0)), where(positive, q, literal(1.0)))
-    outside = where(known, literal(math.inf), literal(math.nan))
-    return where(positive, value, where(edge, at_zero, outside))
-
-
-def rel_entr(p: Any, q: Any) -> Any:
-    """`p log(p / q)`; 0 where `p` is 0 and `q` is not negative, else inf where one is not positive."""
-    return _relative(p, q, lambda p, q: mul(p, log(div(p, q))), literal(0.0))
-
-
 def kl_div(p: Any, q: Any) -> Any:
     """`p log(p / q) - p + q`; `q` where `p` is 0 and `q` is not negative, else inf where one is not positive."""
-    return _relative(p, q, lambda p, q: add(sub(mul(p, log(div(p, q))), p), q), q)
-
-
-def boxcox(x: Any, lmbda: Any) -> Any:
-    """`(x**lmbda - 1) / lmbda`, and `log(x)` where `lmbda` is 0: Box and Cox, An analysis of transformations (1964)."""
-    return ops.expm1_over(log(x), lmbda)
-
-
-def boxcox1p(x: Any, lmbda: Any) -> Any:
-    """`boxcox(1 + x, lmbda)`, precise for small `x`."""
-    return ops.expm1_over(log1p(x), lmbda)
+    relative = rel_entr(p, q)
+    none = _both(less_equal(q, literal(0)), ops.not_equal(p, literal(0)))
+    outside = ops.bitwise_or(less(p, literal(0)), ops.bitwise_or(none, less(q, literal(0))))
+    return where(outside, relative, add(sub(relative, p), q))
 
 
 def softmax(x: Any, /, *, axis: Any = None) -> Any:
