@@ -40,6 +40,7 @@ from .elementwise import (
     maximum,
     mul,
     mul_no_nan,
+    mul_no_nan_op,
     neg,
     no_rule,
     power_log,
@@ -297,20 +298,59 @@ beta: Op = _special(
     lambda ct, out, a, b: mul_no_nan(ct, mul(out, sub(digamma(a), digamma(add(a, b))))),
     lambda ct, out, a, b: mul_no_nan(ct, mul(out, sub(digamma(b), digamma(add(a, b))))),
 )
+# Densities: powers of x, of 1 - x and an exponential, whose logarithms are added so that none over- or underflows alone.
+# Each derivative lowers a power by one, so that all are right where x is 0 or 1 too.
+
+
+def _falling(p: Any, density: Any) -> Any:
+    """`p * density`, 0 where `p` is, though the density may have a pole there."""
+    return mul_no_nan_op(p, density)
+
+
+gamma_density: Op = _special(
+    "gamma_density",
+    lambda x, p, c: lax.exp(lax.add(_x_times(p, lax.log, x), c)),
+    lambda ct, out, x, p, c: mul_no_nan(ct, _falling(p, gamma_density(x, sub(p, 1.0), c))),
+    lambda ct, out, x, p, c: mul_no_nan(ct, xlogy(out, x)),
+    lambda ct, out, x, p, c: mul(ct, out),
+)
+"""`x**p exp(c)`."""
+
+
+def _beta_density(x: Any, p: Any, q: Any, c: Any) -> Any:
+    return lax.exp(lax.add(lax.add(_x_times(p, lax.log, x), _x_times(q, lax.log1p, lax.neg(x))), c))
+
+
+def _beta_density_x(ct: Any, out: Any, x: Any, p: Any, q: Any, c: Any) -> Any:
+    rising, falling = beta_density(x, sub(p, 1.0), q, c), beta_density(x, p, sub(q, 1.0), c)
+    return mul_no_nan(ct, sub(_falling(p, rising), _falling(q, falling)))
+
+
+beta_density: Op = Op(
+    "beta_density",
+    lambda x, p, q, c: _arrays(_beta_density)(*_broadcast(_promote((x, p, q, c), inexact=True))),
+    (
+        _beta_density_x,
+        lambda ct, out, x, p, q, c: mul_no_nan(ct, xlogy(out, x)),
+        lambda ct, out, x, p, q, c: mul_no_nan(ct, xlog1py(out, neg(x))),
+        lambda ct, out, x, p, q, c: mul(ct, out),
+    ),
+    numbers=True,
+)
+"""`x**p (1 - x)**q exp(c)`."""
+
 betainc: Op = _special(
     "betainc",
     lambda a, b, x: lax.betainc(a, b, x),
     no_rule("betainc", "a"),
     no_rule("betainc", "b"),
-    lambda ct, out, a, b, x: mul_no_nan(
-        ct, exp(sub(add(xlogy(sub(a, 1.0), x), xlog1py(sub(b, 1.0), neg(x))), betaln(a, b)))
-    ),
+    lambda ct, out, a, b, x: mul_no_nan(ct, beta_density(x, sub(a, 1.0), sub(b, 1.0), neg(betaln(a, b)))),
 )
 
 
 def _gamma_density(a: Any, x: Any) -> Any:
     """`x**(a - 1) exp(-x) / gamma(a)`."""
-    return exp(sub(sub(xlogy(sub(a, 1.0), x), x), lgamma(a)))
+    return gamma_density(x, sub(a, 1.0), neg(add(x, lgamma(a))))
 
 
 def _at_limit(a: Any, x: Any, at_zero: float, out: Any) -> Any:
@@ -559,6 +599,7 @@ __all__ = [
     "STIRLING",
     "bessel_jn_op",
     "beta",
+    "beta_density",
     "betainc",
     "betaln",
     "boxcox",
@@ -569,6 +610,7 @@ __all__ = [
     "expn",
     "fresnel",
     "gamma",
+    "gamma_density",
     "gammainc",
     "gammainc_grad_a",
     "gammaincc",

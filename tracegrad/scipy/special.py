@@ -233,17 +233,27 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
 def poch(z: Any, m: Any) -> Any:
     """Pochhammer's symbol `gamma(z + m) / gamma(z)`: `z (z + 1) ... (z + m - 1)` for a whole `m`."""
     z, m = _float(z), _float(m)
-    # At a pole of gamma(z), for whole m, by reflection: (-1)**m gamma(1 - z) / gamma(1 - z - m).
-    at_pole = _both(less_equal(z, literal(0)), equal(z, floor(z)), equal(m, floor(m)))
-    up = where(at_pole, sub(literal(1.0), z), add(z, m))
-    down = where(at_pole, sub(sub(literal(1.0), z), m), z)
-    half = div(m, literal(2.0))
-    odd = ops.not_equal(half, floor(half))
-    sign = where(at_pole, where(odd, literal(-1.0), literal(1.0)), mul(gammasgn(up), gammasgn(down)))
-    sign = where(equal(sign, sign), sign, literal(1.0))
+    one, end = literal(1.0), add(z, m)
+    starts, ends = (_both(less_equal(v, literal(0)), equal(v, floor(v))) for v in (z, end))
+    # Where both gammas have a pole, by reflection: (-1)**m gamma(1 - z) / gamma(1 - z - m).
+    both, zero = _both(starts, ends), _both(starts, ops.bitwise_not(ends))
+    up = where(both, sub(one, z), end)
+    down = where(both, sub(one, end), where(zero, one, z))
+    sign = where(both, _alternating(m), mul(gammasgn(up), gammasgn(down)))
     size = exp(sub(gammaln(up), gammaln(down)))
-    out = where(equal(size, literal(0)), literal(0.0), mul(sign, size))
-    return where(equal(m, literal(0)), literal(1.0), out)
+    out = where(equal(size, literal(0)), literal(0.0), mul(where(equal(sign, sign), sign, one), size))
+    # Where only gamma(z) has one, 1 / gamma(z) is 0 but not its derivative: gamma(1 - z) sin(pi z) / pi.
+    whole = where(zero, z, literal(0.0))
+    sine = ops.sin(mul(sub(whole, ops.rint(whole)), literal(math.pi)))
+    inverse = mul(mul(ops.gamma(sub(one, whole)), _alternating(whole)), mul(sine, literal(1 / math.pi)))
+    out = where(zero, mul(out, inverse), out)
+    return where(_both(equal(m, literal(0)), ops.bitwise_not(ops.isfinite(out))), one, out)
+
+
+def _alternating(m: Any) -> Any:
+    """`(-1)**m` for whole `m`."""
+    half = mul(m, literal(0.5))
+    return where(equal(half, floor(half)), literal(1.0), literal(-1.0))
 
 
 def multigammaln(a: Any, d: int) -> Any:
