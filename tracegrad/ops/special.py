@@ -298,8 +298,8 @@ beta: Op = _special(
     lambda ct, out, a, b: mul_no_nan(ct, mul(out, sub(digamma(a), digamma(add(a, b))))),
     lambda ct, out, a, b: mul_no_nan(ct, mul(out, sub(digamma(b), digamma(add(a, b))))),
 )
-# Densities: powers of x, of 1 - x and an exponential, whose logarithms are added so that none over- or underflows alone.
-# Each derivative lowers a power by one, so that all are right where x is 0 or 1 too.
+# Densities: powers of x, of 1 - x and an exponential, whose logarithms are added so that none over- or underflows
+# alone. Each derivative lowers a power by one, so that all are right where x is 0 or 1 too.
 
 
 def _falling(p: Any, density: Any) -> Any:
