@@ -154,8 +154,8 @@ class Jitted:
             except TypeError:
                 raise TypeError(
                     f"jit: the static argument {arguments.named(path)} of {self.name} is {describe(value)}, which is "
-                    f"not hashable {here()}. A static argument is part of the compiled program's key: pass a tuple or a "
-                    "frozen dataclass instead, or do not mark it static."
+                    f"not hashable {here()}. A static argument is part of the compiled program's key: pass a tuple or "
+                    "a frozen dataclass instead, or do not mark it static."
                 ) from None
         # A static argument has no leaves.
         dynamic = [None if i in static else x for i, x in enumerate(args)]
