@@ -136,9 +136,7 @@ def test_an_error_where_a_derivative_would_flow(name: str) -> None:
         return jax.tree.leaves(f(x * 2, y))[0].sum()  # <- line
 
     for run in (tg.grad(loss), tg.jit(tg.grad(loss))):
-        with pytest.raises(
-            NotRecordedError, match="that is being differentiated was given to a function of JAX"
-        ) as caught:
+        with pytest.raises(NotRecordedError, match=r"was given to .*would not be recorded") as caught:
             run(X)
         message = str(caught.value)
         assert "tracegrad.from_jax" in message and __file__ in message and "f32[" in message, message

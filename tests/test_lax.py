@@ -99,7 +99,11 @@ def test_arguments_have_the_names_and_the_order_of_jax_lax() -> None:
         if isinstance(ours, tg.Op):
             # An op takes operands by their position, and nothing else.
             ops += 1
-            operands = [p for p in inspect.signature(ours.lower).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+            operands = [
+                p
+                for p in inspect.signature(ours.lower).parameters.values()
+                if p.kind not in (kind.KEYWORD_ONLY, kind.VAR_KEYWORD)
+            ]
             if len(operands) != len(expected) or any(p.default is not p.empty for p in expected):
                 wrong.append(f"{name}: an op of {len(operands)} operands, in jax.lax {list(map(str, expected))}")
             continue

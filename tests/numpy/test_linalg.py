@@ -265,7 +265,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda x: tnp.linalg.solve(x, x), ValueError, "solve: f32.2,3. at .* not square"),
     (lambda x: tnp.linalg.svd(x[0]), ValueError, r"svd: f32.3. at .* no two axes .* Reshape it"),
     (lambda x: tnp.linalg.qr(x.astype("float16")), TypeError, "qr: f16.2,3. at .* Convert them with .astype"),
-    (lambda x: tnp.linalg.inv([[1.0]]), TypeError, "inv: an operand is list .* asarray"),
+    (lambda x: tnp.linalg.inv([["a"]]), TypeError, "inv: list .* is no nested list of numbers"),
     (
         lambda x: tnp.linalg.solve(SQUARE, x),
         ValueError,

@@ -35,7 +35,12 @@ class Listed:
         return lambda *args, **kwargs: found(*map(self.lists, args), **{k: self.lists(v) for k, v in kwargs.items()})
 
     def lists(self, value: Any) -> Any:
-        if isinstance(value, (np.ndarray, jax.Array)) and value.ndim and value.size:
+        if (
+            not isinstance(value, tg.Tracer)
+            and isinstance(value, (np.ndarray, jax.Array))
+            and value.ndim
+            and value.size
+        ):
             return self.listed(np.asarray(value))
         return type(value)(map(self.lists, value)) if type(value) in (list, tuple) else value
 

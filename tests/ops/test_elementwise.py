@@ -96,6 +96,7 @@ ROWS: dict[str, Row] = {
     "div": u("divide", domains=(ANY, AWAY), complex=True, dtypes="dfi"),
     "neg": u("negative", complex=True, dtypes="dfi"),
     "mul_no_nan_op": Row(np.multiply, jnp.multiply, (POSITIVE, ANY), complex=True),
+    "mul_either_op": Row(np.multiply, jnp.multiply, (POSITIVE, ANY), complex=True),
     "div_no_nan_op": Row(np.divide, jnp.divide, (POSITIVE, AWAY), complex=True),
     "floor_divide": u("floor_divide", domains=(ANY, AWAY), order=0, dtypes="dfi"),
     "trunc_divide": Row(lambda x, y: np.trunc(x / y).astype(x.dtype), lax.div, (ANY, AWAY), order=0, dtypes="i"),
@@ -194,7 +195,7 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 
-NO_NUMBERS = [ROWS[name] for name in ("mul_no_nan_op", "div_no_nan_op", "polygamma", "where")]
+NO_NUMBERS = [ROWS[name] for name in ("mul_no_nan_op", "mul_either_op", "div_no_nan_op", "polygamma", "where")]
 """Ops that are not called with a Python number, or not in every place."""
 
 
@@ -279,8 +280,8 @@ def result_type(fn: Callable[..., Any], structs: list[Any]) -> Any:
 
 
 INTERNAL = {
-    "mul_no_nan_op", "div_no_nan_op", "trunc_divide", "complex_", "polygamma", "shift_right_arithmetic",
-    "shift_right_logical", "power_log",
+    "mul_no_nan_op", "mul_either_op", "div_no_nan_op", "trunc_divide", "complex_", "polygamma",
+    "shift_right_arithmetic", "shift_right_logical", "power_log",
 }  # fmt: skip
 """Ops that other ops' functions and rules call, with operands of one dtype."""
 

@@ -350,7 +350,7 @@ def test_no_derivative_in_a_parameter(f: Any, argument: str) -> None:
     "call, error, parts",
     [
         (lambda x: ts.gammainc(x, 1j), TypeError, ["gammainc", "real", "complex64"]),
-        (lambda x: ts.erf([1.0]), TypeError, ["erf", "list"]),
+        (lambda x: ts.erf(["a"]), TypeError, ["erf", "list", "no nested list of numbers"]),
         (lambda x: ts.betaln(x, x[:2]), ValueError, ["betaln", "(3,)", "(2,)"]),
         (lambda x: ts.factorial(x, exact=True), NotImplementedError, ["factorial", "math.factorial"]),
         (lambda x: ts.comb(x, x, exact=True), NotImplementedError, ["comb", "math.comb"]),

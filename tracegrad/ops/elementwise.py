@@ -214,8 +214,17 @@ def _other_factor(ct: Any, c: Any) -> Any:
 def _either(ct: Any, d: Any) -> Any:
     """`ct * d`, 0 where `ct` is, and where `d` is and `ct` may be infinite."""
     if state.no_nan and state.tape is not None and state.tape.unbounded:
-        return where(equal(ct, 0), 0.0, mul_no_nan(d, ct))
+        return mul_either_op(ct, d)
     return mul_no_nan(ct, d)
+
+
+mul_either_op: Op = elementwise(
+    "mul_either",
+    lambda c, d: _where_nonzero(c, _where_nonzero(d, lax.mul(c, d))),
+    lambda ct, out, c, d: mul_either_op(ct, d),
+    lambda ct, out, c, d: mul_either_op(ct, c),
+)
+"""`c * d`, 0 where either is."""
 
 
 # -- arithmetic
