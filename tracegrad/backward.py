@@ -9,10 +9,10 @@ from typing import Any
 from .errors import describe, here
 from .lower import replay
 from .ops import add, unbroadcast
+from .ops.collectives import psum_op, vary
 from .passes import dead_code, optimize
-from .tape import Node, Tape, Var, describe_source, long_lived, make_aval
+from .tape import NOWHERE, Node, Tape, Var, aval_of, describe_source, long_lived, make_aval
 from .tracer import Literal, Tracer, operand, recording, state
-from .varying import sum_over_missing_axes
 
 
 def backward(
@@ -31,7 +31,7 @@ def backward(
       A cotangent for each of `wrt`, `None` where it is zero: no node is built for a value that nothing needs.
     """
     with long_lived():
-        return _backward(tape.nodes[start:end], outputs, cts, wrt)
+        return _backward(tape.nodes[start:end], outputs, cts, wrt, None)
 
 
 def active_path(nodes: list[Node], active: set[Var]) -> list[Node]:
@@ -48,12 +48,16 @@ def active_path(nodes: list[Node], active: set[Var]) -> list[Node]:
     return path
 
 
-def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var]) -> list[Any]:
+def _backward(
+    nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var], over: frozenset[str] | None
+) -> list[Any]:
+    """`backward` through these nodes; over the axes `over`, `None` for all, the results are summed as they have to."""
     active = set(wrt)
     path = active_path(nodes, active)
     pending: dict[Var, Any] = {}
     target = state.tape
     assert target is not None
+    mapped = bool(target.axes)
 
     def accumulate(v: Var, ct: Any, node: Node | None) -> None:
         try:
@@ -62,9 +66,10 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
             fits = False
         if not fits:
             ct = _fitted(ct, v, node)
-        if target.axes:
-            ct = sum_over_missing_axes(target, ct, v, v if node is None else node.outputs[0])
         known = pending.get(v)
+        if known is not None and mapped and known.aval.varying != ct.aval.varying:
+            # One of them is each device's part, the other the sum of all.
+            known, ct = settled(known, v.aval.varying), settled(ct, v.aval.varying)
         pending[v] = ct if known is None else add(ct, known)
 
     for v, ct in zip(outputs, cts, strict=True):
@@ -79,6 +84,11 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
                 continue
             rules: Any = node.op.vjp
             target.blame = node
+            if mapped:
+                out_cts = [
+                    None if ct is None else settled(ct, o.aval.varying)
+                    for ct, o in zip(out_cts, node.outputs, strict=True)
+                ]
             inputs = node.inputs
             if type(rules) is tuple:
                 out, ct, params = node.outputs[0], out_cts[0], node.params
@@ -93,9 +103,25 @@ def _backward(nodes: list[Node], outputs: Sequence[Var], cts: Sequence[Any], wrt
                 for v, need, ct in zip(inputs, needs, found, strict=True):
                     if need and ct is not None:
                         accumulate(v, ct, node)
+        results = [pending.get(v) for v in wrt]
+        if mapped:
+            results = [
+                None if ct is None else settled(ct, v.aval.varying, over) for ct, v in zip(results, wrt, strict=True)
+            ]
     finally:
         target.blame = outer
-    return [pending.get(v) for v in wrt]
+    return results
+
+
+def settled(ct: Any, axes: frozenset[str], over: frozenset[str] | None = None) -> Any:
+    """The cotangent of a value that varies along `axes`, varying along these too, and along no others in `over`.
+
+    What is the same on all devices and used on each owes its cotangent to all of them. This is the one place where
+    that sum is taken.
+    """
+    extra = aval_of(ct).varying - axes
+    extra = extra if over is None else extra & over
+    return vary(psum_op(ct, axis_name=tuple(sorted(extra))) if extra else ct, axes)
 
 
 def _fitted(ct: Any, v: Var, node: Node | None) -> Any:
@@ -154,14 +180,10 @@ class Linearized:
 
 
 def body_cotangents(
-    node: Node,
-    cts: Sequence[Any],
-    needs: Sequence[bool],
-    varying: Sequence[frozenset[str]] = (),
-    varying_out: Sequence[frozenset[str]] = (),
+    node: Node, cts: Sequence[Any], needs: Sequence[bool], over: frozenset[str] = NOWHERE
 ) -> tuple[Linearized, list[Any]]:
     """For a node that runs a body: its linearized form, and the operands of the backward part."""
-    lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], varying, varying_out)
+    lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], over)
     values = {"input": node.inputs, "output": node.outputs, "residual": keep_residuals(node, body=lin.forward)}
     return lin, [values[kind][i] for kind, i in lin.saved] + [cts[i] for i in lin.cts]
 
@@ -170,8 +192,7 @@ def linearize(
     body: Tape,
     needs: Sequence[bool],
     given: Sequence[bool],
-    varying: Sequence[frozenset[str]] = (),
-    varying_out: Sequence[frozenset[str]] = (),
+    over: frozenset[str] = NOWHERE,
     keep: Callable[[Node], bool] | None = None,
 ) -> Linearized:
     """Differentiates a finished body once for these needed inputs and given output cotangents.
@@ -179,24 +200,23 @@ def linearize(
     What the backward part reads and `keep` does not keep, it computes again from the inputs. By default that is
     what depends on no input at all.
 
-    `varying` and `varying_out` name, for each input and each output's cotangent of a body that runs on many
-    devices, the axes along which it varies.
+    A cotangent that it returns may vary where the input does not: it is summed over the mapped axes where the body is
+    run, but over the axes `over`, which end with the body, in it.
     """
     capturing = state.capture is not None
-    key = (tuple(needs), tuple(given), tuple(varying), tuple(varying_out), keep, state.no_nan, capturing)
+    key = (tuple(needs), tuple(given), over, keep, state.no_nan, capturing)
     known: Linearized | None = body.linear.get(key)
     if known is not None:
         return known
     tape = Tape(body.name, axes=body.axes)
     ins = [Tracer(v.aval, tape) for v in body.inputs]
-    tape.varying[1].update(zip(ins, varying, strict=False))
     with recording(tape):
         outs = replay(tape, body, ins)
         count = len(tape.nodes)
         cts = [Tracer(v.aval, tape) if g else None for v, g in zip(body.outputs, given, strict=True)]
-        tape.varying[1].update((ct, axes) for ct, axes in zip(cts, varying_out, strict=False) if ct is not None)
         wanted = [v for v, need in zip(ins, needs, strict=True) if need]
-        grads = backward(tape, outs, cts, wanted, 0, count)
+        with long_lived():
+            grads = _backward(tape.nodes[:count], outs, cts, wanted, over)
         taps = state.capture.take(tape) if capturing else {}
     kept = [(i, g) for i, g in zip([i for i, need in enumerate(needs) if need], grads, strict=True) if g is not None]
     given_cts = [ct for ct in cts if ct is not None]
@@ -267,4 +287,4 @@ def keep_residuals(node: Node, **bodies: Any) -> list[Any]:
     return list(extra)
 
 
-__all__ = ["Linearized", "Literal", "active_path", "backward", "keep_residuals", "linearize", "ones"]
+__all__ = ["Linearized", "Literal", "active_path", "backward", "keep_residuals", "linearize", "ones", "settled"]

@@ -12,12 +12,11 @@ from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
 from .lower import compiled, lower
-from .op import Op
+from .op import TYPED, Op
 from .ops import reduce_sum, transpose
 from .passes import optimize
-from .tape import Aval, Node, Tape, Var, aval_of, make_aval, output_types, verified
+from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, output_types, verified, with_axes
 from .tracer import Tracer, operand, recording, state
-from .varying import NOWHERE
 
 
 def record_body(
@@ -27,7 +26,7 @@ def record_body(
     name: str,
     *,
     axes: dict[str, int] | None = None,
-    varying: Sequence[frozenset[str]] = (),
+    ambient: frozenset[str] = NOWHERE,
     given: Sequence[Any] = (),
     static: Callable[[Any], bool] = lambda x: False,
     lifts: bool = False,
@@ -38,7 +37,7 @@ def record_body(
       args, kwargs: pytrees whose leaves say the types of the inputs (arrays, numbers, avals); those for
         which `static` holds are passed as they are.
       axes: names and sizes of mapped axes that the body may use.
-      varying: for each input, the mapped axes along which it varies.
+      ambient: the axes along which it varies whether the body runs at all: along them all that goes in varies too.
       given: outer values that are inputs too, after the arguments, whether `fun` turns out to use them or not.
       lifts: whether numbers are inputs as well where they are on the enclosing tape: not for a body that is kept.
 
@@ -48,6 +47,7 @@ def record_body(
     """
     tape = Tape(name, parent=state.tape, axes=axes)
     tape.captured = []
+    tape.ambient |= ambient
     tape.lifts = lifts and tape.parent is not None and tape.parent.lifts
     leaves, tree = jax.tree.flatten((args, kwargs))
     ins = []
@@ -56,11 +56,10 @@ def record_body(
         if static(leaf):
             ins.append(leaf)
             continue
-        v = Tracer(leaf_aval(leaf, name, arguments, i), tape)
+        aval = leaf_aval(leaf, name, arguments, i)
+        v = Tracer(with_axes(aval, aval.varying | tape.ambient), tape)
         tape.inputs.append(v)
         ins.append(v)
-        if i < len(varying):
-            tape.varying[1][v] = varying[i]
     tape.arguments = (arguments, ins)
     for value in given:
         v = Tracer(aval_of(value), tape)
@@ -191,12 +190,13 @@ class BodyCache:
         """The body for arguments of these types, and the outer values that it takes after them."""
         leaves, tree = jax.tree.flatten((args, kwargs))
         arrays = self.closed_over()
-        varying = tuple(options.get("varying", ()))
         arguments = arguments_of(fun, tree)
         types = tuple([leaf_aval(x, self.name, arguments, i) for i, x in enumerate(leaves)])
         closed = tuple([aval_of(x) for x in arrays])
-        how = (str(options.get("axes")), state.no_nan, state.capture is not None)
-        key = (tree, static, types, closed, varying, how, self.version)
+        outer = state.tape
+        axes = options.get("axes") or (outer.axes if outer is not None else {})
+        how = (tuple(axes.items()), outer and outer.ambient, state.no_nan, state.capture is not None)
+        key = (tree, static, types, closed, how, self.version)
         known = self.bodies.get(key)
         if known is not None:
             return known[0], arrays + known[1]
@@ -246,8 +246,11 @@ def split_mapped(
     transform: str,
     arguments: Arguments,
     axis_size: int | None = None,
+    name: str | None = None,
 ) -> tuple[int, list[Any], list[Aval]]:
     """The size of the mapped axes, the arrays with them in front, and the types without them.
+
+    What is mapped varies along the axis of this `name`, if it has one.
 
     `call` is whose arguments they are, for messages: a function, `args` and `kwargs`.
 
@@ -272,7 +275,8 @@ def split_mapped(
         sizes[i] = (shape[axis], shape)
         rest = tuple(a for a in range(len(shape)) if a != axis)
         moved.append(transpose(x, axes=(axis, *rest)) if axis else x)
-        inner.append(make_aval(tuple(shape[a] for a in rest), aval.dtype, aval.weak_type))
+        varying = aval.varying if name is None else aval.varying | {name}
+        inner.append(make_aval(tuple(shape[a] for a in rest), aval.dtype, aval.weak_type, varying))
     if not sizes and axis_size is not None:
         return axis_size, moved, inner
     if not sizes:
@@ -303,7 +307,9 @@ def called_backward(node: Node, lin: Linearized, operands: Sequence[Any]) -> lis
     return grads
 
 
-call: Op = Op("call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=output_types, multiple=True)
+call: Op = Op(
+    "call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=output_types, multiple=True, axes=TYPED
+)  # fmt: skip
 """Runs a body once: what a `@jit` function becomes while a tape records."""
 
 
@@ -312,15 +318,16 @@ def _run_batched(*xs: Any, body: Tape, batched: tuple[bool, ...], size: int, axi
     return jax.vmap(lower(body), in_axes=in_axes, axis_size=size, axis_name=axis_name)(*xs)
 
 
-def _batched_types(*avals: Aval, body: Tape, size: int, **params: Any) -> list[Aval]:
-    return [make_aval((size, *v.aval.shape), v.aval.dtype, v.aval.weak_type) for v in body.outputs]
+def _batched_types(*avals: Aval, body: Tape, size: int, axis_name: str | None, **params: Any) -> list[Aval]:
+    return [
+        make_aval((size, *v.aval.shape), v.aval.dtype, v.aval.weak_type, v.aval.varying - {axis_name})
+        for v in body.outputs
+    ]
 
 
 def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     batched, name = node.params["batched"], node.params["axis_name"]
-    axes = frozenset({name}) if name is not None else NOWHERE
-    varying = [axes if b else NOWHERE for b in batched] if name is not None else ()
-    lin, operands = body_cotangents(node, cts, needs, varying, [axes] * len(cts) if name is not None else ())
+    lin, operands = body_cotangents(node, cts, needs, NOWHERE if name is None else frozenset({name}))
     flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
     outs = vmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
     put_gradients(lin, outs)
@@ -333,5 +340,5 @@ def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     return grads
 
 
-vmap_op: Op = Op("vmap", _run_batched, _vmap_vjp, shape=_batched_types, multiple=True)
+vmap_op: Op = Op("vmap", _run_batched, _vmap_vjp, shape=_batched_types, multiple=True, axes=TYPED)
 """Runs a body for each element along the first axis of the batched operands, all at once."""

@@ -175,9 +175,8 @@ class Jitted:
         """Appends one `call` node to the tape that is recording; the body is recorded once for these types."""
         tape = state.tape
         assert tape is not None
-        if tape.axes or state.capture is not None:
-            # On many devices a value's cotangent depends on where it varies, which a shared body does not know; and
-            # what is tapped in the function is wanted outside.
+        if state.capture is not None:
+            # What is tapped in the function is wanted outside.
             return self.fun(*args, **kwargs)
         static = self.is_static(args)
         named = {k for k in kwargs if k in self.static_argnames}

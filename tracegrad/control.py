@@ -9,17 +9,18 @@ import jax
 import numpy as np
 from jax import lax
 
-from .backward import active_path, keep_residuals, linearize
+from .backward import active_path, keep_residuals, linearize, settled
 from .body import leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, here, need_function
 from .lower import lower, replay
-from .op import Op
+from .op import TYPED, Op
 from .ops import add, astype, zeros_of
+from .ops.collectives import communicates, vary
 from .passes import dead_code, optimize
-from .tape import Aval, Node, Tape, Var, aval_of, describe_source, make_aval, verified
+from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, describe_source, make_aval, verified, with_axes
 from .tracer import Tracer, operand, recording, state
 from .transforms import name_of, vmap
-from .varying import varying_alike
+from .varying import marked
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
@@ -35,24 +36,31 @@ def _run_scan(
 
     def step(carry: Any, x: Any) -> Any:
         outs = run(*carry, *x, *consts)
-        return varying_alike(_retyped(outs[:carried], body), operands), tuple(outs[carried:])
+        return _retyped(outs[:carried], body), tuple(outs[carried:])
 
-    start = varying_alike(init, operands)
+    start = _marked(init, body)
     final, ys = lax.scan(step, start, tuple(xs), length=length, reverse=reverse, unroll=unroll)
     return (*final, *ys)
 
 
 def _retyped(outs: Sequence[Any], body: Tape) -> tuple[Any, ...]:
     """The values that go round a loop, no more weakly typed than those that went in."""
-    return tuple(
+    typed = [
         x if v.aval.weak_type else lax.convert_element_type(x, v.aval.dtype)
         for x, v in zip(outs, body.inputs, strict=False)
-    )
+    ]
+    return _marked(typed, body)
+
+
+def _marked(carry: Sequence[Any], body: Tape) -> tuple[Any, ...]:
+    return tuple([marked(x, v.aval.varying) for x, v in zip(carry, body.inputs, strict=False)])
 
 
 def _scan_types(*avals: Aval, body: Tape, carried: int, length: int, **params: Any) -> list[Aval]:
     ys = [v.aval for v in body.outputs[carried:]]
-    return [v.aval for v in body.inputs[:carried]] + [make_aval((length, *y.shape), y.dtype, y.weak_type) for y in ys]
+    return [v.aval for v in body.inputs[:carried]] + [
+        make_aval((length, *y.shape), y.dtype, y.weak_type, y.varying) for y in ys
+    ]
 
 
 def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
@@ -97,12 +105,16 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     each = [s for s in lin.saved if s not in once]
     given_ys = [i for i in range(carried, len(cts)) if given[i]]
 
+    summed = {
+        i: g.aval.varying | body.inputs[i].aval.varying for i, g in zip(lin.grads, lin.backward.outputs, strict=False)
+    }
     tape = Tape(f"{body.name}_backward", axes=body.axes)
     tape.blame = node
 
     with recording(tape):
         values: dict[Any, Any] = {("ct", i): _input(tape, body.inputs[i].aval) for i in loop}
-        totals = [_input(tape, body.inputs[i].aval) for i in sums]
+        # Over the devices they are summed once the loop is done, not in each step.
+        totals = [_input(tape, with_axes(body.inputs[i].aval, summed[i])) for i in sums]
         operands = dict(zip(lin.saved, lin.backward.inputs, strict=False))
         values.update((s, _input(tape, operands[s].aval)) for s in each)
         values.update((("ct", i), _input(tape, body.outputs[i].aval)) for i in given_ys)
@@ -110,13 +122,15 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
         returned = replay(tape, lin.backward, [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts])
         grads = dict(zip(lin.grads, returned, strict=False))
         taps = returned[len(lin.grads) :]
-        passed = [grads[i] if i in grads else zeros_of(values["ct", i]) for i in loop]
+        passed = [
+            settled(grads[i] if i in grads else zeros_of(values["ct", i]), body.inputs[i].aval.varying) for i in loop
+        ]
         added = [add(total, grads[i]) for total, i in zip(totals, sums, strict=True)]
         tape.outputs = [operand(tape, v) for v in (*passed, *added, *[grads[i] for i in grads_of_xs], *taps)]
     tape.open = False
     outs = scan_op(
-        *[zeros_of(node.inputs[i]) if cts[i] is None else cts[i] for i in loop],
-        *[zeros_of(node.inputs[i]) for i in sums],
+        *[vary(zeros_of(node.inputs[i]), body.inputs[i].aval.varying) if cts[i] is None else cts[i] for i in loop],
+        *[vary(zeros_of(node.inputs[i]), summed[i]) for i in sums],
         *[saved(*s) for s in each],
         *[cts[i] for i in given_ys],
         *[saved(*s) for s in once],
@@ -155,7 +169,7 @@ def _varying_carry(body: Tape, carried: int, needs: Sequence[bool]) -> list[bool
             need[i] = True
 
 
-scan_op: Op = Op("scan", _run_scan, _scan_vjp, shape=_scan_types, multiple=True)
+scan_op: Op = Op("scan", _run_scan, _scan_vjp, shape=_scan_types, multiple=True, axes=TYPED)
 
 
 def scan(
@@ -204,7 +218,7 @@ def _scan(
     leaves, xs_tree = tree_flatten(xs)
     count = _length(leaves, length)
     avals = [leaf_aval(x, "scan") for x in leaves]
-    x = tree_unflatten(xs_tree, [make_aval(a.shape[1:], a.dtype, a.weak_type) for a in avals])
+    x = tree_unflatten(xs_tree, [make_aval(a.shape[1:], a.dtype, a.weak_type, a.varying) for a in avals])
     if not isinstance(unroll, (bool, int)) or unroll < 0:
         raise ValueError(f"scan: unroll is {describe(unroll)} {here()}. Give a number of steps, or True for all.")
 
@@ -249,11 +263,21 @@ def _length(leaves: Sequence[Any], length: int | None) -> int:
 
 
 def _looped(
-    name: str, f: Any, step: Callable[..., Any], init: Any, rest: tuple[Any, ...], carry_of: Callable[[Any], Any]
+    name: str,
+    f: Any,
+    step: Callable[..., Any],
+    init: Any,
+    rest: tuple[Any, ...],
+    carry_of: Callable[[Any], Any],
+    varying: frozenset[str] = NOWHERE,
 ) -> tuple[list[Any], Tape, list[Any]]:
-    """The body of a loop, recorded for a carry that comes out as it goes in; the first carry; the outer values."""
+    """The body of a loop, recorded for a carry that comes out as it goes in; the first carry; the outer values.
+
+    All of the carry varies along the axes in `varying`.
+    """
     leaves, tree = tree_flatten(init)
     avals = [leaf_aval(x, name) for x in leaves]
+    avals = [with_axes(a, a.varying | varying) for a in avals]
     # The counter of a fori_loop is no concern of the user's.
     hidden = name == "fori_loop"
     what = "value" if hidden else "carry"
@@ -270,10 +294,12 @@ def _looped(
                 f"{shown[1]} {here()}. Return the structure that goes in: what differs from step to step, and nothing "
                 "else."
             )
-        promoted = [_met(a, o) if a.weak_type and a.shape == o.shape else a for a, o in zip(avals, outs, strict=True)]
+        promoted = [_met(a, o) for a, o in zip(avals, outs, strict=True)]
         if promoted == avals:
             break
-        avals = promoted  # a number that becomes an array's dtype in the first step has it from the start
+        # A number that becomes an array's dtype in the first step has it from the start; what varies once a step is
+        # taken does so from the start.
+        avals = promoted
     for (path, x), a, o in zip(jax.tree_util.tree_flatten_with_path(init)[0], avals, outs, strict=True):
         if (a.shape, a.dtype) != (o.shape, o.dtype):
             where = jax.tree_util.keystr(path[1:] if hidden else path) or f"the {what}"
@@ -283,18 +309,34 @@ def _looped(
                 "returned with .astype."
             )
     first = [
-        x if aval_of(x) is a or aval_of(x).weak_type is a.weak_type else astype(x, dtype=a.dtype)
+        vary(x if aval_of(x).weak_type is a.weak_type else astype(x, dtype=a.dtype), a.varying)
         for x, a in zip(leaves, avals, strict=True)
     ]
+    raw = _varied(raw, [a.varying for a in avals])
     body, consts = _hoisted(optimize(raw), len(raw.inputs) - len(captured), captured)
     return first, body, consts
 
 
-def _met(number: Aval, out: Aval) -> Aval:
-    """The type that a carried number has from the start, if it leaves a step with another: what they promote to."""
-    if number is out:
-        return number
-    return make_aval(number.shape, jax.dtypes.result_type(number.promoting(), out.promoting()))
+def _met(carried: Aval, out: Aval) -> Aval:
+    """The type that a carried value has from the start, if it leaves a step with another: a number's is promoted."""
+    if carried.weak_type and carried.shape == out.shape and (carried.dtype, True) != (out.dtype, out.weak_type):
+        carried = make_aval(carried.shape, jax.dtypes.result_type(carried.promoting(), out.promoting()))
+    return with_axes(carried, carried.varying | out.varying)
+
+
+def _varied(body: Tape, axes: Sequence[frozenset[str]]) -> Tape:
+    """`body`, whose first outputs vary along these axes too."""
+    outputs = body.outputs
+    if all(a <= v.aval.varying for v, a in zip(outputs, axes, strict=False)):
+        return body
+    tape = Tape(body.name, axes=body.axes)
+    tape.inputs = [Tracer(v.aval, tape) for v in body.inputs]
+    with recording(tape):
+        outs = replay(tape, body, tape.inputs)
+        tape.outputs = [operand(tape, vary(o, a)) for o, a in zip(outs, axes, strict=False)]
+        tape.outputs += outs[len(axes) :]
+    tape.open, tape.out_tree = False, body.out_tree
+    return verified(tape)
 
 
 def _hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[Any]]:
@@ -340,9 +382,9 @@ def _run_switch(index: Any, *operands: Any, branches: tuple[Tape, ...]) -> Any:
 
     def typed(branch: Tape) -> Callable[..., Any]:
         run = lower(branch)
-        return lambda *xs: varying_alike(
-            [o if a.weak_type else lax.convert_element_type(o, a.dtype) for o, a in zip(run(*xs), types, strict=True)],
-            xs,
+        return lambda *xs: tuple(
+            marked(o if a.weak_type else lax.convert_element_type(o, a.dtype), a.varying)
+            for o, a in zip(run(*xs), types, strict=True)
         )
 
     if len(branches) == 2:
@@ -352,7 +394,12 @@ def _run_switch(index: Any, *operands: Any, branches: tuple[Tape, ...]) -> Any:
 
 def _switch_types(*avals: Any, branches: tuple[Tape, ...]) -> list[Aval]:
     return [
-        make_aval(outs[0].aval.shape, outs[0].aval.dtype, all(v.aval.weak_type for v in outs))
+        make_aval(
+            outs[0].aval.shape,
+            outs[0].aval.dtype,
+            all(v.aval.weak_type for v in outs),
+            NOWHERE.union(*[v.aval.varying for v in outs]),
+        )
         for outs in zip(*[b.outputs for b in branches], strict=True)
     ]
 
@@ -383,6 +430,16 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     wanted = sorted({i for lin in lins for i in lin.grads})
     given_at = [i for i, g in enumerate(given) if g]
     operands = [(node.inputs[1:] if kind == "input" else node.outputs)[i] for kind, i in read]
+    # If all branches that owe something owe it device by device, it is summed over the devices once, outside.
+    owing: dict[int, set[frozenset[str]]] = {i: set() for i in wanted}
+    for lin in lins:
+        for i, g in zip(lin.grads, lin.backward.outputs, strict=False):
+            owing[i].add(g.aval.varying)
+    varying = {i: next(iter(v)) if len(v) == 1 else branches[0].inputs[i].aval.varying for i, v in owing.items()}
+
+    def owed(g: Any, i: int) -> Any:
+        return g if aval_of(g).varying == varying[i] else settled(g, varying[i])
+
     back = []
     for lin, b, at in zip(lins, branches, taken, strict=True):
         tape = Tape(f"{b.name}_backward", axes=b.axes)
@@ -395,7 +452,10 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
         with recording(tape):
             inputs = [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]
             grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=False))
-            tape.outputs = [operand(tape, grads[i] if i in grads else zeros_of(b.inputs[i])) for i in wanted]
+            tape.outputs = [
+                operand(tape, owed(grads[i], i) if i in grads else vary(zeros_of(b.inputs[i]), varying[i]))
+                for i in wanted
+            ]
         tape.open = False
         back.append(optimize(tape))
     outs = switch_op(
@@ -415,13 +475,14 @@ def _with_places(forward: Tape, count: int, at: dict[int, int], places: list[Ava
         held = {p: outs[count + r] for r, p in at.items()}
         tape.outputs = [
             operand(tape, v)
-            for v in outs[:count] + [held[p] if p in held else zeros_of(Tracer(a, tape)) for p, a in enumerate(places)]
+            for v in outs[:count]
+            + [held[p] if p in held else vary(zeros_of(Tracer(a, tape)), a.varying) for p, a in enumerate(places)]
         ]
     tape.open, tape.out_tree = False, forward.out_tree
     return verified(tape)
 
 
-switch_op: Op = Op("cond", _run_switch, _switch_vjp, shape=_switch_types, multiple=True)
+switch_op: Op = Op("cond", _run_switch, _switch_vjp, shape=_switch_types, multiple=True, axes=TYPED)
 
 
 _NOTHING = object()
@@ -510,13 +571,19 @@ def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operand
             )
     leaves, tree = tree_flatten(operands)
     args = tree_unflatten(tree, [leaf_aval(x, name) for x in leaves])
-    recorded = [record_body(f, args, {}, name_of(f), lifts=True) for f in funs]
+    # Where it varies which branch runs, all that goes into one varies, and so no branch needs a sum over the devices,
+    # in which not all of them would take part.
+    varying = aval_of(index).varying
+    recorded = [record_body(f, args, {}, name_of(f), ambient=varying, lifts=True) for f in funs]
+    for f, (body, _) in zip(funs, recorded, strict=True):
+        _refuse_to_wait(name, name_of(f), varying & communicates(body), "the predicate" if name == "cond" else "index")
     # Every branch takes what any of them closes over.
     outer: dict[int, Any] = {id(x): x for _, captured in recorded for x in captured}
+    types = {i: aval_of(x) for i, x in outer.items()}
     bodies = []
     for body, captured in recorded:
         own = {id(x): v for x, v in zip(captured, body.inputs[len(leaves) :], strict=True)}
-        inputs = [own[i] if i in own else Tracer(aval_of(x), body) for i, x in outer.items()]
+        inputs = [own[i] if i in own else Tracer(with_axes(a, a.varying | varying), body) for i, a in types.items()]
         bodies.append(optimize(Tape.of([*body.inputs[: len(leaves)], *inputs], body.nodes, body.outputs, body)))
     first = bodies[0]
     for k, body in enumerate(bodies[1:], 1):
@@ -534,8 +601,21 @@ def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operand
                     f"{here()}. All branches must return the same shapes and dtypes: convert with .astype, or "
                     "broadcast."
                 )
-    outs = switch_op(index, *leaves, *outer.values(), branches=tuple(bodies))
+    summed = [varying.union(*[v.aval.varying for v in outs]) for outs in zip(*[b.outputs for b in bodies], strict=True)]
+    given = [vary(x, aval_of(x).varying | varying) for x in (*leaves, *outer.values())]
+    outs = switch_op(index, *given, branches=tuple(_varied(b, summed) for b in bodies))
     return tree_unflatten(first.out_tree, outs)
+
+
+def _refuse_to_wait(name: str, body: str, axes: frozenset[str], what: str) -> None:
+    """Raises if a body has collectives over axes along which it varies whether it runs."""
+    if axes:
+        axis = sorted(axes)[0]
+        raise ValueError(
+            f"{name}: {what} varies along {axis!r}, and {body} communicates over it {here()}: devices that do not run "
+            f"it would be waited for for ever. Decide alike on all of them, with psum, pmax or pmin of {what} over "
+            f"{axis!r}, or communicate outside."
+        )
 
 
 # -- while
@@ -546,8 +626,8 @@ def _run_while(*operands: Any, cond: Tape, body: Tape, carried: int, tested: int
     test, step = lower(cond), lower(body)
     return lax.while_loop(
         lambda carry: test(*carry, *for_cond)[0],
-        lambda carry: varying_alike(_retyped(step(*carry, *for_body), body), operands),
-        varying_alike(init, operands),
+        lambda carry: _retyped(step(*carry, *for_body), body),
+        _marked(init, body),
     )
 
 
@@ -565,7 +645,7 @@ def _while_types(*avals: Aval, body: Tape, carried: int, **params: Any) -> list[
     return [v.aval for v in body.inputs[:carried]]
 
 
-while_op: Op = Op("while", _run_while, _while_vjp, shape=_while_types, multiple=True)
+while_op: Op = Op("while", _run_while, _while_vjp, shape=_while_types, multiple=True, axes=TYPED)
 
 
 def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_val: Any) -> Any:
@@ -586,15 +666,23 @@ def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_
     """
     need_function(cond_fun, "while_loop", "cond_fun", "while_loop(cond_fun, body_fun, init_val)")
     need_function(body_fun, "while_loop", "body_fun", "while_loop(cond_fun, body_fun, init_val)")
-    leaves, body, consts = _looped("while_loop", body_fun, body_fun, init_val, (), lambda tree: tree)
-    carry = tree_unflatten(body.out_tree, [v.aval for v in body.inputs[: len(leaves)]])
-    test, for_test = record_body(cond_fun, (carry,), {}, name_of(cond_fun), lifts=True)
-    found = [v.aval for v in test.outputs]
-    if len(found) != 1 or found[0].shape != () or found[0].dtype != np.bool_:
-        raise TypeError(
-            f"while_loop: {name_of(cond_fun)} must return a boolean scalar, it returned {found} {here()}. Compare, or "
-            "reduce with .any() or .all()."
-        )
+    varying = NOWHERE
+    while True:
+        leaves, body, consts = _looped("while_loop", body_fun, body_fun, init_val, (), lambda tree: tree, varying)
+        carry = tree_unflatten(body.out_tree, [v.aval for v in body.inputs[: len(leaves)]])
+        test, for_test = record_body(cond_fun, (carry,), {}, name_of(cond_fun), lifts=True)
+        found = [v.aval for v in test.outputs]
+        if len(found) != 1 or found[0].shape != () or found[0].dtype != np.bool_:
+            raise TypeError(
+                f"while_loop: {name_of(cond_fun)} must return a boolean scalar, it returned {found} {here()}. Compare, "
+                "or reduce with .any() or .all()."
+            )
+        # Where the number of steps varies, what comes out of them does.
+        if found[0].varying <= varying:
+            break
+        varying = found[0].varying
+    for f, part in ((cond_fun, test), (body_fun, body)):
+        _refuse_to_wait("while_loop", name_of(f), varying & communicates(part), "the condition")
     outs = while_op(
         *leaves, *for_test, *consts, cond=optimize(test), body=body, carried=len(leaves), tested=len(for_test)
     )

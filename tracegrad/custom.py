@@ -14,7 +14,7 @@ from .backward import body_cotangents, keep_residuals
 from .body import called_backward, record_body, without_static
 from .errors import describe, here
 from .lower import compiled
-from .op import Op
+from .op import TYPED, Op
 from .ops import zeros_of
 from .passes import optimize
 from .tape import Node, Tape, aval_of, describe_source, output_types
@@ -138,7 +138,12 @@ def _checked(node: Node, rule: Rule, result: Any) -> list[Any]:
 
 
 custom_op: Op = Op(
-    "custom_vjp", lambda *xs, body, rule: compiled(body)(*xs), _custom_vjp, shape=output_types, multiple=True
+    "custom_vjp",
+    lambda *xs, body, rule: compiled(body)(*xs),
+    _custom_vjp,
+    shape=output_types,
+    multiple=True,
+    axes=TYPED,
 )
 
 

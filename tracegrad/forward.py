@@ -11,8 +11,8 @@ import numpy as np
 
 from .backward import backward
 from .errors import describe, here
-from .ops import alias, zeros_of
-from .tape import Aval, Tape, Var
+from .ops import alias, vary, zeros_of
+from .tape import Aval, Tape
 from .tracer import Tracer, operand, state
 from .transforms import (
     check_like,
@@ -23,7 +23,6 @@ from .transforms import (
     unit_arrays,
     vmap,
 )
-from .varying import varying_axes
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
@@ -41,7 +40,7 @@ def _pushforward(
     outs = [operand(tape, v) for v in out_leaves]
     middle = len(tape.nodes)
     # The cotangents are variables of the pullback; their values are never used, since it is linear in them.
-    cts = [_variable(tape, v) if v.aval.differentiable else None for v in outs]
+    cts = [vary(alias(zeros_of(v)), v.aval.varying) if v.aval.differentiable else None for v in outs]
     variables = [ct for ct in cts if ct is not None]
     first = len(tape.nodes)
     grads = backward(tape, outs, cts, leaves, start, middle)
@@ -66,15 +65,6 @@ def _pushforward(
 def _recording() -> Tape:
     assert state.tape is not None
     return state.tape
-
-
-def _variable(tape: Tape, v: Var) -> Var:
-    ct: Var = alias(zeros_of(v))
-    if tape.axes:
-        varies = varying_axes(tape, v)
-        varying_axes(tape, ct)
-        tape.varying[1][ct] = varies
-    return ct
 
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:

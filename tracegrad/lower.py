@@ -21,7 +21,8 @@ def evaluate(nodes: Sequence[Node], outputs: Sequence[Var], env: dict[Var, Any])
         value = env.get(v)
         if value is not None:
             return value
-        return number(v) if v.tape is None else v.value
+        # A number that was lifted to an input is a number like a literal where the program is not compiled.
+        return number(v) if v.tape is None or isinstance(v.value, (int, float, complex)) else v.value
 
     for node in nodes:
         op = node.op

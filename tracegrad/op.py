@@ -9,11 +9,14 @@ from typing import Any
 import jax
 
 from .errors import INTERNAL, LeakedTracerError, called, caller, describe, here, user_source
-from .tape import Aval, Node, Source, aval_of, describe_source, make_aval
+from .tape import NOWHERE, Aval, Node, Source, aval_of, describe_source, make_aval, with_axes
 from .tracer import Literal, Tracer, array_of, leaked_message, record, state
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
+
+TYPED: Callable[..., frozenset[str]] = lambda axes, **params: axes  # noqa: E731
+"""As `axes` of an op that runs a body: its outputs vary as the body's types say."""
 
 
 class Op:
@@ -32,6 +35,8 @@ class Op:
       shape: optional fast rule from operand avals to output avals, `shape(*avals, **params)`.
       multiple: whether it has a tuple of outputs.
       numbers: whether `lower` accepts Python numbers as they are among its operands.
+      axes: how it changes the mapped axes along which values vary: from those of all operands together, and the
+        parameters, to those of the outputs. By default they are the same. `TYPED` where the shape rule says it itself.
       poles: whether its value may be infinite or NaN where its operands are finite. A product with such a value has
         derivative 0 where its cotangent is 0.
 
@@ -45,7 +50,19 @@ class Op:
       12.0
     """
 
-    __slots__ = ("_compiled", "avals", "lower", "multiple", "name", "numbers", "poles", "shape", "trusted", "vjp")
+    __slots__ = (
+        "_compiled",
+        "avals",
+        "axes",
+        "lower",
+        "multiple",
+        "name",
+        "numbers",
+        "poles",
+        "shape",
+        "trusted",
+        "vjp",
+    )
 
     def __init__(
         self,
@@ -57,6 +74,7 @@ class Op:
         multiple: bool = False,
         numbers: bool = False,
         poles: bool = False,
+        axes: Callable[..., frozenset[str]] | None = None,
     ) -> None:
         if isinstance(vjp, tuple):
             parameters = inspect.signature(lower).parameters.values()
@@ -77,6 +95,7 @@ class Op:
         self.multiple = multiple
         self.numbers = numbers
         self.poles = poles
+        self.axes = axes
         # Whether the shape rule need not be held against `lower`: those of the package are tested.
         self.trusted = shape is None or INTERNAL[getattr(getattr(lower, "__code__", None), "co_filename", __file__)]
         # With and without 64-bit types: they decide what integers and Python numbers become.
@@ -100,7 +119,10 @@ class Op:
         known = cache.get(key)
         if known is not None:
             return known
-        if self.shape is None:
+        varying = NOWHERE.union(*[a.varying for a in avals])
+        if varying and self.axes is not TYPED:
+            result = self.infer(tuple([with_axes(a, NOWHERE) for a in avals]), params)
+        elif self.shape is None:
             result = self._lowered(avals, params)
         else:
             result = self._types(self.shape(*avals, **params), "its shape rule says")
@@ -111,6 +133,9 @@ class Op:
                         f"lower computes {', '.join(map(repr, lowered))}, and its shape rule says "
                         f"{', '.join(map(repr, result))}. Make them agree, or leave the shape rule out."
                     )
+        if self.axes is not TYPED:
+            varying = varying if self.axes is None else self.axes(varying, **params)
+            result = tuple([with_axes(a, varying) for a in result])
         cache[key] = result
         return result
 

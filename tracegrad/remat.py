@@ -13,7 +13,7 @@ from .body import called_backward, put, record_body, taken, without_static
 from .checkpoint_policies import Policy, nothing_saveable
 from .errors import describe, here, need_function
 from .lower import compiled
-from .op import Op
+from .op import TYPED, Op
 from .ops import optimization_barrier_op
 from .passes import optimize
 from .tape import Node, output_types
@@ -38,6 +38,7 @@ checkpoint_op: Op = Op(
     _checkpoint_vjp,
     shape=output_types,
     multiple=True,
+    axes=TYPED,
 )
 
 

@@ -36,18 +36,25 @@ _SHORT_DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex
 _WEAK = {"i": int, "f": float, "c": complex}
 
 
+NOWHERE: frozenset[str] = frozenset()
+"""The axes along which what is the same on all devices varies."""
+
+
 class Aval:
-    """The type of a value: its shape, dtype and weak-type flag.
+    """The type of a value: its shape, its dtype, its weak-type flag, and the mapped axes along which it varies.
+
+    Along another mapped axis the value is the same on each device, or for each element.
 
     Avals are interned by `make_aval`, so two of them are equal exactly when they are one object.
     """
 
-    __slots__ = ("differentiable", "dtype", "shape", "weak_type")
+    __slots__ = ("differentiable", "dtype", "shape", "varying", "weak_type")
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, weak_type: bool) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: Any, weak_type: bool, varying: frozenset[str]) -> None:
         self.shape = shape
         self.dtype = dtype
         self.weak_type = weak_type
+        self.varying = varying
         self.differentiable = bool(jnp.issubdtype(dtype, jnp.inexact))
         """Whether values of this type have cotangents: floats and complex numbers do."""
 
@@ -66,19 +73,27 @@ class Aval:
         name = str(self.dtype)
         letters = name.rstrip("0123456789")
         short = _SHORT_DTYPES.get(letters, letters) + name[len(letters) :]
-        return f"{short}[{','.join(map(str, self.shape))}]" + ("~" if self.weak_type else "")
+        axes = f"{{{','.join(sorted(self.varying))}}}" if self.varying else ""
+        return f"{short}[{','.join(map(str, self.shape))}]" + ("~" if self.weak_type else "") + axes
 
 
-_AVALS: dict[tuple[tuple[int, ...], Any, bool], Aval] = {}
+_AVALS: dict[tuple[tuple[int, ...], Any, bool, frozenset[str]], Aval] = {}
 
 
-def make_aval(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Aval:
-    """The one `Aval` of this shape, dtype and weak-type flag."""
-    key = (shape, dtype, weak_type)
+def make_aval(
+    shape: tuple[int, ...], dtype: Any, weak_type: bool = False, varying: frozenset[str] = NOWHERE
+) -> Aval:  # fmt: skip
+    """The one `Aval` of this shape, dtype and weak-type flag, that varies along these axes."""
+    key = (shape, dtype, weak_type, varying)
     aval = _AVALS.get(key)
     if aval is None:
-        aval = _AVALS[key] = Aval(tuple(map(int, shape)), dtype, bool(weak_type))
+        aval = _AVALS[key] = Aval(tuple(map(int, shape)), dtype, bool(weak_type), varying)
     return aval
+
+
+def with_axes(aval: Aval, varying: frozenset[str]) -> Aval:
+    """This type, of a value that varies along these axes."""
+    return aval if aval.varying == varying else make_aval(aval.shape, aval.dtype, aval.weak_type, varying)
 
 
 def aval_of(value: Any) -> Aval:
@@ -95,7 +110,14 @@ def aval_of(value: Any) -> Aval:
         aval = value.aval
         return make_aval(aval.shape, aval.dtype, getattr(aval, "weak_type", False))  # typed keys have none
     aval = jax.typeof(value)
-    return make_aval(aval.shape, aval.dtype, getattr(aval, "weak_type", False))
+    return make_aval(aval.shape, aval.dtype, getattr(aval, "weak_type", False), varying_in_jax(value))
+
+
+def varying_in_jax(value: Any) -> frozenset[str]:
+    """The axes of a `jax.shard_map` around this along which JAX says that a value varies."""
+    if not isinstance(value, jax.core.Tracer):
+        return NOWHERE
+    return frozenset(jax.typeof(value).manual_axis_type.varying)
 
 
 class Var:
@@ -158,14 +180,15 @@ class Tape:
     While it records, a tape also knows how: `run` (computes what was recorded so far, under the JAX trace `trace`;
     `None` for a body, which has no values), `lazy` (Python may ask for values), `lifts` (scalars are lifted to
     inputs), `parent` and `captured` (the enclosing tape, and what a body took from there), `axes` (mapped axis names
-    and their sizes), `poles` (values that may be infinite), `unbounded` (whether cotangents of cotangents may be so
-    too), `blame` (the node whose line new nodes take, instead of the caller's).
+    and their sizes), `ambient` (the axes along which it varies whether it runs at all, and so all that it captures),
+    `poles` (values that may be infinite), `unbounded` (whether cotangents of cotangents may be so too), `blame` (the
+    node whose line new nodes take, instead of the caller's).
     """
 
     __slots__ = (
-        "__weakref__", "_key", "arguments", "axes", "blame", "captured", "constants", "done", "inputs", "jitted",
-        "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "run", "trace",
-        "unbounded", "varying", "x64",
+        "__weakref__", "_key", "ambient", "arguments", "axes", "blame", "captured", "constants", "done", "inputs",
+        "jitted", "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "run",
+        "trace", "unbounded", "x64",
     )  # fmt: skip
 
     def __init__(
@@ -189,13 +212,13 @@ class Tape:
         self.parent = parent
         self.captured: list[tuple[Var, Any]] | None = None
         self.constants: dict[int, Var] = {}
-        self.axes: dict[str, int] = axes if axes is not None else (parent.axes if parent else {})
+        self.axes: dict[str, int] = (parent.axes if parent is not None else {}) | (axes or {})
+        self.ambient: frozenset[str] = parent.ambient if parent is not None else NOWHERE
         self.blame: Node | None = None
         self.poles: set[Var] = set()
         self.unbounded = False
         self.open = True
         self.done = 0
-        self.varying: tuple[int, dict[Var, frozenset[str]]] = (0, {})
         self.linear: dict[Any, Any] = {}
         self.x64: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]
         self._key: Any = None
@@ -217,7 +240,6 @@ class Tape:
         self.constants = {}
         self.poles = set()
         self.trace = None
-        self.varying = (0, {})
 
     # A finished body is a static parameter of the node that runs it, so it compares by structure.
 
@@ -257,6 +279,10 @@ class Tape:
                     raise fail(f"an operand of type {v.aval} is used before it is bound\n{self.text(whole=True)}")
                 if v not in bound and v.value is None:
                     raise fail(f"an operand of type {v.aval} belongs to no node and no input\n{self.text(whole=True)}")
+            body = node.params.get("body")
+            for v, taken in zip(node.inputs, body.inputs if isinstance(body, Tape) else (), strict=False):
+                if taken.aval.varying - {node.params.get("axis_name")} != v.aval.varying:
+                    raise fail(f"an operand of type {v.aval} goes into its body as {taken.aval}")
             expected = node.op.infer(tuple(v.aval for v in node.inputs), node.params)
             actual = tuple(v.aval for v in node.outputs)
             if actual != expected:

@@ -27,7 +27,7 @@ from .errors import (
     taker,
 )
 from .remedies import vectorized
-from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections
+from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections, with_axes
 
 if TYPE_CHECKING:
     from .op import Op
@@ -545,12 +545,10 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
         raise LeakedTracerError(leaked_message(value, op))
     if tape.captured is not None:
         aval = aval_or_explain(value)
-        inner = Tracer(aval, tape)
+        inner = Tracer(with_axes(aval, aval.varying | tape.ambient) if tape.ambient else aval, tape)
         tape.inputs.append(inner)
         tape.captured.append((inner, value))
         tape.constants[id(value)] = inner
-        if tape.axes and kind is Tracer:
-            tape.varying[1][inner] = varying_axes(value.tape, value)
         return inner
     if kind is Tracer:
         outer = tape.parent
@@ -608,4 +606,3 @@ __all__ = ["Literal", "Tracer", "literal", "make_aval", "operand", "record", "re
 
 from . import numpy as tnp  # noqa: E402
 from . import ops  # noqa: E402  (ops are made of tracers)
-from .varying import varying_axes  # noqa: E402

@@ -503,25 +503,23 @@ def vmap(
         def run(*args: Any, **kwargs: Any) -> Any:
             leaves, tree = tree_flatten((args, kwargs))
             axes = argument_axes(tree, in_axes, "vmap")
-            size, moved, inner = split_mapped(leaves, axes, "vmap", arguments_of(fun, tree), axis_size)
+            size, moved, inner = split_mapped(leaves, axes, "vmap", arguments_of(fun, tree), axis_size, axis_name)
             in_args, in_kwargs = tree_unflatten(tree, inner)
             named = {axis_name: size} if axis_name is not None else None
-            varying = [frozenset({axis_name} if axis is not None else ()) for axis in axes] if axis_name else ()
 
             @functools.wraps(fun)
             def tapped(*args: Any, **kwargs: Any) -> Any:
                 return fun(*args, **kwargs), taken()
 
-            body, captured = record_body(
-                tapped, in_args, in_kwargs, name_of(fun), axes=named, varying=varying, lifts=True
-            )
+            body, captured = record_body(tapped, in_args, in_kwargs, name_of(fun), axes=named, lifts=True)
             batched = tuple(axis is not None for axis in axes) + (False,) * len(captured)
             outs = vmap_op(*moved, *captured, body=optimize(body), batched=batched, size=size, axis_name=axis_name)
             out, taps = tree_unflatten(body.out_tree, outs)
             put(taps)
             outs, out_tree = tree_flatten(out)
             positions = leaf_axes(out_tree, out_axes, "vmap")
-            differ = _reached(body, batched)
+            named_apart = {v for v in body.outputs if axis_name in v.aval.varying}
+            differ = named_apart if axis_name is not None else _reached(body, batched)
             for i, (o, a) in enumerate(zip(outs, positions, strict=True)):
                 if a is None and body.outputs[i] in differ:
                     raise ValueError(
@@ -609,7 +607,7 @@ def named_call(fun: Callable[..., Any] | None = None, *, name: str | None = None
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if state.tape is None or state.tape.axes or state.capture is not None:
+        if state.tape is None or state.capture is not None:
             return fun(*args, **kwargs)
         body, captured = record_body(fun, args, kwargs, name or name_of(fun), lifts=True)
         outs = call(*jax.tree.leaves((args, kwargs)), *captured, body=optimize(body))

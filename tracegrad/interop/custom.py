@@ -17,8 +17,8 @@ from ..backward import backward, body_cotangents, keep_residuals
 from ..body import call, called_backward
 from ..errors import here
 from ..lower import lower, replay
-from ..op import Op
-from ..ops import add, alias, neg, zeros_of
+from ..op import TYPED, Op
+from ..ops import add, alias, neg, vary, zeros_of
 from ..tape import Node, Tape, Var, aval_of, describe_source, make_aval, output_types
 from ..tracer import state
 
@@ -57,7 +57,7 @@ def _name(jaxpr: Any) -> str:
 
 def custom_jvp_call(*xs: Any, call_jaxpr: Any, jvp_jaxpr_fun: Any, num_consts: int, symbolic_zeros: bool) -> Any:
     name = _name(call_jaxpr)
-    body, consts = record_jaxpr(call_jaxpr, name)
+    body, consts = record_jaxpr(call_jaxpr, name, [aval_of(x) for x in xs])
     kept = {"jvp": jvp_jaxpr_fun, "consts": num_consts, "inputs": len(xs), "symbolic_zeros": symbolic_zeros}
     rule = Rule(name, kept, jvp_jaxpr_fun)
     return custom_jvp_op(*xs, *consts, body=body, rule=rule)
@@ -94,10 +94,10 @@ def _custom_jvp_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> li
 def _tangent(v: Any, need: bool) -> Any:
     if not v.aval.differentiable:
         return np.zeros(v.aval.shape, jax.dtypes.float0)
-    return alias(zeros_of(v)) if need else zeros_of(v)
+    return vary(alias(zeros_of(v)), v.aval.varying) if need else zeros_of(v)
 
 
-custom_jvp_op: Op = Op("custom_jvp", _run_body, _custom_jvp_vjp, shape=output_types, multiple=True)
+custom_jvp_op: Op = Op("custom_jvp", _run_body, _custom_jvp_vjp, shape=output_types, multiple=True, axes=TYPED)
 
 
 # -- custom_vjp
@@ -107,7 +107,7 @@ def custom_vjp_call(
     *xs: Any, call_jaxpr: Any, fwd_jaxpr_thunk: Any, bwd: Any, num_consts: int, out_trees: Any, **params: Any
 ) -> Any:
     name = _name(call_jaxpr)
-    body, consts = record_jaxpr(call_jaxpr, name)
+    body, consts = record_jaxpr(call_jaxpr, name, [aval_of(x) for x in xs])
     rule = Rule(
         name,
         {"fwd": fwd_jaxpr_thunk, "bwd": bwd, "trees": out_trees, "consts": num_consts, "inputs": len(xs)},
@@ -168,8 +168,8 @@ class _Split:
             ]
             return [found[i - first] for i in self.grads]
 
-        traced = make_jaxpr(backward, saved + [make_aval(outs[i].shape, outs[i].dtype) for i in self.given])
-        self.backward, self.captured = record_jaxpr(traced, f"{rule.__name__}_backward")
+        types = saved + [make_aval(outs[i].shape, outs[i].dtype, False, outs[i].varying) for i in self.given]
+        self.backward, self.captured = record_jaxpr(make_jaxpr(backward, types), f"{rule.__name__}_backward", types)
 
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
@@ -207,14 +207,13 @@ def _custom_vjp_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> li
 
 
 def run_body(body: Tape, xs: Sequence[Any]) -> Sequence[Any]:
-    tape = state.tape
-    assert tape is not None
-    if tape.axes or len(body) <= INLINE:
-        return replay(tape, body, xs)
+    if len(body) <= INLINE:
+        assert state.tape is not None
+        return replay(state.tape, body, xs)
     return call(*xs, body=body)  # type: ignore[no-any-return]
 
 
-custom_vjp_op: Op = Op("custom_vjp", _run_body, _custom_vjp_vjp, shape=output_types, multiple=True)
+custom_vjp_op: Op = Op("custom_vjp", _run_body, _custom_vjp_vjp, shape=output_types, multiple=True, axes=TYPED)
 
 
 # -- custom_linear_solve
@@ -269,6 +268,6 @@ def _linear_solve_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> 
     return result
 
 
-linear_solve_op: Op = Op("linear_solve", _run_body, _linear_solve_vjp, shape=output_types, multiple=True)
+linear_solve_op: Op = Op("linear_solve", _run_body, _linear_solve_vjp, shape=output_types, multiple=True, axes=TYPED)
 
 from .jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr  # noqa: E402  (they import each other)

@@ -16,7 +16,7 @@ from ..closures import arrays_in, find_references
 from ..errors import LeakedTracerError, NotRecordedError, TracerError, describe, here
 from ..op import Op
 from ..passes import optimize
-from ..tape import Aval, Node, Tape, aval_of, describe_source, make_aval
+from ..tape import Aval, Node, Tape, aval_of, describe_source, make_aval, with_axes
 from ..tracer import Literal, Tracer, state
 
 if TYPE_CHECKING:
@@ -105,16 +105,9 @@ class _Traced:
         self.outs = outs  # for each leaf of the result, the static leaf of the arguments that it is
         self.closed: list[Any] = []
         self.bound = any(isinstance(c, jax.core.Tracer) for c in jaxpr.consts)
-        self.body: tuple[Tape, list[Any]] | None = None
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        tape = state.tape
-        if tape is not None and tape.axes:
-            # On many devices a value's cotangent depends on where it varies, which a shared body does not know.
-            return import_jaxpr(self.jaxpr, inputs)
-        if self.body is None:
-            self.body = record_jaxpr(self.jaxpr, self.name)
-        body, captured = self.body
+        body, captured = record_jaxpr(self.jaxpr, self.name, [aval_of(x) for x in inputs])
         return call(*inputs, *captured, body=body)  # type: ignore[no-any-return]
 
     def result(self, outs: Sequence[Any], fixed: list[Any]) -> Any:
@@ -236,18 +229,27 @@ def to_aval(aval: Any) -> Aval:
     return make_aval(tuple(aval.shape), aval.dtype, bool(getattr(aval, "weak_type", False)))
 
 
-_bodies: WeakKeyDictionary[Any, tuple[Tape, list[Any]]] = WeakKeyDictionary()
+_bodies: WeakKeyDictionary[Any, dict[Any, tuple[Tape, list[Any]]]] = WeakKeyDictionary()
 
 
-def record_jaxpr(jaxpr: Any, name: str) -> tuple[Tape, list[Any]]:
-    """A jaxpr as a body, and the constants that it takes after its arguments; recorded once a jaxpr."""
-    known = _bodies.get(jaxpr)
+def record_jaxpr(jaxpr: Any, name: str, avals: Sequence[Aval]) -> tuple[Tape, list[Any]]:
+    """A jaxpr as a body for arguments of these types, and the constants that it takes after them.
+
+    It is recorded once for each set of mapped axes along which the arguments vary.
+    """
+    tape = state.tape
+    varying = tuple([a.varying for a in avals])
+    axes = tuple(tape.axes.items()) if tape is not None else ()
+    bodies = _bodies.setdefault(jaxpr, {})
+    known = bodies.get((varying, axes))
     if known is not None:
         return known
     inner = getattr(jaxpr, "jaxpr", jaxpr)
-    body, consts = record_function(lambda *xs: import_jaxpr(jaxpr, xs), [to_aval(v.aval) for v in inner.invars], name)
-    if not any(isinstance(c, jax.core.Tracer) for c in consts):
-        _bodies[jaxpr] = (body, consts)
+    types = [with_axes(to_aval(v.aval), a) for v, a in zip(inner.invars, varying, strict=True)]
+    body, consts = record_function(lambda *xs: import_jaxpr(jaxpr, xs), types, name)
+    # What another recording made is that recording's alone.
+    if not any(isinstance(c, (jax.core.Tracer, Tracer)) for c in consts):
+        bodies[varying, axes] = (body, consts)
     return body, consts
 
 
@@ -258,11 +260,9 @@ def record_function(fun: Callable[..., Any], avals: Sequence[Aval], name: str) -
 
 def run_jaxpr(jaxpr: Any, xs: Sequence[Any], name: str) -> Sequence[Any]:
     """A nested jaxpr: a short one in its place, a long one as a call of a body, which is recorded once."""
-    tape = state.tape
-    assert tape is not None
-    if tape.axes or _weight(jaxpr) <= INLINE:
+    if _weight(jaxpr) <= INLINE:
         return import_jaxpr(jaxpr, xs)
-    body, consts = record_jaxpr(jaxpr, name)
+    body, consts = record_jaxpr(jaxpr, name, [aval_of(x) for x in xs])
     return call(*xs, *consts, body=body)  # type: ignore[no-any-return]
 
 

@@ -328,7 +328,7 @@ class _Policy:
 
 
 def _checkpoint(*xs: Any, jaxpr: Any, prevent_cse: Any = True, policy: Any = None, **params: Any) -> Any:
-    body, consts = record_jaxpr(jaxpr, "checkpoint")
+    body, consts = record_jaxpr(jaxpr, "checkpoint", [aval_of(x) for x in xs])
     kept = None if policy is None else _Policy(policy)
     return checkpoint_op(*xs, *consts, body=body, policy=kept, prevent_cse=prevent_cse is not False)
 

@@ -180,9 +180,6 @@ def _with_vectors(node: Node, **params: Any) -> tuple[Any, ...]:
         return tuple(node.op(*node.inputs, **full))
     avals = node.op.infer(tuple(v.aval for v in node.inputs), full)
     extra = tuple(Tracer(aval, tape) for aval in avals[len(node.outputs) :])
-    known = tape.varying[1]
-    if first in known:
-        known.update((v, known[first]) for v in extra)
     node.params, node.outputs = full, (*node.outputs, *extra)
     return node.outputs
 

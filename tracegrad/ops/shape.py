@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..op import Op
-from ..tape import Aval, Node, aval_of, make_aval
+from ..op import TYPED, Op
+from ..tape import Aval, Node, aval_of, make_aval, varying_in_jax
 from ..tracer import Literal
 from .elementwise import astype, sub
 
@@ -363,12 +363,24 @@ def _barrier_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[
     return [None if ct is None else next(given) for ct in cts]
 
 
+def _barrier(*xs: Any) -> tuple[Any, ...]:
+    # JAX takes all that one barrier passes on for varying where a part of it is.
+    groups: dict[frozenset[str], list[int]] = {}
+    for i, x in enumerate(xs):
+        groups.setdefault(varying_in_jax(x), []).append(i)
+    passed: dict[int, Any] = {}
+    for group in groups.values():
+        passed.update(zip(group, lax.optimization_barrier([xs[i] for i in group]), strict=True))
+    return tuple(passed[i] for i in range(len(xs)))
+
+
 optimization_barrier_op: Op = Op(
     "optimization_barrier",
-    lambda *xs: tuple(lax.optimization_barrier(xs)),
+    _barrier,
     _barrier_vjp,
     shape=lambda *xs: xs,
     multiple=True,
+    axes=TYPED,
 )
 """Its operands: what reads a result is not computed together with what made an operand."""
 

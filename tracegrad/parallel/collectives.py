@@ -10,35 +10,9 @@ import numpy as np
 from jax import lax
 
 from ..errors import called, here
-from ..op import Op
-from ..ops import div
-from ..tape import Tape, Var, make_aval
+from ..ops import axis_index_op, div, pmax_op, pmin_op, psum_op
+from ..tape import Tape, Var, aval_of
 from ..tracer import Tracer, literal, state
-from ..varying import varying_axes
-
-
-def _psum_vjp(ct: Any, out: Any, x: Any, *, axis_name: tuple[str, ...]) -> Any:
-    # The sum is the same on every device, and `backward` has seen to it that its cotangent is too: then
-    # each device's term has that cotangent. Under a mapping of JAX's own, where that is not tracked, the
-    # rule is jax.lax.psum's, for the derivative of the sum of all devices' results.
-    tape = state.tape
-    return ct if tape is not None and all(name in tape.axes for name in axis_name) else psum_op(ct, axis_name=axis_name)
-
-
-psum_op: Op = Op(
-    "psum",
-    lambda x, *, axis_name: lax.psum(x, axis_name),
-    (_psum_vjp,),
-    shape=lambda x, *, axis_name: make_aval(x.shape, x.dtype),
-)
-pmax_op: Op = Op("pmax", lambda x, *, axis_name: lax.pmax(x, axis_name), None, shape=lambda x, *, axis_name: x)
-pmin_op: Op = Op("pmin", lambda x, *, axis_name: lax.pmin(x, axis_name), None, shape=lambda x, *, axis_name: x)
-axis_index_op: Op = Op(
-    "axis_index",
-    lambda *, axis_name: lax.axis_index(axis_name[0]),
-    None,
-    shape=lambda *, axis_name: make_aval((), np.dtype(np.int32)),
-)
 
 
 def axis_size(axis_name: str) -> int:
@@ -53,11 +27,6 @@ def axis_size(axis_name: str) -> int:
     try:
         return int(lax.axis_size(axis_name))
     except NameError:
-        outer = tape
-        while outer is not None:
-            if axis_name in outer.axes:
-                raise _inside_a_body(axis_name) from None
-            outer = outer.parent
         bound = list(tape.axes) if tape is not None else []
         raise NameError(
             f"no mapped axis is named {axis_name!r} {here()}; "
@@ -82,19 +51,6 @@ def _tracked(tape: Tape | None, names: tuple[str, ...]) -> bool:
     return tape is not None and all(name in tape.axes for name in names)
 
 
-def _forbid_bodies(tape: Tape | None, names: tuple[str, ...]) -> None:
-    if tape is not None and tape.parent is not None and any(name in tape.parent.axes for name in names):
-        raise _inside_a_body(names[0])
-
-
-def _inside_a_body(axis_name: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"a collective over {axis_name!r} in the body of a loop, a branch, a checkpoint, a custom_vjp or an inner vmap "
-        f"{here()}: tracegrad has collectives in the function itself that pmap or vmap maps. Move it out of the body, "
-        "write the loop in Python, or put the inner vmap outside."
-    )
-
-
 def psum(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None) -> Any:
     """The sum of `x` over the devices along a mapped axis, on each of them.
 
@@ -111,7 +67,6 @@ def psum(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = No
     """
     names = _names(axis_name, axis_index_groups)
     tape = state.tape
-    _forbid_bodies(tape, names)
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, (int, float, complex)):
@@ -129,7 +84,7 @@ def psum(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = No
 
 
 def _summed(tape: Tape, v: Var, names: tuple[str, ...]) -> bool:
-    if varying_axes(tape, v) & set(names):
+    if v.aval.varying & set(names):
         return False
     return any(node.grad and any(o is v for o in node.outputs) for node in tape.nodes)
 
@@ -183,7 +138,7 @@ def sum_gradients(grads: Any, axis_name: str, *, mean: bool) -> Any:
     tape = state.tape
 
     def one(g: Any) -> Any:
-        if tape is None or not _tracked(tape, names) or varying_axes(tape, g) & set(names):
+        if tape is None or not _tracked(tape, names) or aval_of(g).varying & set(names):
             g = psum_op(g, axis_name=names)
         return div(g, literal(axis_size(axis_name))) if mean else g
 

@@ -16,10 +16,9 @@ from ..backward import body_cotangents
 from ..body import BodyCache, argument_axes, leaf_axes, put, put_gradients, split_mapped, taken
 from ..errors import describe, here, need_function
 from ..lower import evaluate
-from ..op import Op
-from ..tape import Aval, Node, Tape, aval_of, make_aval
+from ..op import TYPED, Op
+from ..tape import Aval, Node, Tape, aval_of, make_aval, with_axes
 from ..tracer import Tracer, state
-from ..varying import NOWHERE, varying_axes
 
 
 def _run_mapped(
@@ -58,18 +57,17 @@ def _mapped_types(
     axis_name: str,
     devices: tuple[Any, ...],
 ) -> list[Aval]:
+    types = [with_axes(v.aval, v.aval.varying - {axis_name}) for v in body.outputs]
     return [
-        v.aval if w else make_aval((len(devices), *v.aval.shape), v.aval.dtype, v.aval.weak_type)
-        for v, w in zip(body.outputs, _is_whole(body, whole), strict=True)
+        a if w else make_aval((len(devices), *a.shape), a.dtype, a.weak_type, a.varying)
+        for a, w in zip(types, _is_whole(body, whole), strict=True)
     ]
 
 
 def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     batched, whole, name = node.params["batched"], node.params["whole"], node.params["axis_name"]
     flags = _is_whole(node.params["body"], whole)
-    axes = frozenset({name})
-    varying = [axes if b else NOWHERE for b in batched]
-    lin, operands = body_cotangents(node, cts, needs, varying, [NOWHERE if w else axes for w in flags])
+    lin, operands = body_cotangents(node, cts, needs, frozenset({name}))
     split = {"input": batched, "output": [not w for w in flags], "residual": [True] * len(operands)}
     params = {
         **node.params,
@@ -86,7 +84,7 @@ def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     return grads
 
 
-pmap_op: Op = Op("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True)
+pmap_op: Op = Op("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True, axes=TYPED)
 
 
 def pmap(
@@ -138,7 +136,7 @@ def pmap(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
         axes = argument_axes(tree, in_axes, "pmap")
-        size, moved, inner = split_mapped(leaves, axes, "pmap", arguments_of(fun, tree))
+        size, moved, inner = split_mapped(leaves, axes, "pmap", arguments_of(fun, tree), name=name)
         pool = tuple(devices) if devices is not None else tuple(jax.devices())
         count = len(pool)
         if size > count or (devices is not None and size != count):
@@ -146,7 +144,6 @@ def pmap(
                 f"pmap: the mapped axis has size {size}, and there are {count} devices {here()}. Split the batch with "
                 f"split_batch(batch, {count}), which gives it the shape ({count}, batch // {count}, ...)."
             )
-        varying = [frozenset() if axis is None else frozenset({name}) for axis in axes]
         in_args, in_kwargs = jax.tree.unflatten(tree, inner)
 
         @functools.wraps(fun)
@@ -154,8 +151,7 @@ def pmap(
             out = fun(*args, **kwargs)
             results, out_tree = jax.tree.flatten(out)
             for i, (v, axis) in enumerate(zip(results, leaf_axes(out_tree, out_axes, "pmap"), strict=True)):
-                assert state.tape is not None
-                if axis is None and isinstance(v, Tracer) and varying_axes(state.tape, v):
+                if axis is None and isinstance(v, Tracer) and name in v.aval.varying:
                     raise ValueError(
                         f"pmap: result {i} of {bodies.name} ({v.aval}) has out_axes=None and differs from device to "
                         f"device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return "
@@ -163,7 +159,7 @@ def pmap(
                     )
             return out, taken()
 
-        body, extra = bodies.get(checked, in_args, in_kwargs, axes={name: size}, varying=varying)
+        body, extra = bodies.get(checked, in_args, in_kwargs, axes={name: size})
         out_tree, taps_tree = body.out_tree.children()
         positions = leaf_axes(out_tree, out_axes, "pmap") + [0] * taps_tree.num_leaves
         outs = pmap_op(

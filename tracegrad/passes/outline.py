@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..op import Op
+from ..op import TYPED, Op
 from ..ops.shape import slice_
 from ..tape import Node, Tape, Var, fresh, output_types, structure
 
@@ -31,7 +31,7 @@ def _run(*xs: Any, body: Tape) -> Any:
     return compiled(body)(*xs)
 
 
-block = Op("block", _run, shape=output_types, multiple=True)
+block = Op("block", _run, shape=output_types, multiple=True, axes=TYPED)
 """Runs a body that outlining made: it has no derivative, for programs are outlined after they are differentiated."""
 
 
