@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import numpy as tnp
-from .errors import describe, here
+from .errors import called, describe, here
 from .names import listed
 from .op import Op
 from .ops import exp, mul, sub
@@ -63,6 +63,16 @@ _key = Op("random_key", lambda seed, *, impl: jax.random.key(seed, impl=impl))
 _raw_key = Op("random_raw_key", lambda seed, *, impl: jax.random.PRNGKey(seed, impl=impl))
 _split = Op("random_split", lambda key, *, num: jax.random.split(key, num))
 _fold_in = Op("random_fold_in", lambda key, data: jax.random.fold_in(key, data))
+
+
+def _as_key(key: Any) -> Any:
+    """`key`, if it is an array: a seed or a shape in its place is named before an op takes it for one."""
+    if not hasattr(key, "dtype"):
+        raise TypeError(
+            f"{called()}: key, the first argument, is {describe(key)}, not a random key {here()}. Make one with "
+            "tracegrad.random.key(seed), or one of several with tracegrad.random.split(key)."
+        )
+    return key
 
 
 def _seed(seed: Any) -> Any:
@@ -114,7 +124,7 @@ def split(key: Any, num: int | tuple[int, ...] = 2) -> Any:
       (3,)
     """
     shape = _shape(num, "split", "num")
-    return _split(key, num=shape if isinstance(num, Sequence) else shape[0])
+    return _split(_as_key(key), num=shape if isinstance(num, Sequence) else shape[0])
 
 
 def fold_in(key: Any, data: Any) -> Any:
@@ -125,7 +135,7 @@ def fold_in(key: Any, data: Any) -> Any:
       >>> random.fold_in(random.key(0), 3).shape
       ()
     """
-    return _fold_in(key, data)
+    return _fold_in(_as_key(key), data)
 
 
 # -- floats
@@ -197,7 +207,7 @@ def uniform(key: Any, shape: Shape = (), dtype: Any = None, minval: Any = 0.0, m
       >>> bool((x >= 2).all() and (x < 4).all())
       True
     """
-    return _uniform(key, minval, maxval, shape=_shape(shape, "uniform"), dtype=_dtype(dtype, "uniform"))
+    return _uniform(_as_key(key), minval, maxval, shape=_shape(shape, "uniform"), dtype=_dtype(dtype, "uniform"))
 
 
 def normal(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
@@ -213,7 +223,7 @@ def normal(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
       >>> random.normal(random.key(0), (2, 3)).shape
       (2, 3)
     """
-    return _normal(key, shape=_shape(shape, "normal"), dtype=_dtype(dtype, "normal", np.inexact))
+    return _normal(_as_key(key), shape=_shape(shape, "normal"), dtype=_dtype(dtype, "normal", np.inexact))
 
 
 def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None = None, dtype: Any = None) -> Any:
@@ -232,7 +242,7 @@ def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None = Non
       True
     """
     shape = None if shape is None else _shape(shape, "truncated_normal")
-    return _truncated_normal(key, lower, upper, shape=shape, dtype=_dtype(dtype, "truncated_normal"))
+    return _truncated_normal(_as_key(key), lower, upper, shape=shape, dtype=_dtype(dtype, "truncated_normal"))
 
 
 def exponential(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
@@ -243,7 +253,7 @@ def exponential(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
       >>> bool(random.exponential(random.key(0)) >= 0)
       True
     """
-    return _exponential(key, shape=_shape(shape, "exponential"), dtype=_dtype(dtype, "exponential"))
+    return _exponential(_as_key(key), shape=_shape(shape, "exponential"), dtype=_dtype(dtype, "exponential"))
 
 
 def gumbel(key: Any, shape: Shape = (), dtype: Any = None, mode: str | None = None) -> Any:
@@ -260,7 +270,7 @@ def gumbel(key: Any, shape: Shape = (), dtype: Any = None, mode: str | None = No
       >>> random.gumbel(random.key(0), (2, 3)).shape
       (2, 3)
     """
-    return _gumbel(key, shape=_shape(shape, "gumbel"), dtype=_dtype(dtype, "gumbel"), mode=mode)
+    return _gumbel(_as_key(key), shape=_shape(shape, "gumbel"), dtype=_dtype(dtype, "gumbel"), mode=mode)
 
 
 # -- booleans and integers
@@ -296,7 +306,7 @@ def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None, mode: str = "l
       >>> random.bernoulli(random.key(0), 1.0, (2,)).tolist()
       [True, True]
     """
-    return _bernoulli(key, p, shape=None if shape is None else _shape(shape, "bernoulli"), mode=mode)
+    return _bernoulli(_as_key(key), p, shape=None if shape is None else _shape(shape, "bernoulli"), mode=mode)
 
 
 def categorical(
@@ -322,7 +332,7 @@ def categorical(
       [0, 1]
     """
     shape = None if shape is None else _shape(shape, "categorical")
-    return _categorical(key, logits, axis=int(axis), shape=shape, replace=bool(replace), mode=mode)
+    return _categorical(_as_key(key), logits, axis=int(axis), shape=shape, replace=bool(replace), mode=mode)
 
 
 def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Any = None) -> Any:
@@ -342,7 +352,9 @@ def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Any = None)
       >>> sorted(set(random.randint(random.key(0), (100,), 0, 3).tolist()))
       [0, 1, 2]
     """
-    return _randint(key, minval, maxval, shape=_shape(shape, "randint"), dtype=_dtype(dtype, "randint", np.integer))
+    return _randint(
+        _as_key(key), minval, maxval, shape=_shape(shape, "randint"), dtype=_dtype(dtype, "randint", np.integer)
+    )
 
 
 def choice(
@@ -389,7 +401,7 @@ def choice(
             f"random.choice: {math.prod(shape)} of {n} elements without replacement {here()}. Pass replace=True, or a "
             "smaller shape."
         )
-    index = _choice(key, *(() if p is None else (p,)), n=n, shape=shape, replace=bool(replace), mode=mode)
+    index = _choice(_as_key(key), *(() if p is None else (p,)), n=n, shape=shape, replace=bool(replace), mode=mode)
     return index if alone else tnp.take(a, index, axis=axis)
 
 
@@ -435,11 +447,11 @@ def permutation(key: Any, x: Any, axis: int = 0, independent: bool = False) -> A
       [0, 1, 2, 3, 4]
     """
     if isinstance(x, (int, np.integer)):
-        return _permutation_of_range(key, n=int(x))
+        return _permutation_of_range(_as_key(key), n=int(x))
     aval = aval_of(x)
     if not -aval.ndim <= axis < aval.ndim:
         raise ValueError(f"random.permutation: x is {aval}, which has no axis {axis} {here()}")
-    return _permutation(key, x, axis=axis % aval.ndim, independent=bool(independent), inverse=False)
+    return _permutation(_as_key(key), x, axis=axis % aval.ndim, independent=bool(independent), inverse=False)
 
 
 __all__ = [

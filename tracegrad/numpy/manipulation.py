@@ -218,6 +218,11 @@ def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None, *, out: No
         arrays, axis = [ravel(x) for x in arrays], 0
     else:
         if any(not a.shape for a in avals):
+            if not isinstance(arrays, (list, tuple)):
+                raise TypeError(
+                    f"{called()}: arrays is one array, {describe(arrays)} {here()}. Put those to join in a list: "
+                    f"{called()}([a, b])."
+                )
             raise ValueError(f"{called()}: scalars have no axis to join along {here()}. Use stack, or asarray([...]).")
         axis = axis_of(axis, avals[0].ndim)
     if dtype is not None:
