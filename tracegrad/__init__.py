@@ -12,7 +12,7 @@ Example:
 
 from typing import TYPE_CHECKING
 
-from . import tracer as tracer  # isort: skip  (first: ops and the array namespace are made of tracers)
+from . import array as array
 from . import (
     checkpoint_policies,
     initializers,
@@ -25,6 +25,7 @@ from . import (
     scipy,
     testing,
 )
+from . import show as show
 from .capture import Captured, capture, tap
 from .control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from .custom import custom_vjp

@@ -11,10 +11,9 @@ from .arguments import Arguments, arguments_of
 from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
-from .lower import compiled, lower
 from .op import TYPED, Op
 from .ops import reduce_sum, transpose
-from .passes import optimize
+from .passes import compiled, optimize, program
 from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, output_types, verified, with_axes
 from .tracer import Tracer, operand, recording, state
 
@@ -315,7 +314,7 @@ call: Op = Op(
 
 def _run_batched(*xs: Any, body: Tape, batched: tuple[bool, ...], size: int, axis_name: str | None) -> Any:
     in_axes = tuple(0 if b else None for b in batched)
-    return jax.vmap(lower(body), in_axes=in_axes, axis_size=size, axis_name=axis_name)(*xs)
+    return jax.vmap(program(body), in_axes=in_axes, axis_size=size, axis_name=axis_name)(*xs)
 
 
 def _batched_types(*avals: Aval, body: Tape, size: int, axis_name: str | None, **params: Any) -> list[Aval]:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .capture import tap_op
 from .names import listed
-from .ops import dot_general
+from .ops import conv_op, dot_general
 from .tape import Node
 
 Policy = Callable[[Node], bool]
@@ -34,7 +35,7 @@ def nothing_saveable(node: Node) -> bool:
 
 def dots_saveable(node: Node) -> bool:
     """Keeps the results of matrix products and convolutions."""
-    return node.op is dot_general or node.op.name.startswith("conv")
+    return node.op is dot_general or node.op is conv_op
 
 
 def dots_with_no_batch_dims_saveable(node: Node) -> bool:
@@ -49,7 +50,7 @@ class _Names:
     others: bool
 
     def __call__(self, node: Node) -> bool:
-        if node.op.name != "tap":
+        if node.op is not tap_op:
             return self.others
         return self.saved if node.params["name"] in self.names else not self.saved
 

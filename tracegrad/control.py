@@ -9,14 +9,15 @@ import jax
 import numpy as np
 from jax import lax
 
+from . import numpy as tnp
 from .backward import active_path, keep_residuals, linearize, settled
 from .body import leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, here, need_function
-from .lower import lower, replay
+from .lower import replay
 from .op import TYPED, Op
 from .ops import add, astype, zeros_of
 from .ops.collectives import communicates, vary
-from .passes import dead_code, optimize
+from .passes import dead_code, optimize, program
 from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, describe_source, make_aval, verified, with_axes
 from .tracer import Tracer, operand, recording, state
 from .transforms import name_of, vmap
@@ -32,7 +33,7 @@ def _run_scan(
     *operands: Any, body: Tape, carried: int, scanned: int, length: int, reverse: bool, unroll: int | bool
 ) -> Any:
     init, xs, consts = operands[:carried], operands[carried : carried + scanned], operands[carried + scanned :]
-    run = lower(body)
+    run = program(body)
 
     def step(carry: Any, x: Any) -> Any:
         outs = run(*carry, *x, *consts)
@@ -381,7 +382,7 @@ def _run_switch(index: Any, *operands: Any, branches: tuple[Tape, ...]) -> Any:
     types = _switch_types(None, branches=branches)
 
     def typed(branch: Tape) -> Callable[..., Any]:
-        run = lower(branch)
+        run = program(branch)
         return lambda *xs: tuple(
             marked(o if a.weak_type else lax.convert_element_type(o, a.dtype), a.varying)
             for o, a in zip(run(*xs), types, strict=True)
@@ -623,7 +624,7 @@ def _refuse_to_wait(name: str, body: str, axes: frozenset[str], what: str) -> No
 
 def _run_while(*operands: Any, cond: Tape, body: Tape, carried: int, tested: int) -> Any:
     init, for_cond, for_body = operands[:carried], operands[carried : carried + tested], operands[carried + tested :]
-    test, step = lower(cond), lower(body)
+    test, step = program(cond), program(body)
     return lax.while_loop(
         lambda carry: test(*carry, *for_cond)[0],
         lambda carry: _retyped(step(*carry, *for_body), body),
@@ -833,5 +834,3 @@ def _named(new: Any, f: Any) -> Any:
 
 
 __all__ = ["associative_scan", "cond", "fori_loop", "map", "scan", "switch", "while_loop"]
-
-from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as this is)

@@ -13,10 +13,9 @@ import jax
 from .backward import body_cotangents, keep_residuals
 from .body import called_backward, record_body, without_static
 from .errors import describe, here
-from .lower import compiled
 from .op import TYPED, Op
 from .ops import zeros_of
-from .passes import optimize
+from .passes import compiled, optimize
 from .tape import Node, Tape, aval_of, describe_source, output_types
 from .tracer import Tracer, operand, state
 from .transforms import name_of

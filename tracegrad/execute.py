@@ -11,13 +11,10 @@ import jax
 import numpy as np
 from jax.extend.core import set_current_trace
 
-from .errors import LeakedTracerError, NotRecordedError, TracerError, here
-from .lower import evaluate, lower
+from .lower import evaluate
 from .op import Op
-from .passes import dead_code, fold, optimize
-from .remedies import given_to_jax, remedy
+from .passes import dead_code, fold, optimize, program
 from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure, verified
-from .tracer import Tracer, depends, leaked_message, state
 
 LONG = 3_000
 """Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
@@ -76,8 +73,8 @@ def run_pending(tape: Tape, history: History | None = None, outputs: Sequence[Va
     # one's, and must outlive it.
     with set_current_trace(tape.trace):
         if history is None or any(isinstance(value, jax.core.Tracer) for value in values):
-            program = verified(optimize(Tape.of((), nodes, outputs, tape)))
-            results = evaluate(program.nodes, program.outputs, {})
+            inline = verified(optimize(Tape.of((), nodes, outputs, tape)))
+            results = evaluate(inline.nodes, inline.outputs, {})
         else:
             key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
             compiled = find_program(key, nodes, outputs, leaves, tape.name, history)
@@ -113,9 +110,9 @@ def find_program(
         return None
     else:
         history.events.append(f"{len(nodes)} nodes: seen a second time, compiled whole")
-    program = fresh(optimize(Tape.of(leaves, nodes, outputs, Tape(name or "tracegrad"))))
+    tape = fresh(optimize(Tape.of(leaves, nodes, outputs, Tape(name or "tracegrad"))))
     history.compiled += 1
-    compiled = _programs[key] = jax.jit(lower(program))
+    compiled = _programs[key] = jax.jit(program(tape))
     _shrink()
     return compiled
 
@@ -139,8 +136,8 @@ def _shrink() -> None:
 
 def run_by_op(nodes: list[Node], outputs: Sequence[Var]) -> list[Any]:
     """Runs the nodes one at a time, each as its own cached compiled call."""
-    program = dead_code(fold(Tape.of((), nodes, outputs, Tape())))
-    nodes, outputs = program.nodes, program.outputs
+    needed = dead_code(fold(Tape.of((), nodes, outputs, Tape())))
+    nodes, outputs = needed.nodes, needed.outputs
     last_use = {v: i for i, node in enumerate(nodes) for v in node.inputs}
     keep = set(outputs)
     env: dict[Var, Any] = {}
@@ -162,78 +159,6 @@ def run_by_op(nodes: list[Node], outputs: Sequence[Var]) -> list[Any]:
             if last_use[v] == i and v not in keep:
                 env.pop(v, None)
     return [env.get(v, v.value) for v in outputs]
-
-
-def force(tracer: Tracer, wanted: str) -> Any:
-    """The concrete value of a traced one, computed now if its recording is define-by-run.
-
-    Raises:
-      TracerError: under `@jit` and in bodies, where there is no value; the message says whose line made it.
-    """
-    if tracer.tape is None:
-        return np.asarray(tracer.value, tracer.aval.dtype)
-    tape = tracer.tape
-    if not tape.open:
-        raise LeakedTracerError(leaked_message(tracer))
-    if not tape.lazy:
-        raise TracerError(concrete_message(tracer, wanted))
-    if tracer.value is None:
-        assert tape.run is not None
-        tape.run(tape)
-    if isinstance(tracer.value, jax.core.Tracer):
-        raise TracerError(concrete_message(tracer, wanted))
-    return np.asarray(tracer.value) if not isinstance(tracer.value, jax.Array) else tracer.value
-
-
-_INSTEAD = (
-    "Use the function of the same name in tracegrad.numpy (`import tracegrad.numpy as np`), tracegrad.lax or "
-    "tracegrad.nn, or wrap JAX's with tracegrad.from_jax(function)"
-)
-
-
-def jax_value(tracer: Tracer) -> Any:
-    """The value of a traced one for a function of JAX: an array, or under `@jit` a tracer of the enclosing JAX trace.
-
-    Raises:
-      NotRecordedError: where a derivative would flow through that function, which is not recorded, and in bodies, where
-        there is no value.
-    """
-    tape = tracer.tape
-    if tape is None:
-        return np.asarray(tracer.value, tracer.aval.dtype)
-    if not tape.open:
-        raise LeakedTracerError(leaked_message(tracer))
-    if tracer.aval.differentiable and depends(tracer, state.wrt):
-        raise NotRecordedError(
-            f"{given_to_jax(tracer.aval)}. Where no gradient is wanted, pass tracegrad.stop_gradient(x)."
-        )
-    if tracer.value is None:
-        if tape.run is None:
-            raise NotRecordedError(
-                f"a traced value ({tracer.aval}) was given to a function of JAX {here()}, in "
-                f"{tape.name or 'a function'}, which is recorded as the body of a loop, a branch or a transform: there "
-                f"it has no value yet. {_INSTEAD}; to index or update a JAX array `a` with a traced value, write "
-                "tracegrad.numpy.asarray(a)[i]."
-            )
-        tape.run(tape)
-    return tracer.value
-
-
-def concrete_message(tracer: Tracer, wanted: str) -> str:
-    tape = tracer.tape
-    assert tape is not None
-    made = next((node for node in tape.nodes if any(v is tracer for v in node.outputs)), None)
-    origin = (
-        f"It was computed by {made.op.name} at {describe_source(made.source)}"
-        if made is not None
-        else "It is an argument of the function"
-    )
-    wanted, instead = remedy(wanted)
-    return (
-        f"{wanted} was asked of a traced value ({tracer.aval}) {here()}. {origin}. Under @jit, vmap and pmap, and in a "
-        f"jax transformation, {tape.name or 'a function'} is recorded before its values are known. {instead}; or take "
-        "@jit away: an undecorated function sees values."
-    )
 
 
 def _steps(nodes: list[Node]) -> list[Step]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .backward import backward
 from .errors import describe, here
-from .ops import alias, vary, zeros_of
+from .ops import alias, reshape, vary, zeros_of
 from .tape import Aval, Tape
 from .tracer import Tracer, operand, state
 from .transforms import (
@@ -198,7 +198,7 @@ def jacfwd(
                     return push(tree_unflatten(tree, tangents))
 
                 out = vmap(one, out_axes=-1)(unit_arrays(leaf.aval))
-                columns.append(jax.tree.map(lambda g, s=leaf.aval.shape: tnp.reshape(g, (*g.shape[:-1], *s)), out))
+                columns.append(jax.tree.map(lambda g, s=leaf.aval.shape: reshape(g, shape=(*g.shape[:-1], *s)), out))
             flat = [jax.tree.leaves(c) for c in columns]
             out_tree = jax.tree.structure(columns[0])
             rows = [tree_unflatten(tree, list(parts)) for parts in zip(*flat, strict=True)]
@@ -211,5 +211,3 @@ def jacfwd(
 
 
 __all__ = ["hvp", "jacfwd", "jvp", "linearize"]
-
-from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as transforms are)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .passes.outline import outline
-from .tape import Node, Tape, Var, verified
+from .tape import Node, Tape, Var
 from .tracer import record
 
 
@@ -54,20 +52,12 @@ def _weak(v: Var) -> Any:
 
 def lower(tape: Tape) -> Callable[..., list[Any]]:
     """A function over JAX arrays that runs a finished tape."""
-    program = verified(outline(tape))
 
     def run(*values: Any) -> list[Any]:
-        return evaluate(program.nodes, program.outputs, dict(zip(program.inputs, values, strict=True)))
+        return evaluate(tape.nodes, tape.outputs, dict(zip(tape.inputs, values, strict=True)))
 
     run.__name__ = run.__qualname__ = tape.name or "tape"
     return run
-
-
-def compiled(tape: Tape) -> Callable[..., list[Any]]:
-    """`lower(tape)` under `jax.jit`, made once a tape, so that JAX traces and lowers it once."""
-    if tape.jitted is None:
-        tape.jitted = jax.jit(lower(tape))
-    return tape.jitted
 
 
 def replay(target: Tape, tape: Tape, inputs: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ import jax
 
 from .errors import INTERNAL, LeakedTracerError, called, caller, describe, here, user_source
 from .tape import NOWHERE, Aval, Node, Source, aval_of, describe_source, make_aval, with_axes
-from .tracer import Literal, Tracer, array_of, leaked_message, record, state
+from .tracer import Literal, Tracer, leaked_message, record, state
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
@@ -185,7 +185,7 @@ class Op:
             elif isinstance(a, jax.core.Tracer):
                 inline = True
             elif type(a) is list or type(a) is tuple:
-                array = array_of(a)
+                array = Tracer.of_list(a)
                 inline |= isinstance(array, jax.core.Tracer)
                 args = (*args[:i], array, *args[i + 1 :])
         try:

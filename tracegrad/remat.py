@@ -12,10 +12,9 @@ from .backward import keep_residuals, linearize
 from .body import called_backward, put, record_body, taken, without_static
 from .checkpoint_policies import Policy, nothing_saveable
 from .errors import describe, here, need_function
-from .lower import compiled
 from .op import TYPED, Op
 from .ops import optimization_barrier_op
-from .passes import optimize
+from .passes import compiled, optimize
 from .tape import Node, output_types
 from .tracer import state
 from .transforms import name_of

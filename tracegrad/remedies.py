@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from .errors import INTERNAL, here
-from .tape import Aval
+from .tape import Aval, Var, describe_source
 
 _STATIC = "mark the argument static (static_argnums)"
 
@@ -59,6 +59,11 @@ _REMEDIES = {
 }
 """By what a value is wanted for."""
 
+IN_PLACE_OF_JAX = (
+    "Use the function of the same name in tracegrad.numpy (`import tracegrad.numpy as np`), tracegrad.lax or "
+    "tracegrad.nn, or wrap JAX's with tracegrad.from_jax(function)"
+)
+
 _PROTOCOLS = ("Tracer.__array_function__", "Tracer.__array_ufunc__")
 
 
@@ -78,6 +83,24 @@ def remedy(wanted: str) -> tuple[str, str]:
     if use is not None:
         return f"{wanted} for {use}", _REMEDIES[use]
     return wanted, _REMEDIES.get(wanted, _NUMBER if wanted.endswith("()") else _ANY)
+
+
+def concrete_message(tracer: Var, wanted: str) -> str:
+    """The message for a value that is not there yet: what was asked of it and what for, who made it, what to write."""
+    tape = tracer.tape
+    assert tape is not None
+    made = next((node for node in tape.nodes if any(v is tracer for v in node.outputs)), None)
+    origin = (
+        f"It was computed by {made.op.name} at {describe_source(made.source)}"
+        if made is not None
+        else "It is an argument of the function"
+    )
+    wanted, instead = remedy(wanted)
+    return (
+        f"{wanted} was asked of a traced value ({tracer.aval}) {here()}. {origin}. Under @jit, vmap and pmap, and in a "
+        f"jax transformation, {tape.name or 'a function'} is recorded before its values are known. {instead}; or take "
+        "@jit away: an undecorated function sees values."
+    )
 
 
 def vectorized() -> bool:

@@ -103,3 +103,16 @@ def _place(node: Node) -> str:
     text = linecache.getline(filename, line).strip()
     where = f"{cell_of(filename) or os.path.basename(filename)}:{line}"
     return ("∇ " if node.grad else "  ") + where + (f"  {text}" if text else "")
+
+
+def _text(tape: Tape, whole: bool = False) -> str:
+    """A line a step, as printing shows it; with `whole`, the steps that no result needs too."""
+    return format_tape(tape, whole)
+
+
+def _printed(tape: Tape) -> str:
+    return format_tape(tape)
+
+
+Tape.text = _text  # type: ignore[method-assign, assignment]
+Tape.__str__ = Tape.__repr__ = _printed  # type: ignore[method-assign, assignment]

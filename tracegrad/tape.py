@@ -298,16 +298,9 @@ class Tape:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def text(self, whole: bool = False) -> str:
-        """A line a step, as printing shows it; with `whole`, the steps that no result needs too."""
-        from .show import format_tape
-
-        return format_tape(self, whole)
-
-    def __str__(self) -> str:
-        return self.text()
-
-    __repr__ = __str__
+    if TYPE_CHECKING:
+        # `tracegrad.show` installs how a tape prints.
+        def text(self, whole: bool = False) -> str: ...
 
 
 def output_types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:

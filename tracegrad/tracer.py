@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from .errors import (
     numpy_remedy,
     taker,
 )
-from .remedies import vectorized
+from .remedies import IN_PLACE_OF_JAX, concrete_message, given_to_jax, vectorized
 from .tape import Aval, Node, Tape, Var, aval_of, make_aval, no_full_collections, with_axes
 
 if TYPE_CHECKING:
@@ -164,19 +164,22 @@ class Tracer(Var):
     # -- its value, on demand
 
     def _concrete(self, wanted: str) -> Any:
-        from .execute import force
+        """The concrete value, computed now if the recording is define-by-run.
 
-        return force(self, wanted)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in Tracer.__slots__ or name in Var.__slots__:
-            raise AttributeError(name)
-        hint = HINTS.get(name)
-        raise AttributeError(
-            f"a traced value ({self.aval}) has no attribute {name!r}" + (f" {here()}. Write {hint}." if hint else ""),
-            name=name,
-            obj=self,
-        )
+        Raises:
+          TracerError: under `@jit` and in bodies, where there is no value; the message says whose line made it.
+        """
+        tape = self.tape
+        if tape is None:
+            return np.asarray(self.value, self.aval.dtype)
+        if not tape.open:
+            raise LeakedTracerError(leaked_message(self))
+        if self.value is None and tape.lazy:
+            assert tape.run is not None
+            tape.run(tape)
+        if not tape.lazy or isinstance(self.value, jax.core.Tracer):
+            raise TracerError(concrete_message(self, wanted))
+        return np.asarray(self.value) if not isinstance(self.value, jax.Array) else self.value
 
     def __copy__(self) -> Tracer:
         return self
@@ -265,131 +268,8 @@ class Tracer(Var):
     def __jax_array__(self) -> Any:
         if _in_operator_of_jax(sys._getframe(1)):
             raise AttributeError("__jax_array__")
-        from .execute import jax_value
-
         value = jax_value(self)
         return lambda: value
-
-    # -- operators
-
-    def __add__(self, other: Any) -> Any:
-        return ops.add(self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return ops.add(other, self)
-
-    def __sub__(self, other: Any) -> Any:
-        return ops.sub(self, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return ops.sub(other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        return ops.mul(self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return ops.mul(other, self)
-
-    def __truediv__(self, other: Any) -> Any:
-        return ops.div(self, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return ops.div(other, self)
-
-    def __floordiv__(self, other: Any) -> Any:
-        return ops.floor_divide(self, other)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return ops.floor_divide(other, self)
-
-    def __mod__(self, other: Any) -> Any:
-        return ops.remainder(self, other)
-
-    def __rmod__(self, other: Any) -> Any:
-        return ops.remainder(other, self)
-
-    def __divmod__(self, other: Any) -> Any:
-        return ops.floor_divide(self, other), ops.remainder(self, other)
-
-    def __rdivmod__(self, other: Any) -> Any:
-        return ops.floor_divide(other, self), ops.remainder(other, self)
-
-    def __pow__(self, other: Any) -> Any:
-        return tnp.power(self, other)
-
-    def __rpow__(self, other: Any) -> Any:
-        return tnp.power(other, self)
-
-    def __matmul__(self, other: Any) -> Any:
-        return tnp.matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Any:
-        return tnp.matmul(other, self)
-
-    def __neg__(self) -> Any:
-        return ops.neg(self)
-
-    def __pos__(self) -> Any:
-        return self
-
-    def __abs__(self) -> Any:
-        return ops.abs_(self)
-
-    def __invert__(self) -> Any:
-        return ops.bitwise_not(self)
-
-    def __and__(self, other: Any) -> Any:
-        return ops.bitwise_and(self, other)
-
-    __rand__ = __and__
-
-    def __or__(self, other: Any) -> Any:
-        return ops.bitwise_or(self, other)
-
-    __ror__ = __or__
-
-    def __xor__(self, other: Any) -> Any:
-        return ops.bitwise_xor(self, other)
-
-    __rxor__ = __xor__
-
-    def __lshift__(self, other: Any) -> Any:
-        return ops.left_shift(self, other)
-
-    def __rlshift__(self, other: Any) -> Any:
-        return ops.left_shift(other, self)
-
-    def __rshift__(self, other: Any) -> Any:
-        return ops.right_shift(self, other)
-
-    def __rrshift__(self, other: Any) -> Any:
-        return ops.right_shift(other, self)
-
-    def __eq__(self, other: Any) -> Any:
-        return ops.equal(self, other)
-
-    def __ne__(self, other: Any) -> Any:
-        return ops.not_equal(self, other)
-
-    def __lt__(self, other: Any) -> Any:
-        return ops.less(self, other)
-
-    def __le__(self, other: Any) -> Any:
-        return ops.less_equal(self, other)
-
-    def __gt__(self, other: Any) -> Any:
-        return ops.greater(self, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return ops.greater_equal(self, other)
-
-    def __round__(self, decimals: int = 0) -> Any:
-        return tnp.round(self, decimals)
-
-    # -- indexing
-
-    def __getitem__(self, index: Any) -> Any:
-        return ops.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
@@ -397,49 +277,41 @@ class Tracer(Var):
             "Write `x = x.at[index].set(value)` instead of `x[index] = value`."
         )
 
-    @property
-    def at(self) -> Any:
-        """`x.at[index].set(value)`, `.add`, `.multiply`, `.min`, `.max`, `.get`: an updated copy."""
-        return ops.At(self)
-
-    @property
-    def T(self) -> Any:
-        return tnp.transpose(self)
-
-    @property
-    def mT(self) -> Any:
-        return tnp.matrix_transpose(self)
-
-    @property
-    def real(self) -> Any:
-        return tnp.real(self)
-
-    @property
-    def imag(self) -> Any:
-        return tnp.imag(self)
-
     def __dlpack__(self, **options: Any) -> Any:
         return self._concrete("its memory (__dlpack__)").__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return self._concrete("its device (__dlpack_device__)").__dlpack_device__()
 
-    # -- NumPy's protocols
-
     __array_priority__ = 1000
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        return tnp.call_ufunc(ufunc, method, inputs, kwargs)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return tnp.call_function(function, args, kwargs)
-
-    def __array_namespace__(self, api_version: str | None = None) -> Any:
-        return tnp
-
     if TYPE_CHECKING:
-        # The array methods (sum, reshape, astype, ...) are installed by tracegrad.numpy, a name a line.
+        # `tracegrad.array` installs the operators, the methods of an array, and NumPy's protocols.
         def __getattr__(self, name: str) -> Any: ...
+
+        of_list: ClassVar[Callable[..., Any]]
+
+        def __neg__(self) -> Any: ...
+        def __add__(self, other: Any) -> Any: ...
+        def __eq__(self, other: object) -> Any: ...
+
+        __pos__ = __abs__ = __invert__ = __neg__
+        __getitem__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
+        __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = __pow__ = __rpow__ = __add__
+        __matmul__ = __rmatmul__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __add__
+        __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __lt__ = __le__ = __gt__ = __ge__ = __add__
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__") or name in Tracer.__slots__ or name in Var.__slots__:
+                raise AttributeError(name)
+            hint = HINTS.get(name)
+            raise AttributeError(
+                f"a traced value ({self.aval}) has no attribute {name!r}"
+                + (f" {here()}. Write {hint}." if hint else ""),
+                name=name,
+                obj=self,
+            )
 
 
 @contextmanager
@@ -492,8 +364,6 @@ def record(tape: Tape, op: Op, args: tuple[Any, ...], params: dict[str, Any]) ->
             else:
                 inputs.append(operand(tape, a, op))
     except InnerTraceError:
-        from .execute import jax_value
-
         return op.run(tuple([jax_value(a) if isinstance(a, Tracer) else a for a in args]), params)
     avals = tuple([v.aval for v in inputs])
     out_avals = op.avals[tape.x64].get((avals, *params.items()) if params else avals)
@@ -537,7 +407,7 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
     if kind is Tracer and value.tape is tape:
         return value  # type: ignore[no-any-return]
     if kind is list or kind is tuple:
-        return array_of(value)  # type: ignore[no-any-return]
+        return Tracer.of_list(value)  # type: ignore[no-any-return]
     known = tape.constants.get(id(value))
     if known is not None:
         return known
@@ -555,8 +425,6 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
         while outer is not None and outer is not value.tape:
             outer = outer.parent
         if outer is not None:
-            from .execute import jax_value
-
             return operand(tape, jax_value(value), op)
         raise TracerError(
             f"a value that another recording traced ({value.aval}) was used in {tape.name or 'a function'} {here()}, "
@@ -577,11 +445,6 @@ def operand(tape: Tape, value: Any, op: Op | None = None) -> Var:
     return constant
 
 
-def array_of(values: list[Any] | tuple[Any, ...]) -> Any:
-    """The array of a list, as NumPy's functions take one: what is in it may be traced."""
-    return tnp.asarray(values)
-
-
 def aval_or_explain(value: Any) -> Aval:
     try:
         return aval_of(value)
@@ -590,6 +453,34 @@ def aval_or_explain(value: Any) -> Aval:
             f"{called()}: an operand is {describe(value)}, which is not an array {here()}. Pass a number, an array, a "
             "traced value, or a list of these."
         ) from None
+
+
+def jax_value(tracer: Tracer) -> Any:
+    """The value of a traced one for a function of JAX: an array, or under `@jit` a tracer of the enclosing JAX trace.
+
+    Raises:
+      NotRecordedError: where a derivative would flow through that function, which is not recorded, and in bodies, where
+        there is no value.
+    """
+    tape = tracer.tape
+    if tape is None:
+        return np.asarray(tracer.value, tracer.aval.dtype)
+    if not tape.open:
+        raise LeakedTracerError(leaked_message(tracer))
+    if tracer.aval.differentiable and depends(tracer, state.wrt):
+        raise NotRecordedError(
+            f"{given_to_jax(tracer.aval)}. Where no gradient is wanted, pass tracegrad.stop_gradient(x)."
+        )
+    if tracer.value is None:
+        if tape.run is None:
+            raise NotRecordedError(
+                f"a traced value ({tracer.aval}) was given to a function of JAX {here()}, in "
+                f"{tape.name or 'a function'}, which is recorded as the body of a loop, a branch or a transform: there "
+                f"it has no value yet. {IN_PLACE_OF_JAX}; to index or update a JAX array `a` with a traced value, "
+                "write tracegrad.numpy.asarray(a)[i]."
+            )
+        tape.run(tape)
+    return tracer.value
 
 
 def leaked_message(value: Tracer, op: Op | None = None) -> str:
@@ -602,7 +493,7 @@ def leaked_message(value: Tracer, op: Op | None = None) -> str:
     )
 
 
-__all__ = ["Literal", "Tracer", "literal", "make_aval", "operand", "record", "recording", "state"]
-
-from . import numpy as tnp  # noqa: E402
-from . import ops  # noqa: E402  (ops are made of tracers)
+__all__ = [
+    "Literal", "Tracer", "differentiating", "jax_value", "literal", "make_aval", "nan_safe", "operand", "record",
+    "recording", "state",
+]  # fmt: skip

@@ -14,9 +14,10 @@ import numpy as np
 from .arguments import arguments_of
 from .backward import backward, ones
 from .body import argument_axes, call, leaf_axes, put, record_body, split_mapped, taken, vmap_op
+from .compile import Jitted
 from .errors import describe, here, need_function
 from .execute import History, run_pending
-from .ops import alias, reshape, weak_op, zeros_of
+from .ops import alias, astype, equal, iota, move_axis, reduce_sum, reshape, weak_op, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
 from .tape import Aval, Tape, Var, aval_of
@@ -402,7 +403,8 @@ def check_like(value: Any, like: Sequence[Var], tree: Any, what: str, whose: str
 def unit_arrays(aval: Aval) -> Any:
     """The arrays of this type with one element 1 and the others 0, stacked."""
     size = int(np.prod(aval.shape))
-    return tnp.reshape(tnp.eye(size, dtype=aval.dtype), (size, *aval.shape))
+    rows, columns = (iota(dtype=np.dtype(np.int32), shape=(size, size), axis=i) for i in (0, 1))
+    return reshape(astype(equal(rows, columns), dtype=aval.dtype), shape=(size, *aval.shape))
 
 
 def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, name: str) -> Callable[..., Any]:
@@ -531,9 +533,7 @@ def vmap(
                         f"vmap: out_axes puts the mapped axis of result {i} at {a}, and with it the result is {o.aval} "
                         f"{here()}. Use one from {-o.aval.ndim} to {o.aval.ndim - 1}."
                     )
-            outs = [
-                o[0] if a is None else tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)
-            ]
+            outs = [o[0] if a is None else move_axis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
             return tree_unflatten(out_tree, outs)
 
         return define_by_run(fun, run, args, kwargs)
@@ -570,7 +570,7 @@ def elementwise_grad(fun: Callable[..., Any] | None = None, argnums: int | Seque
     @functools.wraps(fun)
     def total(*args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves(fun(*args, **kwargs))
-        return functools.reduce(lambda a, b: a + b, [tnp.sum(x) for x in leaves])
+        return functools.reduce(lambda a, b: a + b, [reduce_sum(x, axes=tuple(range(aval_of(x).ndim))) for x in leaves])
 
     return grad(total, argnums)
 
@@ -660,8 +660,6 @@ def jit(
             **options,
         )
     need_function(fun, "jit")
-    from .compile import Jitted
-
     return Jitted(fun, static_argnums, static_argnames, donate_argnums, options).wrapper
 
 
@@ -708,5 +706,3 @@ __all__ = [
     "elementwise_grad", "eval_shape", "explain", "grad", "hessian", "jacobian", "jacrev", "jit", "named_call",
     "stop_gradient", "trace", "value_and_grad", "vjp", "vmap",
 ]  # fmt: skip
-
-from . import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as transforms are)

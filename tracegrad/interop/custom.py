@@ -16,11 +16,13 @@ import numpy as np
 from ..backward import backward, body_cotangents, keep_residuals
 from ..body import call, called_backward
 from ..errors import here
-from ..lower import lower, replay
+from ..lower import replay
 from ..op import TYPED, Op
 from ..ops import add, alias, neg, vary, zeros_of
+from ..passes import program
 from ..tape import Node, Tape, Var, aval_of, describe_source, make_aval, output_types
 from ..tracer import state
+from .jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr
 
 
 class Rule:
@@ -45,7 +47,7 @@ class Rule:
 
 
 def _run_body(*xs: Any, body: Tape, rule: Rule) -> tuple[Any, ...]:
-    return tuple(lower(body)(*xs))
+    return tuple(program(body)(*xs))
 
 
 def _name(jaxpr: Any) -> str:
@@ -269,5 +271,3 @@ def _linear_solve_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> 
 
 
 linear_solve_op: Op = Op("linear_solve", _run_body, _linear_solve_vjp, shape=output_types, multiple=True, axes=TYPED)
-
-from .jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr  # noqa: E402  (they import each other)

@@ -375,4 +375,5 @@ HIGHER_ORDER = frozenset(
      "while", "cond"}
 )  # fmt: skip
 
-from .primitives import PRIMITIVES  # noqa: E402  (the rules record nested jaxprs)
+PRIMITIVES: dict[str, Callable[..., Any]] = {}
+"""How each primitive of JAX is recorded, from its operands and parameters: `primitives.py` fills it."""

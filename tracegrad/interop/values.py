@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from jax._src import core, dtypes
 
-from ..execute import jax_value
-from ..tracer import Literal, Tracer
+from ..tracer import Literal, Tracer, jax_value
 
 
 def _type(x: Tracer) -> core.ShapedArray:

@@ -22,7 +22,7 @@ from . import (
     index_tricks,
     linalg,
     manipulation,
-    methods,
+    padding,
     polynomial,
     products,
     reductions,
@@ -37,17 +37,14 @@ from .elementwise import *
 from .functional import *
 from .index_tricks import *
 from .manipulation import *
+from .padding import *
 from .polynomial import *
 from .products import *
-from .protocols import call_function as call_function
-from .protocols import call_ufunc as call_ufunc
 from .reductions import *
 from .selection import *
 from .sets import *
 from .statistics import *
 from .windows import *
-
-methods.install()
 
 __all__ = ["fft", "linalg"]
 __all__ += creation.__all__
@@ -56,6 +53,7 @@ __all__ += elementwise.__all__
 __all__ += functional.__all__
 __all__ += index_tricks.__all__
 __all__ += manipulation.__all__
+__all__ += padding.__all__
 __all__ += polynomial.__all__
 __all__ += products.__all__
 __all__ += reductions.__all__

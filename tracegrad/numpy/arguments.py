@@ -14,7 +14,7 @@ from .. import ops
 from ..errors import called, describe, here
 from ..ops.indexing import concrete
 from ..tape import Aval, Var, aval_of, make_aval
-from ..tracer import Tracer, array_of, aval_or_explain, literal, state
+from ..tracer import Tracer, aval_or_explain, literal
 
 
 def type_of(x: Any) -> Aval:
@@ -26,7 +26,7 @@ def type_of(x: Any) -> Aval:
     if isinstance(x, Var):
         return x.aval
     if type(x) is list or type(x) is tuple:
-        return aval_of(array_of(x))
+        return aval_of(Tracer.of_list(x))
     return aval_or_explain(x)
 
 
@@ -88,7 +88,7 @@ def known(x: Any, remedy: str) -> np.ndarray[Any, Any]:
     Raises:
       TracerError: if it has none yet, as under `@jit` and in bodies.
     """
-    x = array_of(x) if type(x) is list or type(x) is tuple else x
+    x = Tracer.of_list(x) if type(x) is list or type(x) is tuple else x
     type_of(x)
     return concrete(x, lambda: (  # type: ignore[no-any-return]
         f"{called()}: the result depends on the numbers of a traced value ({describe(x)}) {here()}, which has none yet "
@@ -136,7 +136,7 @@ def common_type(avals: Sequence[Aval]) -> tuple[Any, bool]:
 
 def promoted(xs: Sequence[Any], avals: Sequence[Aval]) -> list[Any]:
     """The operands in their common dtype, arrays of lists."""
-    xs = [array_of(x) if type(x) is list or type(x) is tuple else x for x in xs]
+    xs = [Tracer.of_list(x) if type(x) is list or type(x) is tuple else x for x in xs]
     common, _ = common_type(avals)
     for a in avals:
         if a.dtype != common:
@@ -154,7 +154,7 @@ def is_inexact(dtype: Any) -> bool:
 def inexact(x: Any, aval: Aval) -> Any:
     """`x`, as floats if it is of integers or booleans."""
     if is_inexact(aval.dtype):
-        return array_of(x) if type(x) is list or type(x) is tuple else x
+        return Tracer.of_list(x) if type(x) is list or type(x) is tuple else x
     return ops.astype(x, dtype=ops.inexact_dtype(aval.dtype))
 
 
@@ -168,14 +168,7 @@ def refuse(**arguments: Any) -> None:
             raise TypeError(f"{called()}: the argument {key}={describe(value)} is not supported {here()}. {remedy}")
 
 
-def array_like(x: Any) -> Any:
-    """`x` as something with a shape that is recorded if a tape is recording: numbers become arrays."""
-    from .creation import asarray
-
-    return x if type(x) is Tracer or (isinstance(x, jax.Array) and state.tape is None) else asarray(x)
-
-
 __all__ = [
-    "Aval", "array_like", "axes_of", "axis_of", "common_type", "dtype_of", "inexact", "integer", "is_inexact",
+    "Aval", "axes_of", "axis_of", "common_type", "dtype_of", "inexact", "integer", "is_inexact",
     "is_known", "known", "literal", "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of", "types_of",
 ]  # fmt: skip

@@ -162,6 +162,11 @@ def array(
 asanyarray = ascontiguousarray = asfortranarray = asarray
 
 
+def array_like(x: Any) -> Any:
+    """`x` as something with a shape that is recorded if a tape is recording: numbers become arrays."""
+    return x if type(x) is Tracer or (isinstance(x, jax.Array) and state.tape is None) else asarray(x)
+
+
 def asarray_chkfinite(a: Any, dtype: Any = None, order: None = None) -> Any:
     """`asarray`, of what is finite.
 
@@ -283,9 +288,7 @@ def linspace(
         # Exactly `stop`, which what is computed may miss by a rounding.
         out = ops.where(ops.equal(step, literal(parts)), inexact(stop, b), out)
     if axis not in (0, -ndim - 1):
-        from .manipulation import moveaxis
-
-        out = moveaxis(out, 0, axis)
+        out = ops.move_axis(out, 0, axis)
     wanted = (common if is_inexact(common) else kind) if dtype is None else dtype_of(dtype)
     if not is_inexact(wanted):
         out = ops.floor(out)

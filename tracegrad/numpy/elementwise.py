@@ -77,7 +77,6 @@ from ..ops import (
     trunc,
 )
 from .arguments import (
-    array_like,
     axis_of,
     common_type,
     dtype_of,
@@ -89,6 +88,7 @@ from .arguments import (
     refuse,
     type_of,
 )
+from .creation import array_like
 
 abs = absolute = fabs = ops.abs_
 acos, acosh, asin, asinh, atan, atan2, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh
@@ -404,15 +404,7 @@ def isrealobj(x: Any) -> bool:
 
 def sinc(x: Any, /) -> Any:
     """`sin(pi x) / (pi x)`, and its limit 1 at 0; so too for all derivatives, by the series around 0."""
-    y = multiply(x, literal(math.pi))
-    near = less(abs(y), literal(0.02))
-    safe = ops.where(near, literal(1.0), y)
-    z = multiply(y, y)
-    # Four terms: the next one is 0.02**8 / 9!, less than the rounding of float64.
-    series: Any = literal(-1 / 5040)
-    for coefficient in (1 / 120, -1 / 6, 1.0):
-        series = add(multiply(series, z), literal(coefficient))
-    return ops.where(near, series, divide(sin(safe), safe))
+    return ops.sine_over(multiply(x, literal(math.pi)))
 
 
 def heaviside(x1: Any, x2: Any, /) -> Any:

@@ -13,13 +13,13 @@ import numpy as np
 
 from .. import ops
 from ..errors import called, describe, here
-from .arguments import array_like, axis_of, dtype_of, shape_of, type_of
+from ..transforms import vmap
+from .arguments import axis_of, dtype_of, shape_of, type_of
+from .creation import array_like
 from .manipulation import broadcast_to, expand_dims, moveaxis, reshape
 
 
 def _mapped(f: Callable[..., Any], args: Sequence[Any], axes: Sequence[int | None]) -> Any:
-    from ..transforms import vmap
-
     return vmap(f, in_axes=tuple(axes))(*args)
 
 

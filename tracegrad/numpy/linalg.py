@@ -20,7 +20,6 @@ from ..ops.shape import broadcast_to
 from ..tracer import literal
 from . import products
 from .arguments import (
-    array_like,
     axes_of,
     axis_of,
     inexact,
@@ -30,7 +29,7 @@ from .arguments import (
     type_of,
     types_of,
 )
-from .creation import eye, zeros
+from .creation import array_like, eye, zeros
 from .manipulation import diagonal as diagonal_
 from .manipulation import expand_dims, matrix_transpose, moveaxis, ravel
 from .products import matmul, tensordot, vecdot

@@ -14,7 +14,6 @@ from .. import ops
 from ..errors import called, describe, here
 from ..tracer import Tracer
 from .arguments import (
-    array_like,
     axes_of,
     axis_of,
     dtype_of,
@@ -31,7 +30,7 @@ from .arguments import (
     type_of,
     types_of,
 )
-from .creation import number_of
+from .creation import array_like, number_of
 
 
 def shape(a: Any) -> tuple[int, ...]:
@@ -310,7 +309,7 @@ def block(arrays: Any) -> Any:
 # -- splitting
 
 
-def _part(a: Any, shape: tuple[int, ...], axis: int, start: int, stop: int, step: int = 1) -> Any:
+def part_along(a: Any, shape: tuple[int, ...], axis: int, start: int, stop: int, step: int = 1) -> Any:
     """The elements of `a` from `start` to `stop` along an axis."""
     lo = tuple(start if i == axis else 0 for i in range(len(shape)))
     hi = tuple(stop if i == axis else n for i, n in enumerate(shape))
@@ -335,7 +334,7 @@ def _split(ary: Any, indices_or_sections: Any, axis: int, even: bool) -> list[An
         cuts = [k * each + builtins.min(k, more) for k in range(sections + 1)]
     sizes = tuple(hi - lo for lo, hi in itertools.pairwise(cuts))
     if builtins.min(sizes) < 0:  # cuts that go back, whose parts overlap
-        return [_part(ary, s, i, lo, builtins.max(lo, hi)) for lo, hi in itertools.pairwise(cuts)]
+        return [part_along(ary, s, i, lo, builtins.max(lo, hi)) for lo, hi in itertools.pairwise(cuts)]
     return list(ops.split_op(ary, sizes=sizes, axis=i))
 
 
@@ -419,7 +418,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
             continue
         k = integer(by, "shift") % s[i] if s[i] else 0
         if k:
-            a = ops.concatenate(_part(a, s, i, s[i] - k, s[i]), _part(a, s, i, 0, s[i] - k), axis=i)
+            a = ops.concatenate(part_along(a, s, i, s[i] - k, s[i]), part_along(a, s, i, 0, s[i] - k), axis=i)
     return a
 
 
@@ -495,7 +494,7 @@ def resize(a: Any, new_shape: Any) -> Any:
     if not n or not size:
         return ops.broadcast_in_dim(number_of(0, type_of(flat).dtype), shape=shape, dims=())
     flat = tile(flat, -(-size // n)) if n < size else flat
-    return ops.reshape(_part(flat, (max(n, -(-size // n) * n),), 0, 0, size), shape=shape)
+    return ops.reshape(part_along(flat, (max(n, -(-size // n) * n),), 0, 0, size), shape=shape)
 
 
 # -- diagonals
@@ -519,8 +518,8 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     first = k if k >= 0 else -k * m
     flat = ops.reshape(a, shape=(*outer, n * m))
     if not count:
-        return _part(flat, (*outer, n * m), len(outer), 0, 0)
-    return _part(flat, (*outer, n * m), len(outer), first, first + (count - 1) * (m + 1) + 1, m + 1)
+        return part_along(flat, (*outer, n * m), len(outer), 0, 0)
+    return part_along(flat, (*outer, n * m), len(outer), first, first + (count - 1) * (m + 1) + 1, m + 1)
 
 
 def diag(v: Any, k: int = 0) -> Any:
@@ -545,144 +544,6 @@ def diagflat(v: Any, k: int = 0) -> Any:
     return diag(ravel(v), k)
 
 
-# -- padding
-
-
-def _pairs(value: Any, n: int, what: str) -> list[tuple[Any, Any]]:
-    """A number, a pair, or a pair an axis, as a pair an axis."""
-    if not isinstance(value, (tuple, list, np.ndarray)):
-        return [(value, value)] * n
-    rows = [tuple(v) if isinstance(v, (tuple, list, np.ndarray)) else v for v in value]
-    if len(rows) == 1:
-        rows = [rows[0] if isinstance(rows[0], tuple) else (rows[0], rows[0])] * n
-    elif len(rows) == 2 and not isinstance(rows[0], tuple):
-        rows = [(rows[0], rows[1])] * n
-    rows = [row * 2 if isinstance(row, tuple) and len(row) == 1 else row for row in rows]
-    if len(rows) != n or any(not isinstance(row, tuple) or len(row) != 2 for row in rows):
-        raise ValueError(f"{called()}: {what}={value} for {n} axes {here()}. Give a number, a pair, or a pair an axis.")
-    return rows
-
-
-_PAD_STATISTICS = ("maximum", "minimum", "mean", "median")
-_PAD_MODES = ("constant", "empty", "edge", "reflect", "symmetric", "wrap", "linear_ramp", *_PAD_STATISTICS)
-_PAD_ARGUMENTS = {
-    "constant": {"constant_values"}, "reflect": {"reflect_type"}, "symmetric": {"reflect_type"},
-    "linear_ramp": {"end_values"}, **{mode: {"stat_length"} for mode in _PAD_STATISTICS},
-}  # fmt: skip
-
-
-def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> Any:
-    """The array with elements added before and after, along each axis.
-
-    Args:
-      pad_width: how many: a number, a pair `(before, after)`, or a pair an axis.
-      mode: "constant" (`constant_values`, 0 by default), "empty" (zeros), "edge" (the last value), "reflect" (mirrored
-        at the last value), "symmetric" (mirrored after it), "wrap" (from the other end), "linear_ramp" (in even steps
-        from the last value to `end_values`, 0 by default), or "maximum", "minimum", "mean" or "median" (of the
-        `stat_length` values at that end, by default of all).
-
-    Raises:
-      ValueError: if a width is negative, there is nothing to repeat, or the mode is another, such as a function.
-
-    Example:
-      >>> import tracegrad.numpy as np
-      >>> np.pad(np.array([1, 2, 3]), (1, 2), "reflect").tolist()
-      [2, 1, 2, 3, 2, 1]
-    """
-    s = type_of(array).shape
-    if not isinstance(mode, str) or mode not in _PAD_MODES:
-        raise ValueError(f"{called()}: mode={mode!r} {here()}. Use one of {', '.join(_PAD_MODES)}.")
-    unknown = set(kwargs) - _PAD_ARGUMENTS.get(mode, set())
-    if unknown or kwargs.get("reflect_type", "even") != "even":
-        raise TypeError(
-            f"{called()}: {', '.join(f'{k}={v!r}' for k, v in kwargs.items())} is not supported with mode={mode!r} "
-            f"{here()}"
-        )
-    widths = [
-        (integer(lo, "each width"), integer(hi, "each width")) for lo, hi in _pairs(pad_width, len(s), "pad_width")
-    ]
-    if any(w < 0 for pair in widths for w in pair):
-        raise ValueError(f"{called()}: a width of {pad_width} is negative {here()}. Take a slice instead.")
-    if mode in ("constant", "empty"):
-        values = _pairs(kwargs.get("constant_values", 0), len(s), "constant_values")
-        first = values[0][0] if values else 0
-        if all(v is first or (type(v) is type(first) is int and v == first) for pair in values for v in pair):
-            return ops.pad(array, first, config=tuple((lo, hi, 0) for lo, hi in widths))
-        for i, (pair, ends) in enumerate(zip(widths, values, strict=True)):
-            for config, value in (((pair[0], 0, 0), ends[0]), ((0, pair[1], 0), ends[1])):
-                array = ops.pad(array, value, config=tuple(config if j == i else (0, 0, 0) for j in range(len(s))))
-        return array
-    array = array_like(array)
-    for i, (lo, hi) in enumerate(widths):
-        if lo or hi:
-            if not s[i]:
-                raise ValueError(
-                    f"{called()}: axis {i} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}"
-                )
-            if mode == "linear_ramp":
-                array = _pad_ramp(array, i, (lo, hi), _pairs(kwargs.get("end_values", 0), len(s), "end_values")[i])
-            elif mode in _PAD_STATISTICS:
-                lengths = _pairs(kwargs.get("stat_length") or s[i], len(s), "stat_length")[i]
-                array = _pad_statistic(array, i, (lo, hi), lengths, mode)
-            else:
-                array = _pad_axis(array, i, lo, hi, mode)
-    return array
-
-
-def _pad_ramp(x: Any, axis: int, widths: tuple[int, int], ends: Any) -> Any:
-    work = ops.inexact_dtype(x.dtype)
-    ramps = []
-    for k, (width, end) in enumerate(zip(widths, ends, strict=True)):
-        at = k * (x.shape[axis] - 1)
-        edge = ops.astype(_part(x, x.shape, axis, at, at + 1), dtype=work)
-        # From the end value at the far side to one step before the edge.
-        share = np.arange(width) / builtins.max(width, 1)
-        share = (share[::-1] if k else share).reshape([width if i == axis else 1 for i in range(x.ndim)]).astype(work)
-        ramp = ops.add(ops.mul(edge, share), ops.mul(ops.astype(end, dtype=work), 1 - share))
-        ramps.append(ramp if work == x.dtype else ops.astype(ops.floor(ramp), dtype=x.dtype))
-    return ops.concatenate(ramps[0], x, ramps[1], axis=axis)
-
-
-def _pad_statistic(x: Any, axis: int, widths: tuple[int, int], lengths: Any, mode: str) -> Any:
-    from . import reductions
-
-    n, parts = x.shape[axis], []
-    for k, (width, length) in enumerate(zip(widths, lengths, strict=True)):
-        length = builtins.min(integer(length, "stat_length"), n)
-        if length < 1:
-            raise ValueError(f"{called()}: stat_length={length} {here()}. Give 1 or more.")
-        part = _part(x, x.shape, axis, n - length if k else 0, n if k else length)
-        value = getattr(reductions, {"maximum": "max", "minimum": "min"}.get(mode, mode))(part, axis, keepdims=True)
-        if value.dtype != x.dtype:
-            value = ops.astype(ops.rint(value) if x.dtype.kind in "iu" else value, dtype=x.dtype)
-        parts.append(broadcast_to(value, tuple(width if i == axis else m for i, m in enumerate(x.shape))))
-    return ops.concatenate(parts[0], x, parts[1], axis=axis)
-
-
-def _pad_axis(x: Any, axis: int, lo: int, hi: int, mode: str) -> Any:
-    s = x.shape
-    n = s[axis]
-    if mode == "edge" or (mode == "reflect" and n == 1):
-        ends = []
-        for at, width in ((0, lo), (n - 1, hi)):
-            wide = tuple(width if i == axis else m for i, m in enumerate(s))
-            ends.append(ops.broadcast_in_dim(_part(x, s, axis, at, at + 1), shape=wide, dims=tuple(range(len(s)))))
-        return ops.concatenate(ends[0], x, ends[1], axis=axis)
-    # Copies side by side, every second one mirrored, then a slice of them. The copies of "reflect" share an end.
-    mirrored = x if mode == "wrap" else ops.rev(x, axes=(axis,))
-    shared = 1 if mode == "reflect" else 0
-    n -= shared
-
-    def copy(k: int) -> Any:
-        one = mirrored if k % 2 else x
-        return one if k == 0 or not shared else _part(one, s, axis, int(k > 0), n + int(k > 0))
-
-    before, after = -(-lo // n), -(-hi // n)
-    joined = ops.concatenate(*[copy(k) for k in range(-before, after + 1)], axis=axis)
-    start = before * n - lo
-    return _part(joined, joined.shape, axis, start, start + lo + s[axis] + hi)
-
-
 # -- differences
 
 
@@ -700,7 +561,7 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     for _ in range(integer(n, "n")):
         s = type_of(a).shape
         step = ops.not_equal if type_of(a).dtype == np.bool_ else ops.sub
-        a = step(_part(a, s, i, builtins.min(1, s[i]), s[i]), _part(a, s, i, 0, builtins.max(s[i] - 1, 0)))
+        a = step(part_along(a, s, i, builtins.min(1, s[i]), s[i]), part_along(a, s, i, 0, builtins.max(s[i] - 1, 0)))
     return array_like(a)
 
 
@@ -739,14 +600,14 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
         dx = diff(x) if ndim(x) == 1 else diff(x, axis=i)
         if ndim(x) == 1:
             dx = ops.reshape(dx, shape=tuple(dx.shape[0] if j == i else 1 for j in range(len(s))))
-    pairs = ops.add(_part(y, s, i, 1, s[i]), _part(y, s, i, 0, s[i] - 1))
+    pairs = ops.add(part_along(y, s, i, 1, s[i]), part_along(y, s, i, 0, s[i] - 1))
     return ops.reduce_sum(ops.mul(ops.mul(pairs, dx), literal(0.5)), axes=(i,))
 
 
 __all__ = [
     "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "block", "broadcast_arrays", "broadcast_shapes",
     "broadcast_to", "column_stack", "concat", "concatenate", "diag", "diagflat", "diagonal", "diff", "dsplit", "dstack",
-    "expand_dims", "flip", "fliplr", "flipud", "hsplit", "hstack", "matrix_transpose", "moveaxis", "ndim", "pad",
+    "expand_dims", "flip", "fliplr", "flipud", "hsplit", "hstack", "matrix_transpose", "moveaxis", "ndim",
     "permute_dims", "ravel", "repeat", "reshape", "resize", "roll", "rollaxis", "rot90", "row_stack", "shape", "size",
     "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "trapezoid", "unstack", "unwrap", "vsplit", "vstack",
 ]  # fmt: skip

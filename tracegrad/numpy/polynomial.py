@@ -9,9 +9,10 @@ import numpy as np
 
 from .. import ops
 from ..errors import called, describe, here
-from .arguments import Aval, array_like, common_type, inexact, integer, known, literal, promoted, type_of
-from .creation import asarray, full, ones, zeros
-from .manipulation import _part, concatenate, ravel
+from . import linalg
+from .arguments import Aval, common_type, inexact, integer, known, literal, promoted, type_of
+from .creation import array_like, asarray, full, ones, zeros
+from .manipulation import concatenate, part_along, ravel
 from .statistics import convolve
 
 
@@ -23,7 +24,7 @@ def _coefficients(p: Any) -> Any:
 
 
 def _cut(p: Any, start: int, stop: int) -> Any:
-    return _part(p, p.shape, 0, start, stop)
+    return part_along(p, p.shape, 0, start, stop)
 
 
 def _longer(p: Any, n: int) -> Any:
@@ -151,8 +152,6 @@ def poly(seq_of_zeros: Any) -> Any:
     x = asarray(seq_of_zeros) if isinstance(seq_of_zeros, (list, tuple)) else array_like(seq_of_zeros)
     x = inexact(x, type_of(x))
     if x.ndim == 2 and x.shape[0] == x.shape[1]:
-        from . import linalg
-
         x = linalg.eigvals(x)
     elif x.ndim > 1:
         raise ValueError(f"{called()}: {describe(x)} {here()}. Give a vector of zeros, or a square matrix.")
@@ -186,8 +185,6 @@ def roots(p: Any, *, strip_zeros: bool = True) -> Any:
     end = zeros((trailing,), _complex(type_of(c)))
     if n < 1:
         return end
-    from . import linalg
-
     row = ops.reshape(ops.neg(ops.div(_cut(c, 1, n + 1), _cut(c, 0, 1))), shape=(1, n))
     companion = ops.concatenate(row, asarray(np.eye(n - 1, n), c.dtype), axis=0) if n > 1 else row
     return ops.concatenate(linalg.eigvals(companion), end, axis=0) if trailing else linalg.eigvals(companion)
@@ -230,8 +227,6 @@ def polyfit(
       cov: whether to give the covariance matrix of the coefficients too: `True`, or "unscaled" if the weights are
         inverse standard deviations.
     """
-    from . import linalg
-
     deg = integer(deg, "deg")
     places, values = array_like(x), array_like(y)
     places, values = promoted((places, values), (type_of(places), type_of(values)))

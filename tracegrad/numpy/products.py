@@ -14,7 +14,6 @@ from ..errors import called, describe, here
 from ..tracer import Tracer
 from .arguments import (
     Aval,
-    array_like,
     axis_of,
     dtype_of,
     integer,
@@ -23,7 +22,8 @@ from .arguments import (
     refuse,
     type_of,
 )
-from .manipulation import diagonal, moveaxis, ravel, roll
+from .creation import array_like
+from .manipulation import diagonal, moveaxis, part_along, ravel, roll
 from .reductions import sum as sum_
 
 Labels = tuple[Any, ...]
@@ -359,10 +359,8 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
     a, b = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
     sizes = (a.shape[-1], b.shape[-1])
     if sizes == (2, 2):
-        from .manipulation import _part
-
-        a0, a1 = (_part(a, a.shape, a.ndim - 1, k, k + 1) for k in range(2))
-        b0, b1 = (_part(b, b.shape, b.ndim - 1, k, k + 1) for k in range(2))
+        a0, a1 = (part_along(a, a.shape, a.ndim - 1, k, k + 1) for k in range(2))
+        b0, b1 = (part_along(b, b.shape, b.ndim - 1, k, k + 1) for k in range(2))
         return ops.reshape(z := ops.sub(ops.mul(a0, b1), ops.mul(a1, b0)), shape=z.shape[:-1])
     if sizes != (3, 3):
         raise ValueError(

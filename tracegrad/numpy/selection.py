@@ -17,7 +17,6 @@ from ..errors import called, describe, here
 from ..ops import pick
 from ..ops.indexing import At, Spec, checked
 from .arguments import (
-    array_like,
     axis_of,
     common_type,
     dtype_of,
@@ -30,7 +29,7 @@ from .arguments import (
     type_of,
     types_of,
 )
-from .creation import asarray, from_list, full, holds_arrays, zeros
+from .creation import array_like, asarray, from_list, full, holds_arrays, zeros
 from .elementwise import truth
 from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, tile
 

@@ -14,8 +14,8 @@ import numpy as np
 from .. import ops
 from ..errors import called, here
 from ..ops.indexing import Spec
-from .arguments import array_like, axis_of, dtype_of, is_inexact, literal, promoted, type_of
-from .creation import full, ones, zeros
+from .arguments import axis_of, dtype_of, is_inexact, literal, promoted, type_of
+from .creation import array_like, full, ones, zeros
 from .manipulation import concatenate, moveaxis, ravel, reshape
 from .selection import argsort, nonzero
 
@@ -43,7 +43,7 @@ class UniqueInverse(NamedTuple):
     inverse_indices: Any
 
 
-def _part(x: Any, start: int, stop: int) -> Any:
+def part_along(x: Any, start: int, stop: int) -> Any:
     """The slices from `start` to `stop` along the first axis."""
     rest = len(x.shape) - 1
     return ops.slice_(x, start=(start, *[0] * rest), limit=(stop, *x.shape[1:]), strides=(1,) * len(x.shape))
@@ -72,7 +72,7 @@ def _ordered(x: Any, equal_nan: bool) -> tuple[Any, Any, Any]:
         rows, order = x, ops.iota(dtype=np.dtype(np.int32), shape=(n,), axis=0)
     if not n:
         return rows, order, zeros((0,), bool)
-    before, after = _part(rows, 0, n - 1), _part(rows, 1, n)
+    before, after = part_along(rows, 0, n - 1), part_along(rows, 1, n)
     differ = ops.not_equal(before, after)
     if equal_nan and is_inexact(x.dtype):
         differ = ops.bitwise_and(differ, ops.bitwise_not(ops.bitwise_and(ops.isnan(before), ops.isnan(after))))
@@ -90,7 +90,7 @@ def _picked(x: Any, mask: Any, size: int | None, fill_value: Any) -> Any:
         return ops.take(x, at, 0, "clip")
     real = _below(_count(mask), size)
     if fill_value is None:
-        return ops.take(x, ops.where(real, at, _part(at, 0, 1)), 0, "clip")
+        return ops.take(x, ops.where(real, at, part_along(at, 0, 1)), 0, "clip")
     real = ops.reshape(real, shape=(size, *[1] * (x.ndim - 1)))
     return ops.where(real, ops.take(x, at, 0, "clip"), ops.astype(fill_value, dtype=x.dtype))
 
@@ -149,7 +149,7 @@ def unique(
             ends = ops.concatenate(nonzero(first)[0], full((1,), n, index), axis=0)
         else:
             ends = nonzero(first, size=size + 1, fill_value=n)[0]
-        out.append(ops.sub(_part(ends, 1, ends.shape[0]), _part(ends, 0, ends.shape[0] - 1)))
+        out.append(ops.sub(part_along(ends, 1, ends.shape[0]), part_along(ends, 0, ends.shape[0] - 1)))
     return out[0] if len(out) == 1 else tuple(out)
 
 
@@ -239,7 +239,7 @@ def setxor1d(
         return _picked(rows, first, size, fill_value)
     # Of each run of equal elements, the first: if the last one has the same owner.
     owner = ops.take(owner, order, 0, "clip")
-    last = ops.concatenate(_part(first, 1, first.shape[0]), ones((1,), bool), axis=0)
+    last = ops.concatenate(part_along(first, 1, first.shape[0]), ones((1,), bool), axis=0)
     at = ops.sort(
         ops.where(last, ops.iota(dtype=np.dtype(np.int32), shape=first.shape, axis=0), literal(rows.shape[0]))
     )

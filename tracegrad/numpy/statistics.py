@@ -11,7 +11,6 @@ from .. import ops
 from ..errors import called, describe, here
 from ..ops.indexing import Spec
 from .arguments import (
-    array_like,
     axes_of,
     axis_of,
     common_type,
@@ -24,8 +23,8 @@ from .arguments import (
     promoted,
     type_of,
 )
-from .creation import asarray, full, linspace, zeros
-from .manipulation import _part, concatenate, diagonal, diff, matrix_transpose, ravel, squeeze
+from .creation import array_like, asarray, full, linspace, zeros
+from .manipulation import concatenate, diagonal, diff, matrix_transpose, part_along, ravel, squeeze
 from .products import matmul
 from .reductions import average
 from .reductions import max as max_
@@ -288,7 +287,7 @@ def histogram(
         x, weights = (ravel(v) for v in _inexact_together((a, weights)))
     edges = histogram_bin_edges(x, bins, range)
     n = edges.shape[0]
-    counts = _part(bincount(_bin(edges, x), weights, length=n), (n,), 0, 1, n)
+    counts = part_along(bincount(_bin(edges, x), weights, length=n), (n,), 0, 1, n)
     if density:
         counts = ops.div(ops.div(counts, diff(edges)), sum_(counts))
     return counts, edges
@@ -389,9 +388,12 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
         xp, fp = (ops.take(v, order, 0, "clip") for v in (xp, fp))
         n = xp.shape[0]
         xp = ops.concatenate(
-            ops.sub(_part(xp, (n,), 0, n - 1, n), period), xp, ops.add(_part(xp, (n,), 0, 0, 1), period), axis=0
+            ops.sub(part_along(xp, (n,), 0, n - 1, n), period),
+            xp,
+            ops.add(part_along(xp, (n,), 0, 0, 1), period),
+            axis=0,
         )
-        fp = ops.concatenate(_part(fp, (n,), 0, n - 1, n), fp, _part(fp, (n,), 0, 0, 1), axis=0)
+        fp = ops.concatenate(part_along(fp, (n,), 0, n - 1, n), fp, part_along(fp, (n,), 0, 0, 1), axis=0)
     n = xp.shape[0]
     first, last = ops.getitem(fp, 0), ops.getitem(fp, n - 1)
     if n == 1:
@@ -456,7 +458,7 @@ def _derivative(f: Any, axis: int, h: Any, order: int) -> Any:
     n = shape[axis]
 
     def at(start: int, stop: int) -> Any:
-        return _part(f, shape, axis, start, stop)
+        return part_along(f, shape, axis, start, stop)
 
     def combined(*terms: tuple[Any, Any]) -> Any:
         total: Any = None
@@ -473,7 +475,7 @@ def _derivative(f: Any, axis: int, h: Any, order: int) -> Any:
         steps = ops.reshape(diff(h), shape=tuple(n - 1 if j == axis else 1 for j in range(len(shape))))
 
         def step(start: int, stop: int) -> Any:
-            return _part(steps, steps.shape, axis, start, stop)
+            return part_along(steps, steps.shape, axis, start, stop)
     else:
 
         def step(start: int, stop: int) -> Any:

@@ -16,7 +16,7 @@ from jax import lax
 from ..errors import LeakedTracerError, TracerError, called, describe, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
-from ..tracer import Tracer, array_of, literal, operand, state
+from ..tracer import Tracer, literal, operand, state
 from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, pow_, sub, where
 from .shape import (
     broadcast_to,
@@ -652,7 +652,7 @@ def _array(x: Any) -> Any:
     """`x`, a sequence of numbers too, as a value of the tape that is recording."""
     if type(x) is Tracer and state.tape is not None:
         return x
-    x = array_of(x) if isinstance(x, (list, tuple)) else x
+    x = Tracer.of_list(x) if isinstance(x, (list, tuple)) else x
     if state.tape is None:
         return x if hasattr(x, "shape") else np.asarray(x)
     return operand(state.tape, x)

@@ -387,6 +387,15 @@ optimization_barrier_op: Op = Op(
 bitcast: Op = Op("bitcast", lambda x, *, dtype: lax.bitcast_convert_type(x, dtype), None)
 """The bits of the operand, read as another dtype."""
 
+
+def move_axis(x: Any, source: int, destination: int) -> Any:
+    """`x` with one axis, counted from the front, put at another place, counted from the front or the back."""
+    ndim = aval_of(x).ndim
+    order = [a for a in range(ndim) if a != source]
+    order.insert(destination % ndim, source)
+    return transpose(x, axes=tuple(order))
+
+
 # -- creation: recorded like everything else
 
 

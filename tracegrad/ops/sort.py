@@ -13,7 +13,7 @@ from jax import lax
 from ..errors import called, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
-from ..tracer import array_of
+from ..tracer import Tracer
 from .indexing import Spec, normalize_axis, scatter
 from .shape import reshape, transpose, zeros_of
 
@@ -147,7 +147,7 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Any:
 
 
 def _along(x: Any, axis: int | None) -> tuple[Any, int]:
-    x = x if hasattr(x, "shape") else array_of(x)
+    x = x if hasattr(x, "shape") else Tracer.of_list(x)
     if axis is None:
         return reshape(x, shape=(math.prod(x.shape),)), 0
     return x, normalize_axis(axis, x.ndim)

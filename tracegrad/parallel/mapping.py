@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from .. import numpy as tnp
 from ..arguments import arguments_of
 from ..backward import body_cotangents
 from ..body import BodyCache, argument_axes, leaf_axes, put, put_gradients, split_mapped, taken
@@ -220,6 +221,3 @@ def split_batch(batch: Any, devices: int | None = None) -> Any:
         return tnp.reshape(x, (count, shape[0] // count, *shape[1:]))
 
     return jax.tree_util.tree_map_with_path(one, batch)
-
-
-from .. import numpy as tnp  # noqa: E402  (the array namespace is made of ops, as this is)

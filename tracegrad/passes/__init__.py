@@ -4,7 +4,7 @@ from ..tape import Tape, long_lived, verified
 from .common_subexpressions import common_subexpressions
 from .dead_code import dead_code
 from .fold import fold
-from .outline import outline
+from .outline import compiled, outline, program
 
 
 def optimize(tape: Tape) -> Tape:
@@ -16,4 +16,4 @@ def optimize(tape: Tape) -> Tape:
     return tape
 
 
-__all__ = ["common_subexpressions", "dead_code", "fold", "optimize", "outline"]
+__all__ = ["common_subexpressions", "compiled", "dead_code", "fold", "optimize", "outline", "program"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
+from ..lower import lower
 from ..op import TYPED, Op
 from ..ops.shape import slice_
-from ..tape import Node, Tape, Var, fresh, output_types, structure
+from ..tape import Node, Tape, Var, fresh, output_types, structure, verified
 
 GRAM = 6
 """How many nodes in a row have to recur before a repetition is looked for."""
@@ -25,13 +28,19 @@ PERIODS = 12
 """How many periods are tried."""
 
 
-def _run(*xs: Any, body: Tape) -> Any:
-    from ..lower import compiled  # which outlines in turn
+def program(tape: Tape) -> Callable[..., list[Any]]:
+    """A function over JAX arrays that runs a finished tape, outlined."""
+    return lower(verified(outline(tape)))
 
-    return compiled(body)(*xs)
+
+def compiled(tape: Tape) -> Callable[..., list[Any]]:
+    """`program(tape)` under `jax.jit`, made once a tape, so that JAX traces and lowers it once."""
+    if tape.jitted is None:
+        tape.jitted = jax.jit(program(tape))
+    return tape.jitted
 
 
-block = Op("block", _run, shape=output_types, multiple=True, axes=TYPED)
+block = Op("block", lambda *xs, body: compiled(body)(*xs), shape=output_types, multiple=True, axes=TYPED)
 """Runs a body that outlining made: it has no derivative, for programs are outlined after they are differentiated."""
 
 

@@ -14,7 +14,8 @@ from .. import numpy as tnp
 from .. import ops
 from ..errors import called, describe, here
 from ..names import listed
-from ..numpy.arguments import array_like, inexact, integer, promoted, type_of, types_of
+from ..numpy.arguments import inexact, integer, promoted, type_of, types_of
+from ..numpy.creation import array_like
 from ..numpy.linalg import det as _det
 from ..numpy.linalg import eigh as _eigh
 from ..numpy.linalg import from_triangle, matrices, one_batch, right_side, solve_with, symmetrized, together

@@ -21,8 +21,8 @@ from .. import nn, ops
 from ..errors import called, describe, here
 from ..names import listed
 from ..nn import logsumexp
-from ..numpy.arguments import array_like, inexact, integer, literal, type_of
-from ..numpy.creation import asarray
+from ..numpy.arguments import inexact, integer, literal, type_of
+from ..numpy.creation import array_like, asarray
 from ..numpy.reductions import sum
 from ..ops import (
     add,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from .. import ops
-from ..errors import here
-from .arguments import array_like
+from . import numpy as tnp
+from . import ops
+from .errors import here
+from .numpy.creation import array_like
+from .scipy import special
 
 _REDUCE = {
     "add": "sum",
@@ -35,7 +36,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
             f"numpy.{name} with out= on a traced value {here()}: an array cannot be changed in place, and `a += x` "
             "tries to. Write `a = a + x`."
         )
-    space = sys.modules[__package__]
+    space: Any = tnp
     if method == "reduce" and name in _REDUCE:
         # NumPy's default axis is 0 here.
         return getattr(space, _REDUCE[name])(*inputs, **({} if len(inputs) > 1 else {"axis": 0}) | kwargs)
@@ -65,8 +66,6 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
 
 def _of_scipy(name: str) -> Any:
     """The counterpart of a ufunc of `scipy.special`."""
-    from ..scipy import special
-
     return getattr(special, {"psi": "digamma"}.get(name, name), None)
 
 
@@ -76,7 +75,7 @@ def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     Raises:
       TypeError: if there is none.
     """
-    space: Any = sys.modules[__package__]
+    space: Any = tnp
     module, name = function.__module__, function.__name__
     if module in ("numpy.linalg", "numpy.fft"):
         space = getattr(space, module[6:])
