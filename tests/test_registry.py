@@ -298,6 +298,8 @@ CASES: dict[str, Case] = {
         lambda c, x: jax.lax.scan(lambda c, x: (c * x, c), c, x),
     ),
     "spectral": both(spectral, POSITIVE, SQUARE),
+    "eigenvalues": both(lambda np, lax, nn: lambda s: np.linalg.eigvalsh(s + np.swapaxes(s, -1, -2)), BATCH),
+    "eigenvalues, complex": both(lambda np, lax, nn: np.linalg.eigvalsh, COMPLEX + COMPLEX.conj().T),
     "spectral, complex": both(spectral, COMPLEX + COMPLEX.conj().T, COMPLEX, order=1),
     "factors": both(factors, SQUARE, SQUARE + 1.0),
     "factors, complex": both(factors, COMPLEX, COMPLEX.T, order=1),

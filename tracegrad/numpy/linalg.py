@@ -270,7 +270,9 @@ def eigh(a: Any, UPLO: str | None = None, symmetrize_input: bool = True) -> Eigh
     """The eigenvalues, ascending, and eigenvectors of Hermitian matrices: `a @ v = v * w`.
 
     Eigenvalues are differentiable where they are distinct, and functions of them in which equal ones may change places
-    are so everywhere. The derivative of the vectors is not finite where eigenvalues are equal.
+    are so everywhere, twice: by reverse mode, `hvp`, or `jvp` of a gradient or of a `jvp`. A second derivative that is
+    taken through a pushforward inside `vmap` or another body (`jacfwd` of `jacfwd`) is NaN where eigenvalues are equal.
+    The derivative of the vectors is not finite there.
 
     Args:
       a: matrices, `(..., n, n)`.
