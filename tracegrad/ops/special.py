@@ -6,6 +6,7 @@ rule names its equation there. Half-precision operands are computed in float32.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -169,16 +170,21 @@ def _rel_entr(p: Any, q: Any) -> Any:
     return jnp.where(inside, value, outside.astype(p.dtype))
 
 
-def _in_domain(ct: Any, p: Any, q: Any) -> Any:
-    """The cotangent, 0 where the relative entropy is infinite, and where both are 0."""
-    return where(bitwise_and(less_equal(0, p), less(0, q)), ct, 0.0)
+def _in_domain(p: Any, q: Any) -> Any:
+    """Where the relative entropy has a derivative: not where it is infinite, nor where both are 0."""
+    return bitwise_and(less_equal(0, p), less(0, q))
+
+
+def _rel_entr_q(ct: Any, out: Any, p: Any, q: Any) -> Any:
+    inside = _in_domain(p, q)
+    return neg(div(mul(where(inside, ct, 0.0), p), where(inside, q, 1.0)))
 
 
 rel_entr: Op = _special(
     "rel_entr",
     _rel_entr,
-    lambda ct, out, p, q: mul_no_nan(_in_domain(ct, p, q), add(sub(log(p), log(q)), 1.0)),
-    lambda ct, out, p, q: neg(div_no_nan(mul(_in_domain(ct, p, q), p), q)),
+    lambda ct, out, p, q: mul_no_nan(where(_in_domain(p, q), ct, 0.0), add(sub(log(p), log(q)), 1.0)),
+    _rel_entr_q,
 )
 """`p log(p / q)`; 0 where `p` is 0 and `q` is not negative, else inf where one is not positive."""
 
@@ -299,7 +305,8 @@ beta: Op = _special(
     lambda ct, out, a, b: mul_no_nan(ct, mul(out, sub(digamma(b), digamma(add(a, b))))),
 )
 # Densities: powers of x, of 1 - x and an exponential, whose logarithms are added so that none over- or underflows
-# alone. Each derivative lowers a power by one, so that all are right where x is 0 or 1 too.
+# alone. Each derivative lowers a power by one or raises a power of a logarithm, so that all are right where x is 0 or
+# 1 too.
 
 
 def _falling(p: Any, density: Any) -> Any:
@@ -307,37 +314,69 @@ def _falling(p: Any, density: Any) -> Any:
     return mul_no_nan_op(p, density)
 
 
-gamma_density: Op = _special(
+def _with_logarithms(density: Any, *powers: tuple[Any, int]) -> Any:
+    """The density times powers of logarithms, which one that is 0 outweighs."""
+    out = density
+    for log_x, n in powers:
+        out = lax.mul(out, lax.integer_pow(log_x, n)) if n else out
+    return out if out is density else lax.select(lax.eq(density, lax.full_like(density, 0)), density, out)
+
+
+def _gamma_density_value(x: Any, p: Any, c: Any, *, n: int = 0) -> Any:
+    return _with_logarithms(lax.exp(lax.add(_x_times(p, lax.log, x), c)), (lax.log(x), n))
+
+
+def _gamma_density_x(ct: Any, out: Any, x: Any, p: Any, c: Any, *, n: int = 0) -> Any:
+    lower = sub(p, 1.0)
+    slope = _falling(p, gamma_density(x, lower, c, n=n))
+    return mul_no_nan(ct, add(slope, mul(gamma_density(x, lower, c, n=n - 1), float(n))) if n else slope)
+
+
+gamma_density: Op = Op(
     "gamma_density",
-    lambda x, p, c: lax.exp(lax.add(_x_times(p, lax.log, x), c)),
-    lambda ct, out, x, p, c: mul_no_nan(ct, _falling(p, gamma_density(x, sub(p, 1.0), c))),
-    lambda ct, out, x, p, c: mul_no_nan(ct, xlogy(out, x)),
-    lambda ct, out, x, p, c: mul(ct, out),
+    lambda x, p, c, *, n=0: _of_arrays(_gamma_density_value, x, p, c, n=n),
+    (
+        _gamma_density_x,
+        lambda ct, out, x, p, c, *, n=0: mul_no_nan(ct, gamma_density(x, p, c, n=n + 1)),
+        lambda ct, out, x, p, c, *, n=0: mul_no_nan(ct, out),
+    ),
+    numbers=True,
 )
-"""`x**p exp(c)`."""
+"""`x**p exp(c) log(x)**n`."""
 
 
-def _beta_density(x: Any, p: Any, q: Any, c: Any) -> Any:
-    return lax.exp(lax.add(lax.add(_x_times(p, lax.log, x), _x_times(q, lax.log1p, lax.neg(x))), c))
+def _of_arrays(fn: Callable[..., Any], *xs: Any, **params: Any) -> Any:
+    return _arrays(functools.partial(fn, **params))(*_broadcast(_promote(xs, inexact=True)))
 
 
-def _beta_density_x(ct: Any, out: Any, x: Any, p: Any, q: Any, c: Any) -> Any:
-    rising, falling = beta_density(x, sub(p, 1.0), q, c), beta_density(x, p, sub(q, 1.0), c)
-    return mul_no_nan(ct, sub(_falling(p, rising), _falling(q, falling)))
+def _beta_density_value(x: Any, p: Any, q: Any, c: Any, *, n: int = 0, m: int = 0) -> Any:
+    rest = lax.neg(x)
+    density = lax.exp(lax.add(lax.add(_x_times(p, lax.log, x), _x_times(q, lax.log1p, rest)), c))
+    return _with_logarithms(density, (lax.log(x), n), (lax.log1p(rest), m))
+
+
+def _beta_density_x(ct: Any, out: Any, x: Any, p: Any, q: Any, c: Any, *, n: int = 0, m: int = 0) -> Any:
+    left, right = (sub(p, 1.0), q), (p, sub(q, 1.0))
+    slope = sub(_falling(p, beta_density(x, *left, c, n=n, m=m)), _falling(q, beta_density(x, *right, c, n=n, m=m)))
+    if n:
+        slope = add(slope, mul(beta_density(x, *left, c, n=n - 1, m=m), float(n)))
+    if m:
+        slope = sub(slope, mul(beta_density(x, *right, c, n=n, m=m - 1), float(m)))
+    return mul_no_nan(ct, slope)
 
 
 beta_density: Op = Op(
     "beta_density",
-    lambda x, p, q, c: _arrays(_beta_density)(*_broadcast(_promote((x, p, q, c), inexact=True))),
+    lambda x, p, q, c, *, n=0, m=0: _of_arrays(_beta_density_value, x, p, q, c, n=n, m=m),
     (
         _beta_density_x,
-        lambda ct, out, x, p, q, c: mul_no_nan(ct, xlogy(out, x)),
-        lambda ct, out, x, p, q, c: mul_no_nan(ct, xlog1py(out, neg(x))),
-        lambda ct, out, x, p, q, c: mul(ct, out),
+        lambda ct, out, x, p, q, c, *, n=0, m=0: mul_no_nan(ct, beta_density(x, p, q, c, n=n + 1, m=m)),
+        lambda ct, out, x, p, q, c, *, n=0, m=0: mul_no_nan(ct, beta_density(x, p, q, c, n=n, m=m + 1)),
+        lambda ct, out, x, p, q, c, *, n=0, m=0: mul_no_nan(ct, out),
     ),
     numbers=True,
 )
-"""`x**p (1 - x)**q exp(c)`."""
+"""`x**p (1 - x)**q exp(c) log(x)**n log(1 - x)**m`."""
 
 betainc: Op = _special(
     "betainc",
