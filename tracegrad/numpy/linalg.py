@@ -475,8 +475,8 @@ def tensorsolve(a: Any, b: Any, axes: Sequence[int] | None = None) -> Any:
 def det(a: Any) -> Any:
     """The determinants of square matrices.
 
-    The derivative is the matrix of cofactors, which is right for singular matrices too. The second derivative of
-    singular matrices of more than three rows is not finite.
+    The derivative is the matrix of cofactors; it and the second derivative are right for singular matrices too. The
+    third derivative of singular matrices of more than three rows is not finite.
 
     Raises:
       ValueError: if the matrices are not square.

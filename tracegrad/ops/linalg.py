@@ -7,6 +7,7 @@ pair with that of `A^T B`: a rule that is not a mere transpose conjugates its co
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -359,37 +360,100 @@ def _det_of_lu(lu: Any, pivots: Any) -> Any:
     return jnp.prod(jnp.diagonal(lu, axis1=-2, axis2=-1), -1) * (1 - 2 * (swaps % 2)).astype(lu.dtype)
 
 
-def _cofactor(x: Any) -> Any:
-    """By LU, unless a pivot is 0: then by the singular values, the products of all of them but one."""
+def _unless_singular(x: Any, regular: Callable[..., Any], singular: Callable[..., Any]) -> Any:
+    """What one computes from the factors of LU, or if a pivot is 0 the other from the singular values.
 
-    def regular(lu: Any, pivots: Any, order: Any) -> Any:
-        eye = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
-        return _solve(x, eye, lu, order, transposed=True) * _det_of_lu(lu, pivots)[..., None, None]
+    The others are given the singular vectors and values, and the determinant of the vectors.
+    """
 
-    def singular(*factors: Any) -> Any:
+    def by_singular_values(*factors: Any) -> Any:
         u, s, vh = lax.linalg.svd(x, full_matrices=False)
-        s = s.astype(x.dtype)
-        ones = jnp.ones_like(s[..., :1])
-        before = jnp.cumprod(jnp.concatenate([ones, s[..., :-1]], -1), -1)
-        after = lax.cumprod(jnp.concatenate([s[..., 1:], ones], -1), s.ndim - 1, reverse=True)
         phase = _det_of_lu(*lax.linalg.lu(u)[:2]) * _det_of_lu(*lax.linalg.lu(vh)[:2])
-        others = (before * after * phase[..., None])[..., None, :]
-        return jnp.matmul(jnp.conj(u) * others, jnp.conj(vh), precision=lax.Precision.HIGHEST)
+        return singular(u, s.astype(x.dtype), vh, phase)
 
     factors = lax.linalg.lu(x)
     is_singular = jnp.any(jnp.diagonal(factors[0], axis1=-2, axis2=-1) == 0)
-    return lax.cond(is_singular, singular, regular, *factors)
+    return lax.cond(is_singular, by_singular_values, regular, *factors)
 
 
-def _cofactor_vjp(ct: Any, out: Any, x: Any) -> Any:
-    # d out = tr(x^-1 dx) out - x^-T dx^T out
-    total = reduce_sum(mul(ct, out), axes=(x.ndim - 2, x.ndim - 1))
-    inner = neg(product(out, swap(ct)))
-    inner = on_diagonal(inner, add(inner, column(column(total))))
-    return swap(solve(x, swap(inner)))
+def _others(s: Any) -> tuple[Any, Any]:
+    """The products of all the elements before each, and of all after it."""
+    ones = jnp.ones_like(s[..., :1])
+    before = jnp.cumprod(jnp.concatenate([ones, s[..., :-1]], -1), -1)
+    return before, lax.cumprod(jnp.concatenate([s[..., 1:], ones], -1), s.ndim - 1, reverse=True)
 
 
-cofactor_op: Op = Op("cofactor", _cofactor, (_cofactor_vjp,), shape=_square)
+def _times_matrix(*xs: Any) -> Any:
+    return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), xs)
+
+
+def _identity(x: Any) -> Any:
+    return jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
+
+
+def _cofactor(x: Any) -> Any:
+    def regular(lu: Any, pivots: Any, order: Any) -> Any:
+        return _solve(x, _identity(x), lu, order, transposed=True) * _det_of_lu(lu, pivots)[..., None, None]
+
+    def singular(u: Any, s: Any, vh: Any, phase: Any) -> Any:
+        before, after = _others(s)
+        return _times_matrix(jnp.conj(u) * (before * after * phase[..., None])[..., None, :], jnp.conj(vh))
+
+    return _unless_singular(x, regular, singular)
+
+
+def _minors(x: Any, t: Any) -> Any:
+    """How the cofactors change as the matrix does by `t`: sums of minors without two rows and two columns."""
+
+    def regular(lu: Any, pivots: Any, order: Any) -> Any:
+        # d cof = tr(x^-1 t) cof - x^-T t^T cof
+        y = _solve(x, _identity(x), lu, order, transposed=True)
+        turned = jnp.swapaxes(t, -1, -2)
+        change = jnp.sum(y * t, (-2, -1), keepdims=True) * y - _times_matrix(y, turned, y)
+        return change * _det_of_lu(lu, pivots)[..., None, None]
+
+    def singular(u: Any, s: Any, vh: Any, phase: Any) -> Any:
+        # The determinant of diag(s) + m has the terms (m_ii m_jj - m_ij m_ji) times all the elements of s but two.
+        before, after = _others(s)
+        rows, columns = jnp.indices(x.shape[-2:])
+        # The products of the elements between two: those after the first, up to the one before the second.
+        beyond = jnp.where(columns > rows, s[..., None, :], 1)
+        between = jnp.concatenate([jnp.ones_like(beyond[..., :1]), jnp.cumprod(beyond, -1)[..., :-1]], -1)
+        pairs = jnp.where(columns > rows, before[..., :, None] * between * after[..., None, :], 0)
+        pairs = (pairs + jnp.swapaxes(pairs, -1, -2)) * phase[..., None, None]
+        inner = _times_matrix(jnp.conj(jnp.swapaxes(u, -1, -2)), t, jnp.conj(jnp.swapaxes(vh, -1, -2)))
+        along = jnp.sum(pairs * jnp.diagonal(inner, axis1=-2, axis2=-1)[..., None, :], -1)
+        change = jnp.where(rows == columns, along[..., None, :], -pairs * jnp.swapaxes(inner, -1, -2))
+        return _times_matrix(jnp.conj(u), change, jnp.conj(vh))
+
+    return _unless_singular(x, regular, singular)
+
+
+def _minors_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
+    x: Any
+    t: Any
+    x, t = node.inputs
+    (ct,) = cts
+    if not needs[0]:
+        return [None, minors_op(x, ct)]
+    # With y = x^-T: f = det(x) (<y, t> <y, ct> - <y t^T y, ct>), d det(x) = det(x) <y, dx> and dy = -y dx^T y.
+    y = swap(solve(x, on_diagonal(zeros_of(x), 1.0)))
+    det = column(column(det_op(x)))
+
+    def along(a: Any, b: Any) -> Any:
+        return column(column(reduce_sum(mul(a, b), axes=(x.ndim - 2, x.ndim - 1))))
+
+    by_t, by_ct = (product(product(y, swap(v)), y) for v in (t, ct))
+    total = mul(sub(mul(along(y, t), along(y, ct)), along(by_t, ct)), y)
+    total = sub(total, add(mul(along(y, ct), by_t), mul(along(y, t), by_ct)))
+    total = add(total, add(product(product(by_t, swap(ct)), y), product(product(by_ct, swap(t)), y)))
+    return [mul(det, total), minors_op(x, ct) if needs[1] else None]
+
+
+minors_op: Op = Op("minors", _minors, _minors_vjp, shape=lambda x, t: _square(x))
+"""The derivative of the cofactors of `x` in the direction `t`, and its own transpose."""
+
+cofactor_op: Op = Op("cofactor", _cofactor, (lambda ct, out, x: minors_op(x, ct),), shape=_square)
 
 
 def cofactor(x: Any) -> Any:
@@ -914,7 +978,7 @@ expm_op: Op = Op(
 
 __all__ = [
     "along_spectrum_op", "cholesky_op", "cofactor_op", "det_op", "eig_op", "eigh_op", "expm_frechet_op", "expm_op",
-    "from_spectrum_op", "hessenberg_op", "lu_op",
+    "from_spectrum_op", "hessenberg_op", "lu_op", "minors_op",
     "pinv_op", "pivots_op", "polar_op", "qr_op", "schur_op", "solve_op", "sqrtm_op", "svd_op", "sylvester_op",
     "triangular_solve_op",
 ]  # fmt: skip
