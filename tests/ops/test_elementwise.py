@@ -126,6 +126,7 @@ ROWS: dict[str, Row] = {
     "sin": u("sin", complex=True, dtypes="dfi"),
     "cos": u("cos", complex=True),
     "tan": u("tan", domains=(UNIT,), complex=True),
+    "one_minus_square": Row(lambda x: 1 - x * x, lambda x: 1 - x * x, complex=True),
     "arcsin": u("arcsin", domains=(UNIT,), complex=True),
     "arccos": u("arccos", domains=(UNIT,), complex=True),
     "arctan": u("arctan", domains=(UNIT,), complex=True),
@@ -280,7 +281,7 @@ def result_type(fn: Callable[..., Any], structs: list[Any]) -> Any:
 
 
 INTERNAL = {
-    "mul_no_nan_op", "mul_either_op", "div_no_nan_op", "trunc_divide", "complex_", "polygamma",
+    "mul_no_nan_op", "mul_either_op", "div_no_nan_op", "one_minus_square", "trunc_divide", "complex_", "polygamma",
     "shift_right_arithmetic", "shift_right_logical", "power_log",
 }  # fmt: skip
 """Ops that other ops' functions and rules call, with operands of one dtype."""

@@ -429,17 +429,24 @@ difference: Op = elementwise("difference", _difference, lambda ct, out, x, y: ct
 sin: Op = elementwise("sin", lax.sin, lambda ct, out, x: mul(ct, cos(x)), inexact=True)
 cos: Op = elementwise("cos", lax.cos, lambda ct, out, x: neg(mul(ct, sin(x))), inexact=True)
 tan: Op = elementwise("tan", lax.tan, lambda ct, out, x: mul(ct, add(mul(out, out), 1.0)), inexact=True)
+one_minus_square: Op = elementwise(
+    "one_minus_square",
+    lambda x: lax.mul(lax.sub(lax.full_like(x, 1), x), lax.add(lax.full_like(x, 1), x)),
+    lambda ct, out, x: mul(ct, mul(x, -2.0)),
+    inexact=True,
+)
+"""`1 - x * x`, precise where x is near 1."""
 arcsin: Op = elementwise(
     "arcsin",
     lax.asin,
-    lambda ct, out, x: mul_no_nan(ct, rsqrt(_one_minus_square(x))),
+    lambda ct, out, x: mul_no_nan(ct, rsqrt(one_minus_square(x))),
     inexact=True,
     poles=True,
 )
 arccos: Op = elementwise(
     "arccos",
     lax.acos,
-    lambda ct, out, x: neg(mul_no_nan(ct, rsqrt(_one_minus_square(x)))),
+    lambda ct, out, x: neg(mul_no_nan(ct, rsqrt(one_minus_square(x)))),
     inexact=True,
     poles=True,
 )
@@ -463,7 +470,7 @@ arccosh: Op = elementwise(
     poles=True,
 )
 arctanh: Op = elementwise(
-    "arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, _one_minus_square(x)), inexact=True, poles=True
+    "arctanh", lax.atanh, lambda ct, out, x: div_no_nan(ct, one_minus_square(x)), inexact=True, poles=True
 )
 hypot: Op = elementwise(
     "hypot",
@@ -472,10 +479,6 @@ hypot: Op = elementwise(
     lambda ct, out, x, y: mul(ct, _over_norm(y, out)),
     inexact=True,
 )
-
-
-def _one_minus_square(x: Any) -> Any:
-    return mul(sub(1.0, x), add(x, 1.0))
 
 
 def _over_square_norm(v: Any, x: Any, y: Any) -> Any:
@@ -600,7 +603,8 @@ def _sign_vjp(ct: Any, out: Any, x: Any) -> Any:
         return mul(ct, 0.0)
     # sign(z) = z / |z|, with |z| real: differentiate the quotient.
     size = abs_(x)
-    size = where(equal(size, 0), 1.0, size)
+    zero = equal(size, 0)
+    ct, size = where(zero, 0.0, ct), where(zero, 1.0, size)
     return sub(div(ct, size), mul(conj(out), real(div(mul(ct, out), size))))
 
 
