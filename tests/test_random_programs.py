@@ -32,10 +32,9 @@ SHAPES: list[Shape] = [(), (3,), (1,), (2, 3), (3, 2), (2, 1), (2, 3, 2), (0, 3)
 
 KINDS: dict[str, Callable[[Any, Shape], Any]] = {
     "normal": lambda rng, shape: rng.normal(size=shape),
-    "zeros": lambda rng, shape: np.zeros(shape),
-    "ones": lambda rng, shape: np.ones(shape),
+    "same": lambda rng, shape: np.full(shape, rng.choice([0.0, 1.0])),
     "integers": lambda rng, shape: rng.integers(-2, 3, shape).astype(float),
-    "ties": lambda rng, shape: rng.choice(rng.normal(size=2), shape),
+    "ties": lambda rng, shape: rng.choice([0.7, -0.4], shape),
     "special": lambda rng, shape: rng.choice([0.0, 1.0, -1.0, 2.0, 0.5, 0.3], shape),
 }
 """What arrays are made of: often values at which a rule selects a case."""
@@ -106,7 +105,7 @@ BINARY: dict[str, Callable[[Any, Any, Any], Any]] = {
     "power": lambda np, x, y: np.power(1.0 + x * x, y),
     "power where": lambda np, x, y: np.power(np.where(x > 0, x, 1.0), y),
     "arctan2": lambda np, x, y: np.arctan2(x, 1.0 + y * y),
-    "hypot": lambda np, x, y: np.hypot(x, y),
+    "hypot": lambda np, x, y: np.hypot(x, 0.5 + y * y),
     "where at ties": lambda np, x, y: np.where(x == y, x * y, x + y),
     "div where": lambda np, x, y: np.where(y != 0, x / np.where(y != 0, y, 1.0), x * y),
     "add": lambda np, x, y: x + y,
@@ -158,22 +157,26 @@ def broadcast(x: Shape, y: Shape) -> bool:
 @st.composite
 def programs(draw: st.DrawFn) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
     """Parameters (a pytree of arrays) and steps `(name, operand, operand)` whose shapes fit."""
-    shapes = draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3))
+    shapes = draw(st.lists(st.sampled_from(SHAPES), min_size=2, max_size=3))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=len(shapes), max_size=len(shapes)))
     arrays = [KINDS[kind](rng, shape) for kind, shape in zip(kinds, shapes, strict=True)]
     params: dict[str, Any] = {"first": arrays[0], "rest": arrays[1:]}
     pool: list[Any] = [params["first"], *params["rest"]]
     steps: list[tuple[str, int, int]] = []
-    for _ in range(draw(st.integers(1, 8))):
-        i = draw(st.integers(0, len(pool) - 1))
+    for _ in range(draw(st.integers(1, 6))):
+        # What is computed is seldom a special value: half of the steps read parameters.
+        given = draw(st.booleans())
+        i = draw(st.integers(0, len(shapes if given else pool) - 1))
         x = pool[i]
         partners = [k for k, y in enumerate(pool) if broadcast(x.shape, y.shape)]
+        if given:
+            partners = [k for k in partners if k < len(shapes) and k != i] or partners
         products = [k for k, y in enumerate(pool) if x.ndim == y.ndim == 2 and x.shape[1] == y.shape[0]]
         names = sorted(UNARY) + sorted(TRANSFORMED)
         if x.ndim and x.size and x.size < 50 and x.ndim < 4:
             names += sorted(WITH_AXES) + sorted(ALONG)
-        names += sorted(BINARY) * 2 + ["matmul"] * 8 * bool(products)
+        names += sorted(BINARY) * (5 if given else 2) + ["matmul"] * 8 * bool(products)
         name = draw(st.sampled_from(names))
         k = draw(st.sampled_from(products if name == "matmul" else partners))
         # Shapes alone matter here, and transforms have them only through JAX.
