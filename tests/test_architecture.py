@@ -15,7 +15,7 @@ FLOORS = [
     floor.split()
     for floor in (
         "tape names", "errors varying", "remedies arguments pickling", "tracer", "op", "lower closures", "ops",
-        "passes", "backward execute", "body", "compile", "transforms", "forward custom capture optimizers",
+        "passes", "backward execute", "spectrum", "body", "compile", "transforms", "forward custom capture optimizers",
         "checkpoint_policies show", "remat", "numpy", "random control", "parallel initializers", "lax",
         "nn interop testing", "scipy", "protocols", "array", "__init__", "examples",
     )

@@ -17,6 +17,7 @@ from ..control import scan, switch, while_loop
 from ..op import Op
 from ..ops import linalg, special
 from ..remat import checkpoint_op
+from ..spectrum import eigh_op
 from ..tape import Node, aval_of, make_aval
 from ..tracer import Literal
 from .custom import custom_jvp_call, custom_linear_solve, custom_vjp_call
@@ -246,7 +247,7 @@ def _fft(x: Any, *, fft_type: Any, fft_lengths: Any) -> Any:
 def _eigh(x: Any, *, lower: bool, sort_eigenvalues: bool, subset_by_index: Any, **params: Any) -> Any:
     if not sort_eigenvalues or subset_by_index is not None:
         return NotImplemented
-    return linalg.eigh_op(x if lower else linalg.adjoint(x))
+    return eigh_op(x if lower else linalg.adjoint(x))
 
 
 def _eig(x: Any, *, compute_left_eigenvectors: bool, compute_right_eigenvectors: bool, **params: Any) -> Any:

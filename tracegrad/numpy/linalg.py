@@ -17,6 +17,7 @@ from ..errors import called, here
 from ..names import listed
 from ..ops import linalg as la
 from ..ops.shape import broadcast_to
+from ..spectrum import eigh_op
 from ..tracer import literal
 from . import products
 from .arguments import (
@@ -290,7 +291,7 @@ def eigh(a: Any, UPLO: str | None = None, symmetrize_input: bool = True) -> Eigh
     if UPLO not in (None, "L", "U"):
         raise ValueError(f"{called()}: UPLO={UPLO!r} {here()}. Use 'L' or 'U'.")
     a = matrices(a, square=True)
-    v, w = la.eigh_op(symmetrized(a) if symmetrize_input else from_triangle(a, UPLO != "U"))
+    v, w = eigh_op(symmetrized(a) if symmetrize_input else from_triangle(a, UPLO != "U"))
     return EighResult(w, v)
 
 

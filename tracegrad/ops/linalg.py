@@ -17,21 +17,18 @@ import numpy as np
 from jax import lax
 
 from ..op import Op
-from ..tape import Aval, Node, Tape, describe_source, make_aval
-from ..tracer import Tracer, literal, state
+from ..tape import Aval, Node, describe_source, make_aval
+from ..tracer import Tracer, literal
 from .elementwise import (
     abs_,
     add,
-    bitwise_or,
     conj,
     div,
     div_no_nan,
     equal,
-    greater,
     greater_equal,
     imag,
     mul,
-    mul_no_nan_op,
     neg,
     real,
     sub,
@@ -39,7 +36,7 @@ from .elementwise import (
 )
 from .indexing import Spec, gather
 from .linear import dot_general
-from .reduce import argmax, reduce_max
+from .reduce import argmax
 from .shape import concatenate, iota, pad, reduce_sum, reshape, slice_, splat, transpose, zeros_of
 from .sort import sort_op
 
@@ -145,12 +142,12 @@ def check_matrices(x: Any, square: bool) -> None:
         raise TypeError(f"matrices of {x.dtype} cannot be factorised. Convert them with .astype('float32').")
 
 
-def _square(x: Aval, **params: Any) -> Aval:
+def square_matrices(x: Aval, **params: Any) -> Aval:
     check_matrices(x, True)
     return make_aval(x.shape, x.dtype)
 
 
-def _real_dtype(dtype: Any) -> Any:
+def real_dtype(dtype: Any) -> Any:
     return np.finfo(dtype).dtype
 
 
@@ -245,7 +242,7 @@ def _cholesky_vjp(ct: Any, out: Any, x: Any) -> Any:
 
 
 cholesky_op: Op = Op(
-    "cholesky", lambda x: lax.linalg.cholesky(x, symmetrize_input=False), (_cholesky_vjp,), shape=_square
+    "cholesky", lambda x: lax.linalg.cholesky(x, symmetrize_input=False), (_cholesky_vjp,), shape=square_matrices
 )
 
 # -- LU
@@ -450,10 +447,10 @@ def _minors_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangent
     return [mul(det, total), minors_op(x, ct) if needs[1] else None]
 
 
-minors_op: Op = Op("minors", _minors, _minors_vjp, shape=lambda x, t: _square(x))
+minors_op: Op = Op("minors", _minors, _minors_vjp, shape=lambda x, t: square_matrices(x))
 """The derivative of the cofactors of `x` in the direction `t`, and its own transpose."""
 
-cofactor_op: Op = Op("cofactor", _cofactor, (lambda ct, out, x: minors_op(x, ct),), shape=_square)
+cofactor_op: Op = Op("cofactor", _cofactor, (lambda ct, out, x: minors_op(x, ct),), shape=square_matrices)
 
 
 def cofactor(x: Any) -> Any:
@@ -481,7 +478,7 @@ det_op: Op = Op(
     "det",
     _det,
     (lambda ct, out, x: mul(column(column(ct)), cofactor(x)),),
-    shape=lambda x: make_aval(_square(x).shape[:-2], x.dtype),
+    shape=lambda x: make_aval(square_matrices(x).shape[:-2], x.dtype),
 )
 
 # -- QR
@@ -553,123 +550,9 @@ qr_op: Op = Op("qr", _qr, _qr_vjp, shape=_qr_types, multiple=True)
 # -- eigenvalues
 
 
-def _differences(w: Any) -> Any:
+def differences(w: Any) -> Any:
     """How much the eigenvalue of a column is larger than that of a row; 1 on the diagonal."""
     return on_diagonal(sub(row(w), column(w)), 1.0)
-
-
-def _eigh_types(x: Aval) -> tuple[Aval, ...]:
-    _square(x)
-    return make_aval(x.shape, x.dtype), make_aval(x.shape[:-1], _real_dtype(x.dtype))
-
-
-def _eigh_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
-    outputs: Sequence[Any] = node.outputs
-    v, w = outputs
-    ct_v, ct_w = cts
-    if ct_v is None:
-        tape = state.tape
-        # In a body, which is split in two when this is done, `ct_w` will not lead back to `w`.
-        known = tape is not None and tape.run is None and tape.captured is None and w.tape is tape
-        slope = (_own_slope(tape, ct_w, w),) if known else ()
-        return [from_spectrum_op(node.inputs[0], v, w, ct_w, *slope)]
-    inner = on_diagonal(product(adjoint(v), conjugate(ct_v)), 0.0)
-    # Not 0 where eigenvalues are the same: the vectors have no derivative there, and a 0 would hide it.
-    inner = div_no_nan(inner, _differences(w))
-    inner = product(v, inner if ct_w is None else on_diagonal(inner, row(ct_w)))
-    return [conjugate(product(inner, adjoint(v)))]
-
-
-# A function of eigenvalues alone meets their vectors in two products, which are each other's transposes. Each takes
-# the matrix too, whose cotangent its rule gives directly: the derivative of the vectors alone is not finite where
-# eigenvalues are the same, while that of the products is, if the function is one in which they may change places.
-
-
-def _spectral_types(a: Aval, v: Aval, w: Aval, q: Aval, *slope: Aval) -> Aval:
-    return make_aval(a.shape, np.result_type(a.dtype, q.dtype))
-
-
-def _from_spectrum(a: Any, v: Any, w: Any, q: Any, *slope: Any) -> Any:
-    v = jnp.conj(v)
-    return jnp.matmul(v * q[..., None, :], jnp.conj(jnp.swapaxes(v, -1, -2)), precision=lax.Precision.HIGHEST)
-
-
-def _from_spectrum_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
-    a, v, w, q, *slope = node.inputs
-    ct_a = None
-    if needs[0]:
-        ct_a = _turned(v, w, cts[0], q, slope[0] if slope else _own_slope(node.outputs[0].tape, q, w))
-    ct_q = along_spectrum_op(a, v, w, cts[0]) if needs[3] else None
-    return [ct_a, None, None, ct_q, *[None] * len(slope)]
-
-
-def _along_spectrum(a: Any, v: Any, w: Any, g: Any) -> Any:
-    return jnp.sum(jnp.real(jnp.conj(v) * jnp.matmul(g, v, precision=lax.Precision.HIGHEST)), -2)
-
-
-def _along_spectrum_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
-    a, v, w, g = node.inputs
-    ct_g = from_spectrum_op(a, v, w, cts[0]) if needs[3] else None
-    ct_a = _turned(v, w, g, cts[0], _own_slope(node.outputs[0].tape, cts[0], w)) if needs[0] else None
-    return [ct_a, None, None, ct_g]
-
-
-def _turned(v: Any, w: Any, g: Any, q: Any, slope: Any) -> Any:
-    """The cotangent of the matrix, through its vectors `v`, of the real part of `tr(g v diag(q) v^H)`."""
-    inner = product(product(adjoint(v), g), v)
-    change, gaps = sub(row(q), column(q)), _differences(w)
-    # Where two eigenvalues are the same up to rounding, the limit of change / gap is how much more one element of `q`
-    # follows its own eigenvalue than the other. It explains the change, unless the two may not change places.
-    limit = div(sub(row(slope), column(slope)), _differences(iota(dtype=w.dtype, shape=w.shape[-1:], axis=0)))
-    tolerance = math.sqrt(float(np.finfo(w.dtype).eps))
-    far = greater(abs_(on_diagonal(gaps, 0.0)), mul(_largest(w), tolerance))
-    far = bitwise_or(far, greater(abs_(sub(change, mul(limit, gaps))), mul(_largest(q), tolerance)))
-    quotient = div_no_nan(mul(inner, change), where(far, gaps, 1.0))
-    inner = on_diagonal(where(far, quotient, mul(inner, limit)), 0.0)
-    return swap(product(product(v, inner), adjoint(v)))
-
-
-def _largest(q: Any) -> Any:
-    """The largest magnitude in each vector, as a matrix of one element."""
-    return column(reduce_max(abs_(row(q)), axes=(q.ndim,))) if q.shape[-1] else column(q)
-
-
-def _own_slope(tape: Tape | None, q: Any, w: Any) -> Any:
-    """The derivative of `0 q[0] + 1 q[1] + 2 q[2] + ...` in the eigenvalues `w`, by what the tape has recorded.
-
-    Between two eigenvalues that are the same it differs as `q` does with its own and not with the other, for each
-    step between their places. It is NaN if the way from `w` to `q` is not all on the tape, or has no derivative.
-    """
-    from ..backward import backward  # which is made of ops
-
-    nodes = tape.nodes if tape is not None else []
-    start = next((i for i in reversed(range(len(nodes))) if nodes[i].outputs[-1] is w), None)
-    if tape is None or start is None:
-        return mul_no_nan_op(q, literal(math.nan))
-    steps = iota(dtype=w.dtype, shape=w.shape, axis=w.ndim - 1)
-    try:
-        (slope,) = backward(tape, [q], [steps], [w], start + 1)
-    except NotImplementedError:
-        return mul_no_nan_op(q, literal(math.nan))
-    return zeros_of(w) if slope is None else slope
-
-
-from_spectrum_op: Op = Op("from_spectrum", _from_spectrum, _from_spectrum_vjp, shape=_spectral_types)
-"""`conj(v diag(q) v^H)`, for the eigenvectors `v` and eigenvalues `w` of `a`."""
-
-along_spectrum_op: Op = Op(
-    "along_spectrum", _along_spectrum, _along_spectrum_vjp,
-    shape=lambda a, v, w, g: make_aval(w.shape, _real_dtype(np.result_type(a.dtype, g.dtype))),
-)  # fmt: skip
-"""The real part of the diagonal of `v^H g v`: how the eigenvalues of `a` change as it does by `g`."""
-
-
-def _eigh(x: Any) -> Any:
-    return tuple(lax.linalg.eigh(x, symmetrize_input=False))
-
-
-eigh_op: Op = Op("eigh", _eigh, _eigh_vjp, shape=_eigh_types, multiple=True)
-"""The eigenvectors of Hermitian matrices, and the eigenvalues; it reads the lower triangle, as `cholesky` does."""
 
 
 def _eig(x: Any, *, vectors: bool) -> Any:
@@ -677,7 +560,7 @@ def _eig(x: Any, *, vectors: bool) -> Any:
 
 
 def _eig_types(x: Aval, *, vectors: bool) -> tuple[Aval, ...]:
-    _square(x)
+    square_matrices(x)
     dtype = _complex_dtype(x.dtype)
     return make_aval(x.shape[:-1], dtype), *([make_aval(x.shape, dtype)] if vectors else [])
 
@@ -699,7 +582,7 @@ def _eig_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
         turn = mul(div(row(imag(along)), real(v)), 1j)
         ct = sub(sub(ct, mul(v, row(real(along)))), where(largest, turn, 0.0))
         inner = on_diagonal(product(adjoint(v), ct), 0.0)
-        inner = on_diagonal(div_no_nan(inner, conj(_differences(w))), row(w_inner))
+        inner = on_diagonal(div_no_nan(inner, conj(differences(w))), row(w_inner))
         inner = product(inner, adjoint(v))
     ct = conj(solve(adjoint(v), inner))
     return [ct if x.aval.dtype.kind == "c" else real(ct)]
@@ -719,7 +602,7 @@ def _svd_types(x: Aval, *, full_matrices: bool = False, compute_uv: bool = True)
     check_matrices(x, False)
     *batch, m, n = x.shape
     k = min(m, n)
-    s = make_aval((*batch, k), _real_dtype(x.dtype))
+    s = make_aval((*batch, k), real_dtype(x.dtype))
     if not compute_uv:
         return (s,)
     u, vh = (m, m if full_matrices else k), (n if full_matrices else k, n)
@@ -792,7 +675,7 @@ pinv_op: Op = Op("pinv", lambda a, p: p, (_pinv_vjp, None), shape=lambda a, p: p
 
 
 def _sylvester_types(a: Aval, b: Aval, c: Aval, *, tol: float = 0.0) -> Aval:
-    _square(a), _square(b)
+    square_matrices(a), square_matrices(b)
     if c.shape != (*a.shape[:-1], b.shape[-1]) or a.shape[:-2] != b.shape[:-2]:
         raise ValueError(f"a, b and c of shapes {a.shape}, {b.shape} and {c.shape} do not fit")
     return make_aval(c.shape, np.result_type(a.dtype, b.dtype, c.dtype))
@@ -834,7 +717,7 @@ sqrtm_op: Op = Op(
     "sqrtm",
     _sqrtm,
     (_sqrtm_vjp,),
-    shape=lambda x: make_aval(_square(x).shape, _complex_dtype(x.dtype)),
+    shape=lambda x: make_aval(square_matrices(x).shape, _complex_dtype(x.dtype)),
 )
 
 
@@ -874,8 +757,8 @@ def _hessenberg(x: Any) -> Any:
 
 
 hessenberg_op: Op = Op(
-    "hessenberg", _hessenberg, no_derivative("Use stop_gradient on its operand."), shape=lambda x: (_square(x),) * 2,
-    multiple=True,
+    "hessenberg", _hessenberg, no_derivative("Use stop_gradient on its operand."),
+    shape=lambda x: (square_matrices(x),) * 2, multiple=True,
 )  # fmt: skip
 """The Hessenberg form, and the unitary factor."""
 
@@ -943,7 +826,7 @@ def _exponential(*x: Any, max_squarings: int | None = None) -> list[Any]:
 
 
 def _frechet_types(a: Aval, e: Aval) -> Aval:
-    _square(a)
+    square_matrices(a)
     if a.shape != e.shape or a.dtype != e.dtype:
         raise ValueError(f"a matrix {a} and a direction {e} do not fit: give them one shape and dtype")
     return make_aval(a.shape, a.dtype)
@@ -973,12 +856,12 @@ expm_op: Op = Op(
     "expm",
     lambda x, *, max_squarings: _exponential(x, max_squarings=max_squarings)[0],
     (lambda ct, out, x, *, max_squarings: expm_frechet_op(swap(x), ct),),
-    shape=_square,
+    shape=square_matrices,
 )
 
 __all__ = [
-    "along_spectrum_op", "cholesky_op", "cofactor_op", "det_op", "eig_op", "eigh_op", "expm_frechet_op", "expm_op",
-    "from_spectrum_op", "hessenberg_op", "lu_op", "minors_op",
+    "cholesky_op", "cofactor_op", "det_op", "eig_op", "expm_frechet_op", "expm_op",
+    "hessenberg_op", "lu_op", "minors_op",
     "pinv_op", "pivots_op", "polar_op", "qr_op", "schur_op", "solve_op", "sqrtm_op", "svd_op", "sylvester_op",
     "triangular_solve_op",
 ]  # fmt: skip
