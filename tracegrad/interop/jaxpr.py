@@ -60,14 +60,14 @@ def from_jax(fun: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(fun):
         raise TypeError(f"from_jax: fun is {describe(fun)}, which is not a function {here()}")
     name = getattr(fun, "__name__", None) or type(fun).__name__
-    traced: dict[Any, _Traced] = {}
+    traced: dict[Any, Traced] = {}
     references: list[Any] | None = None
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nonlocal references
         leaves, tree = jax.tree.flatten((fun, args, kwargs))
-        static = [not _is_traced(x) for x in leaves]
+        static = [not is_traced(x) for x in leaves]
         inputs = [x for x, s in zip(leaves, static, strict=True) if not s]
         avals = [aval_of(x) for x in inputs]
         if references is None:
@@ -91,11 +91,11 @@ def from_jax(fun: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _is_traced(x: Any) -> bool:
+def is_traced(x: Any) -> bool:
     return isinstance(x, (jax.Array, np.ndarray, np.generic, Tracer, float, complex))
 
 
-class _Traced:
+class Traced:
     """What a function of JAX has become for arguments of some types."""
 
     def __init__(self, jaxpr: Any, name: str, out_tree: Any, outs: list[int | None]) -> None:
@@ -115,7 +115,7 @@ class _Traced:
         return jax.tree.unflatten(self.out_tree, [next(arrays) if i is None else fixed[i] for i in self.outs])
 
 
-def _trace(fun: Any, name: str, leaves: list[Any], static: list[bool], tree: Any, avals: list[Aval]) -> _Traced:
+def _trace(fun: Any, name: str, leaves: list[Any], static: list[bool], tree: Any, avals: list[Aval]) -> Traced:
     fixed = [x for x, s in zip(leaves, static, strict=True) if s]
     found: list[Any] = []
 
@@ -153,7 +153,7 @@ def _trace(fun: Any, name: str, leaves: list[Any], static: list[bool], tree: Any
             f"from_jax: {name} uses a value that tracegrad records and that is not among its arguments {here()}: its "
             "gradient would be lost. Pass it to the function as an argument."
         ) from None
-    return _Traced(jaxpr, name, *found)
+    return Traced(jaxpr, name, *found)
 
 
 @contextmanager
