@@ -103,7 +103,7 @@ def _public() -> dict[CodeType | None, list[tuple[str, Any]]]:
         if part == name or part.partition(".")[0] not in _NAMESPACES:
             continue
         for key in getattr(module, "__all__", None) or list(vars(module)):
-            value = getattr(module, key, None)
+            value = vars(module).get(key)  # No `getattr`, which imports modules.
             code = getattr(value, "__code__", None)
             if getattr(value, "__module__", None) in private:
                 continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import Any
 
 _FEW = 24
 """Of a module with so few names an error may list them all."""
@@ -14,18 +15,21 @@ _FEW = 24
 _places: list[str] = []
 
 
-def listed(module: str) -> tuple[Callable[[str], NoReturn], Callable[[], list[str]]]:
+def listed(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The `__getattr__` and the `__dir__` of a public module, which has an `__all__`.
 
     A module takes them where type checkers do not look, since to them a `__getattr__` gives every name:
-    `if not TYPE_CHECKING: __getattr__, __dir__ = listed(__name__)`.
+    `if not TYPE_CHECKING: __getattr__, __dir__ = listed(__name__)`. A name in `__all__` that the module has not
+    imported is a submodule, which is imported when it is first asked for.
     """
 
     _places.append(module)
 
-    def getattr_(name: str) -> NoReturn:
+    def getattr_(name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+        if name in sys.modules[module].__all__:
+            return import_module(f"{module}.{name}")
         raise AttributeError(f"module {module!r} has no attribute {name!r}. {_nearest(module, name)}", name=name)
 
     def dir_() -> list[str]:
@@ -61,6 +65,9 @@ def _bare(name: str) -> str:
 
 def _public() -> Iterator[tuple[str, str, Any]]:
     """The public names of all public modules, those of the shortest path first."""
+    for place in _places:  # which grows where a name is a submodule that had not been imported
+        for name in sys.modules[place].__all__:
+            getattr(sys.modules[place], name)
     for place in sorted(_places, key=lambda n: n.count(".")):
         module = sys.modules[place]
         for name in module.__all__:
