@@ -209,9 +209,14 @@ def linearize(
     if known is not None:
         return known
     tape = Tape(body.name, axes=body.axes)
+    tape.imported = body.imported
+    runs = state.tape.blame if state.tape is not None else None
     ins = [Tracer(v.aval, tape) for v in body.inputs]
     with recording(tape):
         outs = replay(tape, body, ins)
+        if body.imported and runs is not None:
+            for node in tape.nodes:
+                node.code, node.offset = runs.code, runs.offset
         count = len(tape.nodes)
         cts = [Tracer(v.aval, tape) if g else None for v, g in zip(body.outputs, given, strict=True)]
         wanted = [v for v, need in zip(ins, needs, strict=True) if need]

@@ -29,6 +29,7 @@ def record_body(
     given: Sequence[Any] = (),
     static: Callable[[Any], bool] = lambda x: False,
     lifts: bool = False,
+    imported: bool = False,
 ) -> tuple[Tape, list[Any]]:
     """Records `fun` for arguments of these types on a tape of its own.
 
@@ -39,6 +40,7 @@ def record_body(
       ambient: the axes along which it varies whether the body runs at all: along them all that goes in varies too.
       given: outer values that are inputs too, after the arguments, whether `fun` turns out to use them or not.
       lifts: whether numbers are inputs as well where they are on the enclosing tape: not for a body that is kept.
+      imported: whether the lines of its nodes are those of whoever runs it.
 
     Returns:
       The finished tape, with the structure of the result as `out_tree`, and the outer values that it closes
@@ -47,6 +49,7 @@ def record_body(
     tape = Tape(name, parent=state.tape, axes=axes)
     tape.captured = []
     tape.ambient |= ambient
+    tape.imported = tape.imported or imported
     tape.lifts = lifts and tape.parent is not None and tape.parent.lifts
     leaves, tree = jax.tree.flatten((args, kwargs))
     ins = []

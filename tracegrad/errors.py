@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .names import Namespace
 from .tape import Source, Var, aval_of, describe_source
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -104,6 +105,11 @@ def _public() -> dict[CodeType | None, list[tuple[str, Any]]]:
             continue
         for key in getattr(module, "__all__", None) or list(vars(module)):
             value = vars(module).get(key)  # No `getattr`, which imports modules.
+            if isinstance(value, Namespace):
+                for part in dir(value):
+                    function = getattr(value, part)
+                    found.setdefault(function.__code__, []).append((f"{key}.{part}", function))
+                continue
             code = getattr(value, "__code__", None)
             if getattr(value, "__module__", None) in private:
                 continue

@@ -38,6 +38,29 @@ def listed(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     return getattr_, dir_
 
 
+class Namespace:
+    """Functions under a name that is no module, such as those of a distribution: `norm.logpdf`."""
+
+    def __init__(self, name: str, module: str, doc: str, functions: dict[str, Callable[..., Any]]) -> None:
+        self.__name__ = name
+        self.__module__ = module
+        self.__doc__ = doc
+        vars(self).update(functions)
+
+    def __repr__(self) -> str:
+        return f"<{self.__module__}.{self.__name__}: {', '.join(dir(self))}>"
+
+    def __dir__(self) -> list[str]:
+        return sorted(name for name in vars(self) if not name.startswith("_"))
+
+    def __getattr__(self, name: str) -> Any:
+        text = f"{self.__module__}.{self.__name__} has no {name!r}. It has {', '.join(dir(self))}."
+        raise AttributeError(text, name=name, obj=self)
+
+    def __reduce__(self) -> str:
+        return self.__name__
+
+
 def _nearest(module: str, name: str) -> str:
     wanted = _bare(name)
     own = {_bare(n): f"{module}.{n}" for n in dir(sys.modules[module])}

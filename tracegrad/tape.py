@@ -182,13 +182,14 @@ class Tape:
     inputs), `parent` and `captured` (the enclosing tape, and what a body took from there), `axes` (mapped axis names
     and their sizes), `ambient` (the axes along which it varies whether it runs at all, and so all that it captures),
     `poles` (values that may be infinite), `unbounded` (whether cotangents of cotangents may be so too), `blame` (the
-    node whose line new nodes take, instead of the caller's).
+    node whose line new nodes take, instead of the caller's). `imported` marks a body that is made of no lines of the
+    user's: those of its nodes are the lines of whoever runs it.
     """
 
     __slots__ = (
-        "__weakref__", "_key", "ambient", "arguments", "axes", "blame", "captured", "constants", "done", "inputs",
-        "jitted", "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles", "run",
-        "trace", "unbounded", "x64",
+        "__weakref__", "_key", "ambient", "arguments", "axes", "blame", "captured", "constants", "done", "imported",
+        "inputs", "jitted", "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles",
+        "run", "trace", "unbounded", "x64",
     )  # fmt: skip
 
     def __init__(
@@ -215,6 +216,7 @@ class Tape:
         self.axes: dict[str, int] = (parent.axes if parent is not None else {}) | (axes or {})
         self.ambient: frozenset[str] = parent.ambient if parent is not None else NOWHERE
         self.blame: Node | None = None
+        self.imported: bool = parent is not None and parent.imported
         self.poles: set[Var] = set()
         self.unbounded = False
         self.open = True
@@ -231,6 +233,7 @@ class Tape:
         tape = cls(like.name, axes=like.axes)
         tape.inputs, tape.nodes, tape.outputs = list(inputs), nodes, list(outputs)
         tape.open, tape.out_tree, tape.arguments = False, like.out_tree, like.arguments
+        tape.imported = like.imported
         return tape
 
     def close(self) -> None:

@@ -254,7 +254,7 @@ def record_jaxpr(jaxpr: Any, name: str, avals: Sequence[Aval]) -> tuple[Tape, li
 
 
 def record_function(fun: Callable[..., Any], avals: Sequence[Aval], name: str) -> tuple[Tape, list[Any]]:
-    raw, captured = record_body(fun, tuple(avals), {}, name)
+    raw, captured = record_body(fun, tuple(avals), {}, name, imported=True)
     return optimize(raw), captured
 
 

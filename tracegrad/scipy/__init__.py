@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from ..names import listed
 from . import linalg, special
 
-__all__ = ["linalg", "special"]
+__all__ = [
+    "linalg",
+    "special",
+    "stats",
+]
 
-if not TYPE_CHECKING:
+# What is named above and not imported is a submodule that is imported when it is first used: JAX's own takes a while.
+if TYPE_CHECKING:
+    from . import stats
+else:
     __getattr__, __dir__ = listed(__name__)
