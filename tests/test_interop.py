@@ -650,6 +650,29 @@ def test_a_primitive_without_a_rule() -> None:
     assert float(tg.grad(tg.from_jax(lambda x: remedied(x)))(0.5)) == pytest.approx(expected)
 
 
+def test_a_function_kept_from_an_earlier_use_names_the_line_of_this_one() -> None:
+    """Short, and with a body in a body."""
+
+    def incomplete(a: Any) -> Any:
+        return jax.scipy.special.betainc(a, 1.0, 0.4)
+
+    for fun in (incomplete, lambda a: jax.lax.cond(a > 0, incomplete, jnp.sin, a)):
+        f = tg.from_jax(fun)
+
+        def first(a: Any, f: Any = f) -> Any:
+            return f(a)
+
+        def second(a: Any, f: Any = f) -> Any:
+            return f(a)
+
+        for user in (first, second, tg.jit(second)):
+            for differentiate in (tg.grad, tg.hessian, lambda g: lambda x: tg.jvp(g, (x,), (1.0,))):
+                with pytest.raises(
+                    NotImplementedError, match=rf"^betainc at .*test_interop.py:\d+ \({user.__name__}\)"
+                ):
+                    differentiate(user)(2.0)
+
+
 def test_not_traceable() -> None:
     branch = tg.from_jax(lambda x: x if x > 0 else -x)
     _message(TypeError, lambda: branch(1.0), "from_jax: <lambda>", "jax.lax.cond")
