@@ -66,7 +66,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
 
 def _of_scipy(name: str) -> Any:
     """The counterpart of a ufunc of `scipy.special`."""
-    return getattr(special, {"psi": "digamma"}.get(name, name), None)
+    return getattr(special, {"jv": "jn", "psi": "digamma"}.get(name, name), None)
 
 
 def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

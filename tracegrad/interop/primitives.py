@@ -34,7 +34,7 @@ def _ints(values: Any) -> tuple[int, ...]:
 _ELEMENTWISE: dict[str, Op] = {
     "abs": ops.abs_, "acos": ops.arccos, "acosh": ops.arccosh, "add": ops.add, "add_any": ops.add,
     "and": ops.bitwise_and, "asin": ops.arcsin, "asinh": ops.arcsinh, "atan": ops.arctan,
-    "atan2": ops.arctan2, "atanh": ops.arctanh, "bessel_i0e": special.i0e, "bessel_i1e": special.i1e,
+    "atan2": ops.arctan2, "atanh": ops.arctanh, "bessel_i0e": ops.i0e, "bessel_i1e": ops.i1e,
     "cbrt": ops.cbrt, "ceil": ops.ceil, "clz": ops.clz,
     "complex": ops.complex_, "copy": ops.alias, "copy_p": ops.alias, "cos": ops.cos, "cosh": ops.cosh,
     "digamma": ops.digamma, "eq": ops.equal, "erf": ops.erf, "erf_inv": ops.erf_inv, "erfc": ops.erfc, "exp": ops.exp,

@@ -45,17 +45,15 @@ from .elementwise import (
     neg,
     no_rule,
     power_log,
-    sign,
     sin,
     sub,
     where,
 )
-from .shape import concatenate, reduce_sum, slice_
 
 _HALF = (np.dtype(np.float16), np.dtype(jnp.bfloat16))
 
 
-def _arrays(fn: Callable[..., Any], takes_complex: bool = False) -> Callable[..., Any]:
+def on_arrays(fn: Callable[..., Any], takes_complex: bool = False) -> Callable[..., Any]:
     """`fn`, given arrays of one shape and of a dtype that JAX's special functions take."""
 
     def call(*xs: Any) -> Any:
@@ -71,9 +69,11 @@ def _arrays(fn: Callable[..., Any], takes_complex: bool = False) -> Callable[...
     return call
 
 
-def _special(name: str, fn: Callable[..., Any], *vjp: Callable[..., Any] | None, arity: int | None = None) -> Op:
+def special_op(
+    name: str, fn: Callable[..., Any], *vjp: Callable[..., Any] | None, arity: int | None = None, poles: bool = False
+) -> Op:
     """An elementwise op over `fn`, a function of real arrays of one shape."""
-    return elementwise(name, _arrays(fn), *vjp, inexact=True, arity=arity)
+    return elementwise(name, on_arrays(fn), *vjp, inexact=True, arity=arity, poles=poles)
 
 
 def _jsp(name: str) -> Callable[..., Any]:
@@ -103,7 +103,7 @@ xlog1py: Op = elementwise(
     lambda ct, out, x, y: div_no_nan(mul(ct, x), add(y, 1.0)),
     inexact=True,
 )
-logit: Op = _special(
+logit: Op = special_op(
     "logit",
     lambda x: lax.log(lax.div(x, lax.sub(lax.full_like(x, 1), x))),
     lambda ct, out, x: div_no_nan(ct, mul(x, sub(1.0, x))),
@@ -142,7 +142,7 @@ def _boxcox_order(ct: Any, out: Any, log_x: Any, base: Any, y: Any) -> Any:
     return mul_no_nan(ct, where(near, mul(mul(small, small), series), rest))
 
 
-boxcox: Op = _special(
+boxcox: Op = special_op(
     "boxcox",
     lambda x, y: _expm1_over(lax.log(x), y),
     lambda ct, out, x, y: mul_no_nan(ct, power_log(x, sub(y, 1.0), n=0)),
@@ -150,7 +150,7 @@ boxcox: Op = _special(
 )
 """`(x**y - 1) / y`, and its limit log(x) where y is 0: the transform of Box and Cox (1964)."""
 
-boxcox1p: Op = _special(
+boxcox1p: Op = special_op(
     "boxcox1p",
     lambda x, y: _expm1_over(lax.log1p(x), y),
     lambda ct, out, x, y: mul_no_nan(ct, power_log(add(x, 1.0), sub(y, 1.0), n=0)),
@@ -180,7 +180,7 @@ def _rel_entr_q(ct: Any, out: Any, p: Any, q: Any) -> Any:
     return neg(div(mul(where(inside, ct, 0.0), p), where(inside, q, 1.0)))
 
 
-rel_entr: Op = _special(
+rel_entr: Op = special_op(
     "rel_entr",
     _rel_entr,
     lambda ct, out, p, q: mul_no_nan(where(_in_domain(p, q), ct, 0.0), add(sub(log(p), log(q)), 1.0)),
@@ -204,8 +204,8 @@ def _erfcx(x: Any) -> Any:
     return lax.select(far, lax.div(lax.full_like(z, 1 / math.sqrt(math.pi)), fraction), near)
 
 
-erfcx: Op = _special("erfcx", _erfcx, lambda ct, out, x: mul(ct, sub(mul(mul(x, 2.0), out), 2 / math.sqrt(math.pi))))
-dawsn: Op = _special("dawsn", _jsp("dawsn"), lambda ct, out, x: mul(ct, sub(1.0, mul(mul(x, 2.0), out))))
+erfcx: Op = special_op("erfcx", _erfcx, lambda ct, out, x: mul(ct, sub(mul(mul(x, 2.0), out), 2 / math.sqrt(math.pi))))
+dawsn: Op = special_op("dawsn", _jsp("dawsn"), lambda ct, out, x: mul(ct, sub(1.0, mul(mul(x, 2.0), out))))
 wofz: Op = elementwise(
     "wofz",
     lambda z: jsp.wofz(z),
@@ -214,13 +214,13 @@ wofz: Op = elementwise(
 )
 ndtri: Op = elementwise(
     "ndtri",
-    _arrays(_jsp("ndtri")),
+    on_arrays(_jsp("ndtri")),
     lambda ct, out, p: div_no_nan(mul(ct, math.sqrt(2 * math.pi)), exp(mul(mul(out, out), -0.5))),
     inexact=True,
     poles=True,
 )
 # The density over the distribution function, of which both underflow far to the left; their quotient does not.
-log_ndtr: Op = _special(
+log_ndtr: Op = special_op(
     "log_ndtr",
     lambda x: _log_ndtr(x),
     lambda ct, out, x: mul(ct, div(math.sqrt(2 / math.pi), erfcx(mul(x, -math.sqrt(0.5))))),
@@ -237,7 +237,7 @@ def _log_ndtr(x: Any) -> Any:
 
 
 # Owen (1956), Tables for computing bivariate normal probabilities.
-owens_t: Op = _special(
+owens_t: Op = special_op(
     "owens_t",
     lambda h, a: jnp.where(h == 0, jnp.arctan(a) / (2 * math.pi), _jsp("owens_t")(h, a)),
     lambda ct, out, h, a: mul(
@@ -264,7 +264,7 @@ def _gammasgn(x: Any) -> Any:
     return jnp.where(pole, np.asarray(np.nan, x.dtype), jnp.where(negative, -1, 1).astype(x.dtype))
 
 
-gammasgn: Op = _special("gammasgn", _gammasgn, arity=1)
+gammasgn: Op = special_op("gammasgn", _gammasgn, arity=1)
 
 
 def _betaln(a: Any, b: Any) -> Any:
@@ -287,18 +287,18 @@ def _stirling_rest(x: Any) -> Any:
     return total / x
 
 
-betaln: Op = _special(
+betaln: Op = special_op(
     "betaln",
     _betaln,
     lambda ct, out, a, b: mul_no_nan(ct, sub(digamma(a), digamma(add(a, b)))),
     lambda ct, out, a, b: mul_no_nan(ct, sub(digamma(b), digamma(add(a, b)))),
 )
-gamma: Op = _special(
+gamma: Op = special_op(
     "gamma",
     lambda x: lax.mul(_gammasgn(x), lax.exp(lax.lgamma(x))),
     lambda ct, out, x: mul_no_nan(ct, mul(out, digamma(x))),
 )
-beta: Op = _special(
+beta: Op = special_op(
     "beta",
     lambda a, b: _gammasgn(a) * _gammasgn(b) * _gammasgn(a + b) * lax.exp(_betaln(a, b)),
     lambda ct, out, a, b: mul_no_nan(ct, mul(out, sub(digamma(a), digamma(add(a, b))))),
@@ -346,7 +346,7 @@ gamma_density: Op = Op(
 
 
 def _of_arrays(fn: Callable[..., Any], *xs: Any, **params: Any) -> Any:
-    return _arrays(functools.partial(fn, **params))(*_broadcast(_promote(xs, inexact=True)))
+    return on_arrays(functools.partial(fn, **params))(*_broadcast(_promote(xs, inexact=True)))
 
 
 def _beta_density_value(x: Any, p: Any, q: Any, c: Any, *, n: int = 0, m: int = 0) -> Any:
@@ -378,7 +378,7 @@ beta_density: Op = Op(
 )
 """`x**p (1 - x)**q exp(c) log(x)**n log(1 - x)**m`."""
 
-betainc: Op = _special(
+betainc: Op = special_op(
     "betainc",
     lambda a, b, x: lax.betainc(a, b, x),
     no_rule("betainc", "a"),
@@ -398,19 +398,19 @@ def _at_limit(a: Any, x: Any, at_zero: float, out: Any) -> Any:
     return jnp.where(jnp.isposinf(a) & (x >= 0), jnp.where(jnp.isposinf(x), math.nan, 1 - at_zero), out)
 
 
-gammainc: Op = _special(
+gammainc: Op = special_op(
     "gammainc",
     lambda a, x: _at_limit(a, x, 1.0, lax.igamma(a, x)),
     lambda ct, out, a, x: mul_no_nan(ct, gammainc_grad_a(a, x)),
     lambda ct, out, a, x: mul_no_nan(ct, _gamma_density(a, x)),
 )
-gammaincc: Op = _special(
+gammaincc: Op = special_op(
     "gammaincc",
     lambda a, x: _at_limit(a, x, 0.0, lax.igammac(a, x)),
     lambda ct, out, a, x: neg(mul_no_nan(ct, gammainc_grad_a(a, x))),
     lambda ct, out, a, x: neg(mul_no_nan(ct, _gamma_density(a, x))),
 )
-gammainc_grad_a: Op = _special(
+gammainc_grad_a: Op = special_op(
     "gammainc_grad_a",
     lambda a, x: lax.igamma_grad_a(a, x),
     no_rule("the derivative of gammainc in a", "a"),
@@ -425,7 +425,7 @@ def _zeta(x: Any, q: Any) -> Any:
     return jnp.where(pole | jnp.isposinf(q), limit.astype(x.dtype), lax.zeta(x, q))
 
 
-zeta: Op = _special(
+zeta: Op = special_op(
     "zeta",
     _zeta,
     no_rule("zeta", "x"),
@@ -490,7 +490,7 @@ def _expi(x: Any) -> Any:
     return jnp.where(jnp.isnan(x) | jnp.isposinf(x), x, jnp.where(x == 0, np.asarray(-np.inf, x.dtype), out))
 
 
-expi: Op = _special("expi", _expi, lambda ct, out, x: mul_no_nan(ct, div(exp(x), x)))
+expi: Op = special_op("expi", _expi, lambda ct, out, x: mul_no_nan(ct, div(exp(x), x)))
 
 
 def _expn_x(ct: Any, out: Any, n: Any, x: Any) -> Any:
@@ -499,7 +499,7 @@ def _expn_x(ct: Any, out: Any, n: Any, x: Any) -> Any:
     return neg(mul_no_nan(ct, where(equal(n, 0), order0, expn(maximum(sub(n, 1.0), 0.0), x))))
 
 
-expn: Op = _special("expn", _expn, no_rule("expn", "n"), _expn_x)
+expn: Op = special_op("expn", _expn, no_rule("expn", "n"), _expn_x)
 
 
 def _log_over(x: Any) -> Any:
@@ -511,14 +511,14 @@ def _log_over(x: Any) -> Any:
     return where(near, series, div(log(safe), sub(1.0, safe)))
 
 
-spence: Op = _special("spence", _jsp("spence"), lambda ct, out, x: mul_no_nan(ct, _log_over(x)))
+spence: Op = special_op("spence", _jsp("spence"), lambda ct, out, x: mul_no_nan(ct, _log_over(x)))
 
 
 def _pair(name: str, first: Callable[..., Any], second: Callable[..., Any]) -> Op:
     """An op with two results, functions of one operand with these derivatives."""
 
     def lower(x: Any) -> Any:
-        return _arrays(_jsp(name))(*_promote((x,), inexact=True))
+        return on_arrays(_jsp(name))(*_promote((x,), inexact=True))
 
     def vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
         (x,) = node.inputs
@@ -551,75 +551,9 @@ def sine_over(x: Any) -> Any:
     return where(near, series, div(sin(safe), safe))
 
 
-# -- Bessel functions (DLMF 10.6, 10.29)
-
-
-def _over(value: Any, x: Any, at_zero: Any) -> Any:
-    """`value / x`, and its limit at 0: a number, or the first terms of a series, which have its derivatives."""
-    zero = equal(x, 0)
-    return where(zero, at_zero, div(value, where(zero, 1.0, x)))
-
-
-def _scaled(x: Any, fn: Callable[..., Any]) -> Any:
-    return lax.mul(lax.exp(lax.abs(x)), fn(x))
-
-
-i0e: Op = _special("i0e", lax.bessel_i0e, lambda ct, out, x: mul(ct, sub(i1e(x), mul(sign(x), out))))
-i1e: Op = _special(
-    "i1e", lax.bessel_i1e, lambda ct, out, x: mul(ct, sub(sub(i0e(x), mul(sign(x), out)), _over(out, x, 0.5)))
-)
-i0: Op = _special("i0", lambda x: _scaled(x, lax.bessel_i0e), lambda ct, out, x: mul(ct, i1(x)))
-i1: Op = _special(
-    "i1",
-    lambda x: _scaled(x, lax.bessel_i1e),
-    lambda ct, out, x: mul(ct, sub(i0(x), _over(out, x, add(mul(mul(x, x), 1 / 16), 0.5)))),
-)
-
-
-def _bessel_jn(z: Any, *, v: int, n_iter: int) -> Any:
-    def values(z: Any) -> Any:
-        # The recurrence DLMF 10.6.1, downwards from any value: the sum of all is 1 (DLMF 10.12.4). It is scaled down
-        # whenever it grows large.
-        orders = jnp.reshape(jnp.arange(v + 1, dtype=z.dtype), (v + 1, *[1] * z.ndim))
-        tiny = abs(z) < 1e-8
-        x = jnp.where(tiny, 1, z)
-
-        def step(i: Any, carry: Any) -> Any:
-            above2, above, total, rows = carry
-            k = lax.convert_element_type(n_iter - i, z.dtype)
-            here = 2 * (k + 1) * above / x - above2
-            rows = jnp.where(orders == k, here, rows)
-            total = total + jnp.where(k == 0, here, jnp.where(k % 2 == 0, 2 * here, 0))
-            scale = jnp.where(abs(here) > 1e10, 1e-10, 1.0).astype(z.dtype)
-            return above * scale, here * scale, total * scale, rows * scale
-
-        zero = lax.full_like(x, 0)
-        start = (zero, lax.full_like(x, 1e-10), zero, jnp.zeros((v + 1, *x.shape), x.dtype))
-        _, _, total, rows = lax.fori_loop(0, n_iter + 1, step, start)
-        at_tiny = jnp.power(jnp.where(tiny, z / 2, 0), orders) / jnp.exp(lax.lgamma(orders + 1))
-        return jnp.where(tiny, at_tiny, rows / total)
-
-    return _arrays(values)(*_promote((z,), inexact=True))
-
-
-def _bessel_jn_vjp(ct: Any, out: Any, z: Any, *, v: int, n_iter: int) -> Any:
-    # 2 J_k' = J_{k - 1} - J_{k + 1}, and J_{-1} = -J_1.
-    above = bessel_jn_op(z, v=v + 1, n_iter=n_iter)
-    size = (1,) * out.ndim
-
-    def rows(lo: int, hi: int) -> Any:
-        return slice_(above, start=(lo, *[0] * z.ndim), limit=(hi, *z.shape), strides=size)
-
-    before = concatenate(neg(rows(1, 2)), rows(0, v), axis=0) if v else neg(rows(1, 2))
-    return reduce_sum(mul(ct, mul(sub(before, rows(1, v + 2)), 0.5)), axes=(0,))
-
-
-bessel_jn_op: Op = Op("bessel_jn", _bessel_jn, (_bessel_jn_vjp,))
-"""The Bessel functions of the first kind of orders 0 to `v`, along a new first axis."""
-
 # -- hypergeometric functions (DLMF 13.3.15, 15.5.1)
 
-hyp1f1: Op = _special(
+hyp1f1: Op = special_op(
     "hyp1f1",
     _jsp("hyp1f1"),
     no_rule("hyp1f1", "a"),
@@ -634,7 +568,7 @@ def _hyp2f1_x(ct: Any, out: Any, a: Any, b: Any, c: Any, x: Any) -> Any:
 
 hyp2f1: Op = Op(
     "hyp2f1",
-    lambda a, b, c, x: _arrays(_jsp("hyp2f1"))(*_broadcast(_promote((a, b, c, x), inexact=True))),
+    lambda a, b, c, x: on_arrays(_jsp("hyp2f1"))(*_broadcast(_promote((a, b, c, x), inexact=True))),
     (no_rule("hyp2f1", "a"), no_rule("hyp2f1", "b"), no_rule("hyp2f1", "c"), _hyp2f1_x),
     numbers=True,
 )
@@ -642,7 +576,6 @@ hyp2f1: Op = Op(
 
 __all__ = [
     "STIRLING",
-    "bessel_jn_op",
     "beta",
     "beta_density",
     "betainc",
@@ -662,10 +595,6 @@ __all__ = [
     "gammasgn",
     "hyp1f1",
     "hyp2f1",
-    "i0",
-    "i0e",
-    "i1",
-    "i1e",
     "log_ndtr",
     "logit",
     "ndtri",
