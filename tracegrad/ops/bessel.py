@@ -93,9 +93,6 @@ _FAR = 25.0
 """From here up the 30th term of Hankel's expansion is less than rounding, where the square of the order is less than
 twice the argument."""
 
-_SMALL = 1e-8
-"""Below, the first term of a power series is all of it."""
-
 _MOST = 2.0**30
 """An order from here up gives NaN."""
 
@@ -119,27 +116,34 @@ def _negligible(v: Any, x: Any) -> Any:
     return (v > x) & (v > 1) & (above * (jnp.log(x / (2 * above)) + 1) < -800 - jnp.minimum(x, 800))
 
 
+def _is_small(x: Any) -> Any:
+    """Where the first term of a power series is all of it, to rounding."""
+    return x < (1e-4 if x.dtype == np.float32 else 1e-8)
+
+
 def _first_term(v: Any, x: Any) -> Any:
     """`(x / 2)**v / gamma(v + 1)`."""
     size = jnp.exp(jnp.where(v == 0, 0, v * jnp.log(x / 2)) - lax.lgamma(v + 1))
     return jnp.where((v < -1) & (jnp.mod(jnp.floor(v + 1), 2) != 0), -size, size)
 
 
-def _expansion(v: Any, x: Any) -> tuple[list[Any], list[Any]]:
-    """The even and the odd terms of Hankel's expansion, DLMF 10.17.1, without their signs."""
-    terms = [lax.full_like(x, 1)]
-    for k in range(1, 31):
-        terms.append(terms[-1] * ((4 * v * v - (2 * k - 1) ** 2) / (8 * k * x)))
-    return terms[::2], terms[1::2]
+def _expansion(v: Any, x: Any, turns: bool) -> tuple[Any, Any]:
+    """The sums of the even and of the odd terms of Hankel's expansion, DLMF 10.17.1; each alternates if `turns`."""
 
+    def step(i: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        term, even, odd = carry
+        k = lax.convert_element_type(i, x.dtype)
+        first = term * ((4 * v * v - (4 * k + 1) ** 2) / (8 * (2 * k + 1) * x))
+        second = first * ((4 * v * v - (4 * k + 3) ** 2) / (8 * (2 * k + 2) * x))
+        return (-second if turns else second), even + term, odd + first
 
-def _alternating(terms: list[Any]) -> Any:
-    return sum(-t if i % 2 else t for i, t in enumerate(terms))
+    zero = lax.full_like(x, 0)
+    return lax.fori_loop(0, 15, step, (lax.full_like(x, 1), zero, zero))[1:]
 
 
 def _hankel(v: Any, x: Any) -> tuple[Any, Any]:
     """J and Y of a large argument: DLMF 10.17.3."""
-    p, q = map(_alternating, _expansion(v, x))
+    p, q = _expansion(v, x, turns=True)
     # The cosine of x - a is exact where x is large, unlike x - a.
     a = math.pi * jnp.mod(v / 2 + 0.25, 2)
     cos = jnp.cos(x) * jnp.cos(a) + jnp.sin(x) * jnp.sin(a)
@@ -160,23 +164,27 @@ def _down(
         `k` is `j` as a float.
 
     Returns:
-      The values and the sums, all with one unknown factor.
+      The three values, the logarithm of a factor that the third lacks, and the sums, all with one unknown factor.
     """
     top = lax.convert_element_type(jnp.max(top, initial=0), _INT)
     n = lax.convert_element_type(n, _INT)
 
+    large = 1e10 if x.dtype == np.float32 else 1e100
+
     def step(i: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        here, above, kept, *sums = carry
+        here, above, kept, scalings, *sums = carry
         j = top - i
         k = lax.convert_element_type(j, x.dtype)
         value = 2 * (rest + (k + 1)) / x * here + sign * above
-        kept = jnp.where(n == j, value, kept)
-        size = jnp.abs(value)
-        scale = jnp.where(size > 1e10, 1 / size, 1)
-        return tuple([y * scale for y in (value, here, kept, *add_term(j, k, value, *sums))])
+        kept, scalings = jnp.where(n == j, value, kept), jnp.where(n == j, 0, scalings)
+        grown = jnp.abs(value) > large
+        scaled = [jnp.where(grown, y / large, y) for y in (value, here, *add_term(j, k, value, *sums))]
+        return (*scaled[:2], kept, scalings + grown, *scaled[2:])
 
     zero = lax.full_like(x, 0)
-    return lax.fori_loop(0, top + 1, step, (lax.full_like(x, 1e-10), zero, zero, *[zero] * sums))
+    start = (lax.full_like(x, 1 / large), zero, zero, zero, *[zero] * sums)
+    here, above, kept, scalings, *totals = lax.fori_loop(0, top + 1, step, start)
+    return here, above, kept, scalings * -math.log(large), *totals
 
 
 def _walk(here: Any, before: Any, order: Any, direction: Any, steps: Any, x: Any) -> Any:
@@ -215,7 +223,7 @@ def _jn(v: Any, x: Any) -> Any:
     turned = odd & ((v < 0) != (x < 0))
     usable &= whole | ~(x < 0)
     v, n, x = jnp.where(whole, abs(v), v), jnp.where(whole, abs(n), n), abs(x)
-    small, none = x < _SMALL, _negligible(v, x) | jnp.isinf(x)
+    small, none = _is_small(x), _negligible(v, x) | jnp.isinf(x)
     other = ~small & ~none & usable & (x == x)
     z = jnp.where(other, x, 1)
     v, n = jnp.where(other | small, v, 0), jnp.where(other | small, n, 0)
@@ -225,7 +233,7 @@ def _jn(v: Any, x: Any) -> Any:
     direct = far & (v * v <= 2 * z)
     up = far & ~direct & (v <= z)
     down = other & ~direct & ~up
-    first, second, kept, total = _down(n, rest, z, jnp.where(down, _turning(v, z), 0), -1, 1, _jn_sum(rest))
+    first, second, kept, shift, total = _down(n, rest, z, jnp.where(down, _turning(v, z), 0), -1, 1, _jn_sum(rest))
     w = jnp.where(far, z, _FAR)
     here, above = _hankel(jnp.where(direct, v, rest), w)[0], _hankel(rest + 1, w)[0]
     by_two = (here * first + above * second) / (first * first + second * second)
@@ -242,7 +250,7 @@ def _jn(v: Any, x: Any) -> Any:
         jnp.where(walks, jnp.where(below, -n, n - 1), 0),
         z,
     )
-    out = jnp.where(walks, walked, jnp.where(direct | up, here, factor * kept))
+    out = jnp.where(walks, walked, jnp.where(direct | up, here, factor * kept * jnp.exp(shift)))
     out = jnp.where(small, _first_term(v, jnp.where(small, x, 1)), jnp.where(none, 0, out))
     return jnp.where(usable & (x == x), jnp.where(turned, -out, out), math.nan).astype(x.dtype)
 
@@ -261,14 +269,14 @@ def _yn(n: Any, x: Any) -> Any:
     n, _, _, usable, whole, odd = _split(n)
     turned = odd & (n < 0)
     usable &= whole & (x >= 0)
-    n = jnp.where(usable, abs(n), 0)
-    other = usable & (x >= _SMALL) & ~jnp.isinf(x)
+    n, x = jnp.where(usable, abs(n), 0), abs(x)
+    other = usable & ~_is_small(x) & ~jnp.isinf(x)
     z, zero = jnp.where(other, x, 1), lax.full_like(x, 0)
 
     # Orders 0 and 1 by sums over J, A&S 9.1.88, with those of tiny arguments, or by an expansion; others upwards.
     far = z >= _FAR
     top = jnp.where(far | ~other, 0, _turning(zero, z))
-    first, second, _, total, sum0, sum1 = _down(zero, zero, z, top, -1, 3, _yn_sums)
+    first, second, _, _, total, sum0, sum1 = _down(zero, zero, z, top, -1, 3, _yn_sums)
     factor = 1 / (first + total)
     j0, j1, sum0, sum1 = (jnp.where(other, y * factor, at) for y, at in ((first, 1), (second, 0), (sum0, 0), (sum1, 0)))
     log = jnp.log(x / 2) + np.euler_gamma
@@ -294,10 +302,10 @@ def _kv(v: Any, x: Any, shift: Any) -> Any:
 
     def step(i: Any, total: Any) -> Any:
         t = end * (lax.convert_element_type(i, x.dtype) / count)
-        fall = shift - 2 * x * jnp.sinh(t / 2) ** 2
+        fall = shift - 2 * x * jnp.sinh(t / 2) ** 2 + jnp.log(end / count)
         return total + jnp.where(i == 0, 0.5, 1) * (jnp.exp(fall + v * t) + jnp.exp(fall - v * t)) / 2
 
-    return lax.fori_loop(0, count, step, lax.full_like(x, 0)) * end / count
+    return lax.fori_loop(0, count, step, lax.full_like(x, 0))
 
 
 def _iv(v: Any, x: Any, scaled: bool) -> Any:
@@ -308,7 +316,7 @@ def _iv(v: Any, x: Any, scaled: bool) -> Any:
     v, x = abs(v), abs(x)
     n = jnp.floor(v)
     rest = v - n
-    small, none = x < _SMALL, _negligible(v, x)
+    small, none = _is_small(x), _negligible(v, x)
     other = ~small & ~none & usable & (x == x) & ~jnp.isinf(x)
     z = jnp.where(other, x, 1)
 
@@ -318,23 +326,24 @@ def _iv(v: Any, x: Any, scaled: bool) -> Any:
 
     direct = (z >= _FAR) & (v * v <= 2 * z)
     top = jnp.where(other & ~direct, n + 9.2 * jnp.sqrt(z) + 30, 0)
-    first, _, kept, total = _down(jnp.where(other, n, 0), rest, z, top, 1, 1, sum_)
-    even, odd_terms = _expansion(jnp.where(direct, v, 0), jnp.where(direct, z, _FAR))
-    expansion = (sum(even) - sum(odd_terms)) / jnp.sqrt(2 * math.pi * z)
-    out = jnp.where(direct, expansion, _first_term(rest, z) * (kept / (first + 2 * total)))
-    out = jnp.where(none, 0, out)
+    first, _, kept, shift, total = _down(jnp.where(other, n, 0), rest, z, top, 1, 1, sum_)
+    even, uneven = _expansion(jnp.where(direct, v, 0), jnp.where(direct, z, _FAR), turns=False)
+    value = jnp.where(
+        direct, (even - uneven) / jnp.sqrt(2 * math.pi * z), _first_term(rest, z) * (kept / (first + 2 * total))
+    )
+    # By halves, of which neither overflows alone.
+    shift = jnp.where(direct, 0, shift)
+    half = jnp.exp((shift if scaled else shift + z) / 2)
+    out = jnp.where(none, 0, value * half * half)
 
     def mirror(out: Any) -> Any:
         # DLMF 10.27.2
         sine = jnp.sin(math.pi * jnp.mod(v, 2))
-        k = _kv(jnp.where(mirrored & other, v, 0), z, -2 * z)
-        return jnp.where(mirrored, out + 2 / math.pi * sine * k, out)
+        y = jnp.where(small, 1, jnp.where(jnp.isinf(x), 1, x))
+        return jnp.where(mirrored, out + 2 / math.pi * sine * _kv(v, y, -2 * y if scaled else -y), out)
 
-    out = lax.cond(jnp.any(mirrored & other), mirror, lambda out: out, out)
-    out = jnp.where(small, _first_term(signed, jnp.where(small, x, 1)), out)
-    if not scaled:
-        half = jnp.exp(x / 2)
-        out = jnp.where(out == 0, 0, out * half * half)
+    out = lax.cond(jnp.any(mirrored), mirror, lambda out: out, out)
+    out = jnp.where(small, _first_term(jnp.where(whole, v, signed), jnp.where(small, x, 1)), out)
     out = jnp.where(jnp.isinf(x), 0 if scaled else math.inf, out)
     return jnp.where(usable & (x == x), jnp.where(turned, -out, out), math.nan).astype(x.dtype)
 

@@ -1,7 +1,7 @@
 """Special functions with the names, the arguments and the dtypes of `jax.scipy.special`.
 
 Arguments broadcast; integers become floats, and half-precision floats are computed in float32. A derivative that has no
-closed form (in a parameter of `betainc`, `zeta`, `hyp1f1`, ...) raises `NotImplementedError` when it is asked for.
+closed form (in a parameter of `betainc`, `zeta`, `hyp1f1`, in the order of `jn`, `yn`, `iv`, `ive`, ...) raises `NotImplementedError` when it is asked for.
 
 Example:
   >>> import tracegrad as tg
@@ -55,6 +55,9 @@ from ..ops import (
     i1e,
     imag,
     integer_pow,
+    iv,
+    ive,
+    jn,
     less,
     less_equal,
     log,
@@ -75,6 +78,7 @@ from ..ops import (
     wofz,
     xlog1py,
     xlogy,
+    yn,
 )
 
 erfinv, expit, gammaln, psi = ops.erf_inv, ops.logistic, ops.lgamma, digamma
@@ -137,6 +141,17 @@ def ndtr(x: Any) -> Any:
       0.5
     """
     return mul(erfc(mul(x, literal(-math.sqrt(0.5)))), literal(0.5))
+
+
+def erfcinv(y: Any) -> Any:
+    """The inverse of `erfc`: precise where `y` is small, unlike `erfinv(1 - y)`.
+
+    Example:
+      >>> from tracegrad.scipy import special
+      >>> round(special.erfcinv(1e-20).item(), 3)
+      6.602
+    """
+    return mul(ndtri(mul(_float(y), literal(0.5))), literal(-math.sqrt(0.5)))
 
 
 # -- gamma and beta
@@ -256,6 +271,24 @@ def _alternating(m: Any) -> Any:
     return where(equal(half, floor(half)), literal(1.0), literal(-1.0))
 
 
+def rgamma(z: Any) -> Any:
+    """`1 / gamma(z)` of real numbers, with its derivatives where it is 0 too: at 0 and the negative integers.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> from tracegrad.scipy import special
+      >>> special.rgamma(0.0).item(), float(tg.grad(special.rgamma)(0.0))
+      (0.0, 1.0)
+    """
+    z, one = _float(z), literal(1.0)
+    left = less(z, literal(0.5))
+    right = exp(neg(gammaln(where(left, one, z))))
+    # DLMF 5.5.3, with the sine of the distance to the nearest integer.
+    z = where(left, z, literal(0.0))
+    sine = mul(ops.sin(mul(sub(z, ops.rint(z)), literal(math.pi))), _alternating(ops.rint(z)))
+    return where(left, ops.mul_no_nan_op(mul(sine, literal(1 / math.pi)), ops.gamma(sub(one, z))), right)
+
+
 def multigammaln(a: Any, d: int) -> Any:
     """The logarithm of the multivariate gamma function of order `d`, an integer; `a > (d - 1) / 2`."""
     d = integer(d, "d")
@@ -307,6 +340,33 @@ def bernoulli(n: int) -> Any:
 def exp1(x: Any) -> Any:
     """The exponential integral `E_1`, NaN of negative numbers."""
     return expn(literal(1.0), x)
+
+
+def j0(z: Any) -> Any:
+    """The Bessel function of the first kind of order 0, of real numbers.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> from tracegrad.scipy import special
+      >>> abs(tg.grad(special.j0)(1.0) + special.j1(1.0)).item() < 1e-6
+      True
+    """
+    return jn(literal(0), z)
+
+
+def j1(z: Any) -> Any:
+    """The Bessel function of the first kind of order 1, of real numbers."""
+    return jn(literal(1), z)
+
+
+def y0(z: Any) -> Any:
+    """The Bessel function of the second kind of order 0: -inf at 0, NaN of negative numbers."""
+    return yn(literal(0), z)
+
+
+def y1(z: Any) -> Any:
+    """The Bessel function of the second kind of order 1: -inf at 0, NaN of negative numbers."""
+    return yn(literal(1), z)
 
 
 def bessel_jn(z: Any, *, v: int, n_iter: int = 50) -> Any:
@@ -394,10 +454,11 @@ def _legendre(x: Any, s: Any, m: int, n_max: int) -> list[Any]:
 
 __all__ = [
     "bernoulli", "bessel_jn", "beta", "betainc", "betaln", "boxcox", "boxcox1p", "comb", "dawsn", "digamma", "entr",
-    "erf", "erfc", "erfcx", "erfinv", "exp1", "expi", "expit", "expn", "factorial", "fresnel", "gamma", "gammainc",
-    "gammaincc", "gammaln", "gammasgn", "hyp1f1", "hyp2f1", "i0", "i0e", "i1", "i1e", "kl_div", "log_ndtr",
-    "log_softmax", "loggamma", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri", "owens_t", "poch", "polygamma",
-    "psi", "rel_entr", "sici", "softmax", "spence", "sph_harm_y", "wofz", "xlog1py", "xlogy", "zeta",
+    "erf", "erfc", "erfcinv", "erfcx", "erfinv", "exp1", "expi", "expit", "expn", "factorial", "fresnel", "gamma",
+    "gammainc", "gammaincc", "gammaln", "gammasgn", "hyp1f1", "hyp2f1", "i0", "i0e", "i1", "i1e", "iv", "ive", "j0",
+    "j1", "jn", "kl_div", "log_ndtr", "log_softmax", "loggamma", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri",
+    "owens_t", "poch", "polygamma", "psi", "rel_entr", "rgamma", "sici", "softmax", "spence", "sph_harm_y", "wofz",
+    "xlog1py", "xlogy", "y0", "y1", "yn", "zeta",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:
