@@ -1,6 +1,7 @@
 """The primitives, by kind, each with its value, its shape and its derivative in one place."""
 
 # ruff: noqa: F403
+from .banded import *
 from .bessel import *
 from .collectives import *
 from .conv import *

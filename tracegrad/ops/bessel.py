@@ -298,7 +298,7 @@ def _kv(v: Any, x: Any, shift: Any) -> Any:
     for _ in range(6):
         end = jnp.arccosh(1 + (50 + v * end) / x)
     end = 1.1 * end
-    count = 128
+    count = 256
 
     def step(i: Any, total: Any) -> Any:
         t = end * (lax.convert_element_type(i, x.dtype) / count)

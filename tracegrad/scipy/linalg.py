@@ -6,16 +6,20 @@ nothing here.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
+import jax.scipy.linalg as jlinalg
 import numpy as np
+from jax import lax
 
 from .. import numpy as tnp
 from .. import ops
+from ..borrow import borrow
 from ..errors import called, describe, here
 from ..names import listed
-from ..numpy.arguments import inexact, integer, promoted, type_of, types_of
-from ..numpy.creation import array_like
+from ..numpy.arguments import integer
 from ..numpy.linalg import det as _det
 from ..numpy.linalg import eigh as _eigh
 from ..numpy.linalg import from_triangle, matrices, one_batch, right_side, solve_with, symmetrized, together
@@ -25,6 +29,24 @@ from ..numpy.linalg import svd as _svd
 from ..ops import linalg as la
 from ..ops.shape import broadcast_to
 from ..tracer import literal
+from .structured import (
+    block_diag,
+    circulant,
+    companion,
+    convolution_matrix,
+    dft,
+    fiedler,
+    fiedler_companion,
+    hadamard,
+    hankel,
+    helmert,
+    hilbert,
+    invhilbert,
+    invpascal,
+    leslie,
+    pascal,
+    toeplitz,
+)
 
 # -- Cholesky
 
@@ -374,6 +396,159 @@ def solve_sylvester(A: Any, B: Any, C: Any, *, method: str = "schur", tol: float
     return la.sylvester_op(A, B, C, tol=float(tol))
 
 
+def eigh_tridiagonal(
+    d: Any,
+    e: Any,
+    *,
+    eigvals_only: bool = False,
+    select: str = "a",
+    select_range: tuple[int, int] | None = None,
+    tol: float | None = None,
+    key: Any = None,
+) -> Any:
+    """The eigenvalues, ascending, and eigenvectors of a Hermitian tridiagonal matrix, by `eigh` of the whole matrix.
+
+    Args:
+      d: the diagonal, `(n,)`.
+      e: the elements next to it, `(n - 1,)`; if complex, those below.
+      eigvals_only: whether to return the eigenvalues alone.
+      select: "a" for all, "i" for those from the first to the last index of `select_range`.
+      tol, key: not needed.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for another `select`.
+      NotImplementedError: for `select="v"`.
+
+    Example:
+      >>> import tracegrad as tg, numpy as np
+      >>> tg.scipy.linalg.eigh_tridiagonal(np.array([2.0, 2.0]), np.array([1.0]), eigvals_only=True).round(3).tolist()
+      [1.0, 3.0]
+    """
+    if select == "v":
+        raise NotImplementedError(f"{called()}: select='v' {here()}. Select among all eigenvalues.")
+    if select not in ("a", "i"):
+        raise ValueError(f"{called()}: select={select!r} {here()}. Use 'a' or 'i'.")
+    d, e = together((d, e))
+    if d.ndim != 1 or e.ndim != 1 or e.shape[0] != d.shape[0] - 1:
+        raise ValueError(f"{called()}: shapes {d.shape} and {e.shape} {here()}. Give vectors of n and n - 1 elements.")
+    n = d.shape[0]
+    chosen = slice(None)
+    if select == "i":
+        if select_range is None or not 0 <= select_range[0] <= select_range[1] < n:
+            raise ValueError(
+                f"{called()}: select_range={select_range} {here()}. Give a first and a last index below {n}."
+            )
+        chosen = slice(integer(select_range[0], "select_range"), integer(select_range[1], "select_range") + 1)
+    # The columns with the elements below the diagonal, of which `eigh` reads the lower triangle.
+    below = tnp.pad(la.diagonal_matrix(e), ((1, 0), (0, 1))) if n > 1 else tnp.zeros((1, 1), d.dtype)
+    w, v = _eigh(from_triangle(ops.add(la.diagonal_matrix(d), below), True))
+    return w[chosen] if eigvals_only else (w[chosen], v[:, chosen])
+
+
+def qr_multiply(
+    a: Any,
+    c: Any,
+    mode: str = "right",
+    pivoting: bool = False,
+    conjugate: bool = False,
+    overwrite_a: bool = False,
+    overwrite_c: bool = False,
+) -> tuple[Any, ...]:
+    """The product of `c` with the `Q` of `qr(a, mode="economic")`, and `R`; with `pivoting`, the order too.
+
+    Args:
+      a: matrices, `(..., m, n)`.
+      c: matrices, or a vector, which is a row for "right" and a column for "left".
+      mode: "right" for `c @ Q`, "left" for `Q @ c`.
+      conjugate: whether `Q` is conjugated.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for another mode.
+
+    Example:
+      >>> import tracegrad as tg, numpy as np
+      >>> a = np.array([[3.0, 1.0], [4.0, 2.0]])
+      >>> np.allclose(tg.scipy.linalg.qr_multiply(a, a.T)[0].T, tg.scipy.linalg.qr(a)[1], atol=1e-5)
+      True
+    """
+    if mode not in ("right", "left"):
+        raise ValueError(f"{called()}: mode={mode!r} {here()}. Use 'right' or 'left'.")
+    a, c = together((a, c))
+    q, *rest = qr(a, mode="economic", pivoting=pivoting)
+    q = la.conjugate(q) if conjugate else q
+    vector = c.ndim == 1
+    if vector:
+        c = la.column(c) if mode == "left" else la.row(c)
+    left, right = (q, c) if mode == "left" else (c, q)
+    if c.ndim < 2 or left.shape[-1] != right.shape[-2]:
+        raise ValueError(
+            f"{called()}: Q is of shape {q.shape}, c of shape {c.shape} {here()}: their product is not defined"
+        )
+    out = la.product(*one_batch(left, right))
+    return (ops.reshape(out, shape=(out.size,)) if vector and out.ndim == 2 else out, *rest)
+
+
+def _solve_banded_shapes(lower: int, upper: int, ab: Any, b: Any) -> None:
+    rows = lower + upper + 1
+    if lower < 0 or upper < 0:
+        raise ValueError(f"{called()}: l_and_u=({lower}, {upper}) {here()}. Neither is negative.")
+    if ab.ndim < 2 or ab.shape[-2] != rows:
+        raise ValueError(
+            f"{called()}: ab of shape {ab.shape} {here()}. With l_and_u=({lower}, {upper}), its last but one axis has "
+            f"{rows} elements, one for each diagonal."
+        )
+    if not b.ndim or b.shape[-1 if b.ndim == 1 else -2] != ab.shape[-1]:
+        raise ValueError(
+            f"{called()}: ab of shape {ab.shape} and b of shape {b.shape} do not fit {here()}. Give b "
+            f"{ab.shape[-1]} rows."
+        )
+
+
+def solve_banded(
+    l_and_u: tuple[int, int],
+    ab: Any,
+    b: Any,
+    overwrite_ab: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+) -> Any:
+    """`x` with `a @ x = b` for a banded matrix, by Gaussian elimination with partial pivoting within the band.
+
+    Time and memory are in proportion to the number of rows. Where `a` is singular the result is not finite.
+
+    Args:
+      l_and_u: how many diagonals below and above the main one there are.
+      ab: the diagonals as rows, the uppermost first, `(..., l + u + 1, n)`: `ab[u + i - j, j] = a[i, j]`. The elements
+        that are outside of the matrix are not read.
+      b: a vector `(n,)`, or matrices `(..., n, k)`.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    Example:
+      >>> import tracegrad as tg, numpy as np
+      >>> ab = np.array([[0.0, 1.0], [2.0, 2.0], [0.0, 0.0]])  # [[2, 1], [0, 2]]
+      >>> tg.scipy.linalg.solve_banded((1, 1), ab, np.array([4.0, 4.0])).tolist()
+      [1.0, 2.0]
+    """
+    if not isinstance(l_and_u, (tuple, list)) or len(l_and_u) != 2:
+        raise TypeError(f"{called()}: l_and_u={l_and_u!r} {here()}. Give two integers.")
+    lower, upper = (integer(n, "l_and_u") for n in l_and_u)
+    ab, b = together((ab, b))
+    _solve_banded_shapes(lower, upper, ab, b)
+    ab = ops.where(ops.band_places(lower, upper, ab.shape[-1])[1], ab, literal(0.0))
+    vector = b.ndim == 1
+    if vector:
+        b = la.column(b)
+    if not b.size:
+        return ops.reshape(b, shape=b.shape[:-1]) if vector else b
+
+    def run(ab: Any, b: Any) -> Any:
+        return ops.solve_banded_op(ab, b, lower=lower, upper=upper)
+
+    return solve_with(run, ab, b, vector)
+
+
 def inv(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
     """The inverse of square matrices; see `tracegrad.numpy.linalg.inv`."""
     return _inv(a)
@@ -437,149 +612,93 @@ def sqrtm(A: Any, blocksize: int = 1) -> Any:
     return la.sqrtm_op(matrices(A, square=True))
 
 
-# -- special matrices
+rsf2csf = borrow(
+    jlinalg.rsf2csf,
+    """Schur's complex factors from the real ones, of `schur(a)`.
 
-
-def block_diag(*arrs: Any) -> Any:
-    """The matrix with the given ones along its diagonal.
-
-    Raises:
-      ValueError: if one has more than two axes.
-
-    Example:
-      >>> import tracegrad as tg, tracegrad.numpy as np
-      >>> tg.scipy.linalg.block_diag(np.ones((1, 2)), np.ones((1, 1))).tolist()
-      [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    """
-    if not arrs:
-        return tnp.zeros((1, 0))
-    avals = types_of(arrs)
-    if any(a.ndim > 2 for a in avals):
-        raise ValueError(f"{called()}: arrays of shapes {[a.shape for a in avals]} {here()}. Give matrices.")
-    blocks = [tnp.atleast_2d(x) for x in promoted(arrs, avals)]
-    width = sum(x.shape[1] for x in blocks)
-    rows, start = [], 0
-    for x in blocks:
-        end = start + x.shape[1]
-        rows.append(tnp.pad(x, ((0, 0), (start, width - end))))
-        start = end
-    return tnp.concatenate(rows, axis=0)
-
-
-def _vector(x: Any) -> Any:
-    aval = type_of(x)
-    if not aval.ndim:
-        raise ValueError(f"{called()}: {describe(x)} {here()}. Give a vector.")
-    return array_like(x)
-
-
-def _of_offsets(elements: Any, index: Any) -> Any:
-    """Matrices made of the elements of vectors at these positions."""
-    return ops.take(elements, index, axis=-1, mode="promise_in_bounds")
-
-
-def toeplitz(c: Any, r: Any = None) -> Any:
-    """Matrices with constant diagonals, from the first column and the first row (by default, the conjugate of it).
+    Args:
+      T, Z: matrices, `(..., n, n)`.
 
     Raises:
-      ValueError: for a scalar.
+      ValueError: if the matrices are not square, or their sizes differ.
 
     Example:
       >>> import tracegrad as tg, numpy as np
-      >>> tg.scipy.linalg.toeplitz(np.array([1, 2, 3]), np.array([1, 4])).tolist()
-      [[1, 4], [2, 1], [3, 2]]
+      >>> t, z = tg.scipy.linalg.rsf2csf(*tg.scipy.linalg.schur(np.array([[0.0, -1.0], [1.0, 0.0]])))
+      >>> bool(abs(t[1, 0]) < 1e-6)
+      True
+    """,
+    ["check_finite"],
+    module="tracegrad.scipy.linalg",
+)
+
+
+def _parlett(values: Any, t: Any) -> tuple[Any, Any]:
+    """A function of a triangular matrix, by Parlett's recurrence (Higham, "Functions of Matrices", 2008, 4.6).
+
+    Args:
+      values: those of the function on the diagonal.
+      t: an upper triangular matrix.
+
+    Returns:
+      The matrix, and the least distance between two elements of the diagonal.
     """
-    c = _vector(c)
-    r = la.conjugate(c) if r is None else _vector(r)
-    n, m = c.shape[-1], r.shape[-1]
-    elements = tnp.concatenate([tnp.flip(c, -1), r[..., 1:]], axis=-1)
-    return _of_offsets(elements, n - 1 - np.arange(n)[:, None] + np.arange(m))
+    n = t.shape[0]
+    diagonal = jnp.diag(t)
+    distance = diagonal - diagonal[:, None]
+    offset = np.arange(n) - np.arange(n)[:, None]
+    safe = jnp.where(distance == 0, 1, distance)
+
+    def step(p: Any, f: Any) -> Any:
+        rest = jnp.matmul(t, f, precision="highest") - jnp.matmul(f, t, precision="highest")
+        # f commutes with t: what is missing of both products is the element times this distance.
+        return jnp.where(offset == p, rest / safe, f)
+
+    f = lax.fori_loop(1, n, step, jnp.diag(values).astype(t.dtype))
+    return f, jnp.min(jnp.where(offset > 0, jnp.abs(distance), math.inf), initial=math.inf)
 
 
-def hankel(c: Any, r: Any = None) -> Any:
-    """Matrices with constant anti-diagonals, from the first column and the last row (by default, 0).
+_function_of_triangle = borrow(_parlett, "", module="tracegrad.scipy.linalg")
+
+
+def funm(A: Any, func: Any, disp: bool = True) -> Any:
+    """A function of a square matrix, complex, by Schur's factors. On a CPU. It has no derivative.
+
+    It is imprecise where eigenvalues are close to each other; `expm` and `sqrtm` are not.
+
+    Args:
+      A: a matrix, `(n, n)`.
+      func: the function, of vectors of complex numbers.
+      disp: whether to return the matrix alone, without an estimate of its relative error.
 
     Raises:
-      ValueError: for a scalar.
-    """
-    c = _vector(c)
-    r = ops.mul(c, literal(0)) if r is None else _vector(r)
-    n, m = c.shape[-1], r.shape[-1]
-    return _of_offsets(tnp.concatenate([c, r[..., 1:]], axis=-1), np.arange(n)[:, None] + np.arange(m))
-
-
-def circulant(c: Any) -> Any:
-    """Matrices whose columns are a vector, turned by one place more in each.
-
-    Raises:
-      ValueError: for a scalar.
-    """
-    c = _vector(c)
-    n = c.shape[-1]
-    return _of_offsets(c, (np.arange(n)[:, None] - np.arange(n)) % n)
-
-
-def companion(a: Any) -> Any:
-    """The companion matrix of a polynomial, given by its coefficients, the one of the highest power first.
-
-    Raises:
-      ValueError: for fewer than two coefficients.
-    """
-    a = _vector(a)
-    n = a.shape[-1] - 1
-    if n < 1:
-        raise ValueError(f"{called()}: coefficients of shape {a.shape} {here()}. Give two or more.")
-    a = inexact(a, type_of(a))
-    first = ops.neg(ops.div(a[..., 1:], a[..., :1]))
-    below = broadcast_to(tnp.eye(n - 1, n, dtype=a.dtype), (*a.shape[:-1], n - 1, n))
-    return tnp.concatenate([la.row(first), below], axis=-2)
-
-
-def hilbert(n: int) -> Any:
-    """The matrix with elements `1 / (i + j + 1)`.
+      ValueError: if the matrix is not square.
 
     Example:
-      >>> import tracegrad as tg
-      >>> tg.scipy.linalg.hilbert(2).round(3).tolist()[0]
-      [1.0, 0.5]
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.scipy.linalg.funm(np.array([[1.0, 1.0], [0.0, 3.0]]), lambda x: x * x).real.round(3).tolist()
+      [[1.0, 4.0], [0.0, 9.0]]
     """
-    i = tnp.arange(1.0, 2 * integer(n, "n"))
-    return _of_offsets(ops.div(literal(1.0), i), np.arange(n)[:, None] + np.arange(n))
-
-
-def hadamard(n: int, dtype: Any = int) -> Any:
-    """The Hadamard matrix of size `n`, a power of 2: its elements are 1 and -1, its rows orthogonal.
-
-    Raises:
-      ValueError: if `n` is no power of 2.
-    """
-    n = integer(n, "n")
-    if n < 1 or n & (n - 1):
-        raise ValueError(f"{called()}: n={n} {here()} is no power of 2")
-    out = np.ones((1, 1), np.int8)
-    while len(out) < n:
-        out = np.block([[out, out], [out, -out]])
-    return tnp.asarray(out, dtype)
-
-
-def dft(n: int, scale: str | None = None, *, dtype: Any = None) -> Any:
-    """The matrix of the discrete Fourier transform of `n` elements; `scale` is None, "sqrtn" or "n".
-
-    Raises:
-      ValueError: for another scale.
-    """
-    if scale not in (None, "sqrtn", "n"):
-        raise ValueError(f"{called()}: scale={scale!r} {here()}. Use None, 'sqrtn' or 'n'.")
-    n = integer(n, "n")
-    out = np.exp(-2j * np.pi * (np.outer(np.arange(n), np.arange(n)) % max(n, 1)) / max(n, 1))
-    out = out / (np.sqrt(n) if scale == "sqrtn" else n) if scale else out
-    return tnp.asarray(out, complex if dtype is None else dtype)
+    A = matrices(A, square=True)
+    if A.ndim != 2:
+        raise ValueError(f"{called()}: {describe(A)} {here()}. Give one matrix; for several, use tracegrad.vmap.")
+    t, z = schur(A, output="complex")
+    f, distance = _function_of_triangle(func(la.diagonal_of(t)), t)
+    out = la.product(la.product(z, f), la.adjoint(z))
+    if disp:
+        return out
+    tol = float(np.finfo(A.dtype).eps)
+    size = tnp.max(tnp.sum(tnp.abs(la.upper_part(t, 1)), axis=0))
+    error = tnp.clip(tol / tnp.where(distance == 0, tol, distance) * size, tol, 1.0)
+    return out, tnp.where(tnp.any(tnp.isinf(out)), np.inf, error)
 
 
 __all__ = [
-    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "companion", "det", "dft", "eigh", "expm",
-    "expm_frechet", "hadamard", "hankel", "hessenberg", "hilbert", "inv", "lu", "lu_factor", "lu_solve", "polar", "qr",
-    "schur", "solve", "solve_sylvester", "solve_triangular", "sqrtm", "svd", "toeplitz",
+    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "companion", "convolution_matrix", "det", "dft",
+    "eigh", "eigh_tridiagonal", "expm", "expm_frechet", "fiedler", "fiedler_companion", "funm", "hadamard", "hankel",
+    "helmert", "hessenberg", "hilbert", "inv", "invhilbert", "invpascal", "leslie", "lu", "lu_factor", "lu_solve",
+    "pascal", "polar", "qr", "qr_multiply", "rsf2csf", "schur", "solve", "solve_banded", "solve_sylvester",
+    "solve_triangular", "sqrtm", "svd", "toeplitz",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Special functions with the names, the arguments and the dtypes of `jax.scipy.special`.
 
 Arguments broadcast; integers become floats, and half-precision floats are computed in float32. A derivative that has no
-closed form (in a parameter of `betainc`, `zeta`, `hyp1f1`, in the order of `jn`, `yn`, `iv`, `ive`, ...) raises `NotImplementedError` when it is asked for.
+closed form (in a parameter of `betainc`, `zeta`, `hyp1f1`, in the order of a Bessel function, ...) raises
+`NotImplementedError` when it is asked for.
 
 Example:
   >>> import tracegrad as tg
