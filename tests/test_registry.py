@@ -25,7 +25,7 @@ import tracegrad.numpy as tnp
 from tests.reference import check_grads, x64
 from tracegrad import ops
 from tracegrad.op import Op
-from tracegrad.ops import special
+from tracegrad.ops import bessel, special
 from tracegrad.tape import Tape
 
 HOST = np
@@ -313,6 +313,12 @@ CASES: dict[str, Case] = {
     "sylvester": Case(lambda a, b, c: tg.scipy.linalg.solve_sylvester(a, b, c), (SQUARE, SQUARE.T, M[:, :3])),
     "polar": Case(lambda a: tg.scipy.linalg.polar(a), (SQUARE,)),
     "bessel_jn": Case(lambda x: tg.scipy.special.bessel_jn(x, v=2), (np.abs(V),)),
+    "bessel": Case(
+        lambda x: [f(k, x) for f in (bessel.jn, bessel.yn, bessel.iv, bessel.ive) for k in (0, 2)], (np.abs(V),)
+    ),
+    "solve_banded": Case(
+        lambda ab, b: tg.scipy.linalg.solve_banded((1, 1), ab, b), (M[:, :3] + np.eye(3)[1][:, None] * 3, SQUARE)
+    ),
     "fresnel, sici": Case(lambda x: (tg.scipy.special.fresnel(x), tg.scipy.special.sici(x)), (np.abs(V),)),
     "hyp2f1": Case(lambda x: special.hyp2f1(0.5, 1.5, 2.5, x), (np.array([0.1, 0.4]),), order=1),
 }
@@ -353,7 +359,7 @@ def names(tape: Tape) -> Iterator[str]:
 
 def test_every_op_has_a_case() -> None:
     tabled = {op.name for op in elementwise.OPS.values()}
-    tabled |= {op.name for op in vars(special).values() if isinstance(op, Op)}
+    tabled |= {op.name for module in (bessel, special) for op in vars(module).values() if isinstance(op, Op)}
     with x64():
         for case in CASES.values():
             first = tg.grad(lambda args, f=case.ours: _total(f(*args)))

@@ -31,8 +31,13 @@ P, PC = _positive(A), _positive(C)
 V, M = _normal(3), _normal(3, 2, complex=True)
 LU, LU_C = scipy.linalg.lu_factor(A), scipy.linalg.lu_factor(C)
 TALL, WIDE_C = _normal(4, 2), _normal(2, 3, complex=True)
+BAND = _normal(3, 3)
 BIG = 10 * _normal(4, 4)
 POINTS = np.array([1.0, 2.0, 3.0])
+
+
+def F32(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32)
 
 
 def _product(t: Any, z: Any) -> Any:
@@ -77,6 +82,60 @@ VALUES: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("toeplitz", lambda m, x, y: (m.toeplitz(x), m.toeplitz(x, y)), (C[0], POINTS[:2])),
     ("hankel", lambda m, x, y: (m.hankel(x), m.hankel(x, y)), (POINTS, C[0])),
     ("circulant", lambda m, x: (m.circulant(x), m.companion(x)), (V,)),
+    ("solve_banded", lambda m, x, y: m.solve_banded((1, 1), x, y), (BAND, V)),
+    ("solve_banded with a pivot", lambda m, x, y: m.solve_banded((2, 0), x, y), (BAND, M)),
+    ("solve_banded complex", lambda m, x, y: m.solve_banded((0, 2), x, y), (BAND + 1j, V)),
+    ("solve_banded diagonal", lambda m, x, y: m.solve_banded((0, 0), x, y), (BAND[:1], M)),
+    ("solve_banded wider than the matrix", lambda m, x, y: m.solve_banded((4, 3), x, y), (_normal(8, 3), M)),
+    ("solve_banded float32", lambda m, x, y: m.solve_banded((1, 1), x, y), (F32(BAND), F32(V))),
+    (
+        "eigh_tridiagonal",
+        lambda m, x, y: (
+            m.eigh_tridiagonal(x, y[:2], eigvals_only=True),
+            m.eigh_tridiagonal(x, y[:2], eigvals_only=True, select="i", select_range=(1, 2)),
+            (lambda w, v: (v * w) @ v.T)(*m.eigh_tridiagonal(x, y[:2])),
+        ),
+        (V, POINTS),
+    ),
+    ("funm", lambda m, x: m.funm(x, np.exp if m is scipy.linalg else tnp.exp) + 0j, (A,)),
+    (
+        "rsf2csf",
+        lambda m, x: _product(*m.rsf2csf(*m.schur(x))),
+        (A,),
+    ),
+    (
+        "qr_multiply",
+        lambda m, x, y: (
+            *m.qr_multiply(x, y, mode="left"),
+            *m.qr_multiply(x, y[0], mode="left"),
+            m.qr_multiply(x, x.T)[0],
+            m.qr_multiply(x, x[:, 0])[0],
+            *m.qr_multiply(x, y, mode="left", pivoting=True),
+            m.qr_multiply(x, y, mode="left", conjugate=True)[0],
+        ),
+        (TALL, P[:2, :2]),
+    ),
+    (
+        "of vectors",
+        lambda m, x, y: (
+            *[m.convolution_matrix(x, 2, mode) for mode in ("full", "same", "valid")],
+            m.fiedler(x),
+            m.fiedler_companion(x),
+            m.fiedler_companion(x[:2]),
+            m.leslie(x, y[:2]),
+        ),
+        (V, POINTS),
+    ),
+    (
+        "of a size",
+        lambda m, x: (
+            m.helmert(4) * x,
+            m.helmert(3, True) * x,
+            m.invhilbert(4) * x,
+            *[f(4, kind) * x for f in (m.pascal, m.invpascal) for kind in ("symmetric", "lower", "upper")],
+        ),
+        (np.ones(()),),
+    ),
     (
         "constants",
         lambda m, x: (m.hilbert(3) + x, m.hadamard(4) + x, m.dft(3) + x, m.dft(3, "n") + x),
@@ -127,6 +186,24 @@ GRADS: list[tuple[str, Any, tuple[Any, ...], str]] = [
     ("solve_sylvester", lambda m, x, y, z: m.solve_sylvester(x, y, z), (P, P[:2, :2], _normal(3, 2)), "first"),
     ("expm", lambda m, x: m.expm(x), (np.stack([C[:2, :2], 4 * C[:2, 1:]]),), "second"),
     ("sqrtm", lambda m, x: m.sqrtm(x), (P + A / 5,), "second"),
+    ("solve_banded", lambda m, x, y: m.solve_banded((1, 1), x, y), (BAND, V), "second"),
+    ("solve_banded, several", lambda m, x, y: m.solve_banded((2, 0), x, y), (BAND, M), "first"),
+    ("solve_banded, complex", lambda m, x, y: m.solve_banded((0, 2), x, y), (BAND + 1j * A, M[:, 0]), "first"),
+    ("solve_banded, a batch", lambda m, x, y: m.solve_banded((1, 1), x, y), (BAND, _normal(2, 3, 2)), "first"),
+    ("solve_banded, bands", lambda m, x, y: m.solve_banded((1, 0), x, y), (_normal(2, 2, 3), V[:, None]), "first"),
+    ("eigh_tridiagonal", lambda m, x, y: m.eigh_tridiagonal(x, y[:2], eigvals_only=True), (V, POINTS), "second"),
+    ("qr_multiply", lambda m, x, y: m.qr_multiply(x, y, mode="left"), (TALL, P[:2, :2]), "first"),
+    (
+        "of vectors",
+        lambda m, x, y: (
+            m.convolution_matrix(x, 2),
+            m.fiedler(x),
+            m.fiedler_companion(x),
+            m.leslie(x, y[:2]),
+        ),
+        (V, POINTS),
+        "jax",
+    ),
     (
         "special",
         lambda m, x, y: [f(x, y) for f in (m.block_diag, m.toeplitz, m.hankel)] + [m.circulant(x), m.companion(x)],
@@ -146,11 +223,41 @@ def test_derivative_of_expm_frechet() -> None:
     check_grads(lambda x, y: linalg.expm_frechet(x, y, compute_expm=False), A[:2, :2], A[1:, :2], order=1)
 
 
+def test_every_name_of_jax_is_here() -> None:
+    missing = {name for name in dir(jlinalg) if not name.startswith("_")} - set(linalg.__all__)
+    assert not missing
+
+
 def test_lu_solve_broadcasts_and_expm_gives_up() -> None:
     b = _normal(2, 3, 1)
     np.testing.assert_allclose(linalg.lu_solve(linalg.lu_factor(A), b), np.linalg.solve(A, b), rtol=1e-4)
     assert np.isnan(linalg.expm(np.eye(2) * 1e6)).all()
     assert linalg.block_diag().shape == (1, 0)
+
+
+def test_solve_banded_of_a_batch_under_jit() -> None:
+    b = _normal(2, 4, 3, 2)
+    solve = tg.jit(lambda ab, b: linalg.solve_banded((1, 1), ab, b))
+    expected = [[scipy.linalg.solve_banded((1, 1), BAND, y) for y in x] for x in b]
+    np.testing.assert_allclose(solve(BAND, b), expected, rtol=1e-3, atol=1e-4)
+    bands = np.stack([BAND, BAND + 1])
+    expected = [scipy.linalg.solve_banded((1, 1), band, V) for band in bands]
+    np.testing.assert_allclose(solve(bands, V[:, None])[..., 0], expected, rtol=1e-3, atol=1e-4)
+    assert solve(BAND, b[:0]).shape == (0, 4, 3, 2)
+    assert solve(BAND, [1.0, 2.0, 3.0]).shape == (3,)
+    # A zero on the diagonal needs another pivot; the corners are not read, and get no derivative.
+    ab = np.array([[np.nan, 1.0, 2.0], [0.0, 0.0, 1.0], [1.0, 1.0, np.nan]])
+    np.testing.assert_allclose(solve(ab, V), scipy.linalg.solve_banded((1, 1), np.nan_to_num(ab), V), rtol=1e-5)
+    slope = tg.jit(tg.grad(lambda ab: tnp.sum(linalg.solve_banded((1, 1), ab, V))))(ab)
+    assert np.isfinite(slope).all()
+    assert (slope[0, 0], slope[2, 2]) == (0.0, 0.0)
+    assert not np.isfinite(solve(np.zeros((3, 3)), V)).any()
+
+
+def test_a_function_of_a_matrix_with_its_error() -> None:
+    out, error = linalg.funm(A, tnp.exp, disp=False)
+    np.testing.assert_allclose(out, scipy.linalg.expm(A), rtol=1e-3, atol=1e-4)
+    assert 0 < float(error) < 1e-3
 
 
 X = np.ones((2, 3), np.float32)
@@ -174,6 +281,35 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda x: linalg.toeplitz(x[0, 0]), ValueError, "toeplitz: f32.. at .* Give a vector"),
     (lambda x: linalg.polar(x, "up"), ValueError, "polar: side='up'"),
     (lambda x: linalg.hadamard(3), ValueError, "hadamard: n=3 at .* no power of 2"),
+    (lambda x: linalg.solve_banded((1, 1), x, V), ValueError, r"solve_banded: ab of shape \(2, 3\) at .* has 3 elem"),
+    (lambda x: linalg.solve_banded((1, 0), x, V[:2]), ValueError, r"solve_banded: ab .* do not fit at .*3 rows"),
+    (lambda x: linalg.solve_banded((-1, 2), x, V), ValueError, r"solve_banded: l_and_u=\(-1, 2\) at "),
+    (lambda x: linalg.solve_banded(1, x, V), TypeError, "solve_banded: l_and_u=1 at .* Give two integers"),
+    (lambda x: linalg.solve_banded((1.5, 0), x, V), TypeError, "solve_banded: l_and_u must be an integer"),
+    (lambda x: linalg.eigh_tridiagonal(x[0], x[0]), ValueError, "eigh_tridiagonal: shapes .* n and n - 1"),
+    (
+        lambda x: linalg.eigh_tridiagonal(x[0], x[0, :2], select="v"),
+        NotImplementedError,
+        "eigh_tridiagonal: select='v'",
+    ),
+    (
+        lambda x: linalg.eigh_tridiagonal(x[0], x[0, :2], select="i", select_range=(1, 3)),
+        ValueError,
+        r"eigh_tridiagonal: select_range=\(1, 3\) at .* below 3",
+    ),
+    (lambda x: linalg.funm(x, tnp.exp), ValueError, "funm: f32.2,3. at .* not square"),
+    (lambda x: linalg.qr_multiply(x, x, mode="up"), ValueError, "qr_multiply: mode='up'"),
+    (lambda x: linalg.qr_multiply(x, x), ValueError, "qr_multiply: Q is of shape .*product is not defined"),
+    (lambda x: linalg.leslie(x[0], x[0]), ValueError, r"leslie\(f32.3., f32.3.\): .*at .*test_linalg.py"),
+    (
+        lambda x: linalg.convolution_matrix(x, 2, mode="any"),
+        ValueError,
+        "convolution_matrix.*mode .*at .*test_linalg.py",
+    ),
+    (lambda x: linalg.convolution_matrix(x, x), TypeError, "convolution_matrix: n is f32.2,3., a traced value"),
+    (lambda x: linalg.rsf2csf(x, x), ValueError, "rsf2csf.*square at .*test_linalg.py"),
+    (lambda x: linalg.pascal(3, "any") * x, ValueError, "pascal.*any at .*test_linalg.py"),
+    (lambda x: linalg.helmert(0) * x, ValueError, "helmert.*positive.*at .*test_linalg.py"),
     (lambda x: linalg.eigh(SQUARE, type=2), NotImplementedError, "eigh: .*type=2"),
 ]
 
@@ -183,7 +319,14 @@ def test_errors_name_the_line(fn: Any, kind: type[Exception], message: str) -> N
     check_message(lambda: tg.trace(fn)(X), kind, message)
 
 
-@pytest.mark.parametrize("fn", [lambda x: linalg.schur(x)[0].sum(), lambda x: linalg.hessenberg(x).sum()])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: linalg.schur(x)[0].sum(),
+        lambda x: linalg.hessenberg(x).sum(),
+        lambda x: linalg.funm(x, tnp.exp).real.sum(),
+    ],
+)
 def test_no_derivative_is_an_error(fn: Any) -> None:
     with pytest.raises(NotImplementedError, match=r"at .*test_linalg.py.* has no derivative. Use .*stop_gradient"):
         tg.trace(tg.grad(fn))(SQUARE)

@@ -59,6 +59,10 @@ ORDERS = np.array([0.0, 1.0, 2.0, 50.0])
 SMALL = pairs(0.0, 0.4, 1.0, 3.0, np.inf)
 SIGNED = pairs(0.0, -1.5, 0.4, 1.0, np.inf, np.nan)
 
+BESSEL_EDGES = np.array([0.0, -0.0, -3.0, 1e-12, 24.9, 25.1, 300.0, np.nan])
+BESSEL_ORDERS = np.array([0.0, 1.0, 2.0, 7.0, 0.5, 2.5, 0.3, -2.0, -0.5, -3.3, 40.0])
+BESSEL_POINTS = np.array([0.3, -2.0, 6.5, -12.0, 3.0, 28.0, 40.0, 1.5, 5.0, 4.0, 35.0])
+
 CASES: dict[str, Case] = {
     "erf": one(ANY),
     "erfc": one(ANY),
@@ -92,6 +96,16 @@ CASES: dict[str, Case] = {
         options={"v": 3},
         reference=lambda z, v: np.stack([sp.jn(k, z) for k in range(v + 1)]),
     ),
+    "j0": one(ANY, BESSEL_EDGES, jax=False),
+    "j1": one(ANY, BESSEL_EDGES, jax=False),
+    "y0": one(POSITIVE, BESSEL_EDGES, jax=False),
+    "y1": one(POSITIVE, BESSEL_EDGES, jax=False),
+    "jn": Case((BESSEL_ORDERS, BESSEL_POINTS), jax=False, variable=1),
+    "iv": Case((BESSEL_ORDERS, BESSEL_POINTS), jax=False, variable=1),
+    "ive": Case((BESSEL_ORDERS, BESSEL_POINTS), jax=False, variable=1),
+    "yn": Case((np.array([0, 1, 2, 5, -3]), np.array([0.3, 7.5, 2.5, 30.0, 4.0])), jax=False, variable=1),
+    "rgamma": one(GAMMA, EDGES[-np.inf != EDGES], jax=False),
+    "erfcinv": one(np.array([1e-8, 0.3, 1.2, 1.9]), np.array([0.0, 1.0, 2.0, 1e-30, -0.1, 2.1, np.nan]), jax=False),
     "multigammaln": one(POSITIVE + 1, np.array([1.5, 30.0]), options={"d": 3}),
     "xlogy": Case((POSITIVE, POSITIVE[::-1]), SIGNED),
     "xlog1py": Case((POSITIVE, POSITIVE[::-1]), SIGNED),
@@ -227,6 +241,42 @@ def test_complex(name: str) -> None:
         check_grads(f, Z[:6], jax_fn=theirs if name == "wofz" else None)
 
 
+@pytest.mark.parametrize("name", ["jn", "yn", "iv", "ive"])
+def test_bessel_functions_over_a_wide_range(name: str) -> None:
+    orders = [0, 1, 3, 10, 50, 100, 0.5, 1.5, 7.25, 0.999, 33.3, -1, -7, -0.5, -1.5, -3.7, -10.5, -20.5]
+    orders = [v for v in orders if name != "yn" or v == int(v)]
+    points = np.concatenate([np.logspace(-3, 4, 40), -np.logspace(-2, 2, 6), [1e-12, 1e-5, 24.999, 25.0, np.nan]])
+    v, x = map(np.ravel, np.meshgrid(np.array(orders), points))
+    for dtype, rtol in (("float64", 2e-11), ("float32", 4e-5)):
+        given = x.astype(dtype)
+        with x64(dtype == "float64"), np.errstate(all="ignore"):
+            order = v.astype(dtype)
+            actual = np.asarray(tg.jit(getattr(ts, name))(order, given), np.float64)
+            exact = order.astype(int) if name == "yn" else order.astype(float)
+            expected = getattr(sp, name)(exact, given.astype(float))
+        # Near a zero the error is in proportion to the amplitude; numbers that underflow or overflow do so in SciPy
+        # a little sooner, and in JAX without subnormal ones.
+        amplitude = np.where(np.abs(given) > np.abs(v), 0.5 / np.sqrt(np.abs(given)), 0) if name in ("jn", "yn") else 0
+        error = np.abs(actual - expected) / np.maximum(np.abs(expected), amplitude)
+        limit = np.finfo(dtype)
+        tiny = np.maximum(np.abs(actual), np.abs(expected)) < 1e10 * float(limit.tiny)
+        huge = np.minimum(np.abs(actual), np.abs(expected)) > 1e-10 * float(limit.max)
+        fine = tiny | huge | (error <= rtol) | (np.isnan(actual) & np.isnan(expected))
+        assert fine.all(), [(v[i], x[i], actual[i], expected[i]) for i in np.flatnonzero(~fine)]
+        assert (error <= rtol).sum() > 0.5 * len(v)
+
+
+def test_bessel_functions_at_infinity_and_of_unusable_orders() -> None:
+    at = np.array([np.inf, -np.inf])
+    assert ts.jn(2, at).tolist() == [0.0, 0.0]
+    assert ts.iv(3, at).tolist() == [np.inf, -np.inf]
+    assert ts.ive(3, at).tolist() == [0.0, 0.0]
+    assert ts.y1(np.inf).item() == 0.0
+    assert np.isnan([f(v, 1.0).item() for f in (ts.jn, ts.yn, ts.iv) for v in (np.inf, np.nan, 1e10)]).all()
+    assert np.isnan([ts.yn(0.5, 1.0).item(), ts.jn(0.5, -1.0).item(), ts.y0(-1.0).item()]).all()
+    assert ts.jn(np.zeros((0, 2)), 1.0).shape == (0, 2)
+
+
 def test_spherical_harmonics() -> None:
     n, m = np.array([0, 1, 1, 2, 3, 5]), np.array([0, -1, 1, -2, 3, 0])
     theta, phi = np.linspace(0.2, 2.9, 6), np.linspace(0.1, 6, 6)
@@ -288,6 +338,9 @@ POLES = {
     "expi": lambda x: ts.expi(x),
     "expn": lambda x: ts.expn(2, x),
     "sici": lambda x: ts.sici(x)[1],
+    "y0": lambda x: ts.y0(x),
+    "jn": lambda x: ts.jn(0.5, x),
+    "erfcinv": lambda x: ts.erfcinv(x),
     "spence": lambda x: ts.spence(x),
     "zeta": lambda x: ts.zeta(2.0, x),
     "boxcox": lambda x: ts.boxcox(x, 0.0),
@@ -315,6 +368,14 @@ def test_no_nan_from_a_path_that_was_not_taken() -> None:
         (lambda x: ts.boxcox(3.0, x), [0.0], [math.log(3) ** 2 / 2]),
         (lambda x: ts.boxcox(0.0, x), [2.0], [0.25]),
         (lambda x: ts.bessel_jn(x, v=1)[1], [0.0], [0.5]),
+        (lambda x: ts.j0(x), [0.0], [0.0]),
+        (lambda x: ts.j1(x), [0.0], [0.5]),
+        (lambda x: ts.jn(2.5, x), [0.0], [0.0]),
+        (lambda x: ts.iv(1, x), [0.0], [0.5]),
+        (lambda x: tg.grad(lambda x: tnp.sum(ts.j1(x)))(x), [0.0], [0.0]),
+        (lambda x: tg.grad(lambda x: tnp.sum(ts.jn(2, x)))(x), [0.0], [0.0]),
+        (lambda x: tg.grad(lambda x: tnp.sum(ts.iv(3, x)))(x), [0.0], [0.125 * 2]),
+        (lambda x: ts.rgamma(x), [0.0, -1.0, -2.0, -3.0], [1.0, -1.0, 2.0, -6.0]),
         (lambda x: ts.logsumexp(tnp.stack([x, x - np.inf]), axis=0), [1.0, -np.inf], [1.0, 0.0]),
     ],
 )
@@ -335,6 +396,10 @@ def test_derivatives_at_edges(f: Any, points: list[float], expected: list[float]
         (lambda a: ts.polygamma(a, 2.0), "polygamma .* in n "),
         (lambda a: ts.expn(a, 2.0), "expn .* in n "),
         (lambda a: ts.hyp1f1(a, 2.0, 0.3), "hyp1f1 .* in a "),
+        (lambda a: ts.jn(a, 2.0), "jn .* in v "),
+        (lambda a: ts.iv(a, 2.0), "iv .* in v "),
+        (lambda a: ts.ive(a, 2.0), "ive .* in v "),
+        (lambda a: ts.yn(a, 2.0), "yn .* in n "),
         (lambda a: ts.hyp2f1(1.0, 2.0, a, 0.3), "hyp2f1 .* in c "),
         (lambda a: tg.grad(lambda b: ts.gammainc(b, 2.0))(a), "gammainc .* in a "),
     ],
@@ -360,6 +425,9 @@ def test_no_derivative_in_a_parameter(f: Any, argument: str) -> None:
         (lambda x: ts.sph_harm_y(1, 2, x, x), ValueError, ["sph_harm_y: n=1, m=2"]),
         (lambda x: ts.sph_harm_y(1.0, 0, x, x), TypeError, ["sph_harm_y: n must be of integers"]),
         (lambda x: ts.sph_harm_y(1, 0, x, x, diff_n=1), NotImplementedError, ["diff_n"]),
+        (lambda x: ts.jn(x, x[:2]), ValueError, ["jn", "(3,)", "(2,)"]),
+        (lambda x: ts.iv(1, 1j * x), TypeError, ["iv", "real", "complex64"]),
+        (lambda x: ts.rgamma(1j * x), TypeError, ["rgamma", "complex64"]),
         (lambda x: ts.softmax(x, axis=2), ValueError, ["softmax", "axis 2"]),
     ],
 )

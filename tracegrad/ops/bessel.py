@@ -138,7 +138,8 @@ def _expansion(v: Any, x: Any, turns: bool) -> tuple[Any, Any]:
         return (-second if turns else second), even + term, odd + first
 
     zero = lax.full_like(x, 0)
-    return lax.fori_loop(0, 15, step, (lax.full_like(x, 1), zero, zero))[1:]
+    _, even, odd = lax.fori_loop(0, 15, step, (lax.full_like(x, 1), zero, zero))
+    return even, odd
 
 
 def _hankel(v: Any, x: Any) -> tuple[Any, Any]:

@@ -237,8 +237,8 @@ helmert = borrow(
 
     Example:
       >>> import tracegrad as tg
-      >>> tg.scipy.linalg.helmert(2).round(1).tolist()
-      [[0.7, -0.7]]
+      >>> tg.scipy.linalg.helmert(3).shape
+      (2, 3)
     """,
     ["n", "full"],
     module=_PLACE,
