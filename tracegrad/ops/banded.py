@@ -75,7 +75,8 @@ def _transposed(ab: Any, lower: int, upper: int) -> Any:
 
 
 def _vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    ab, x = node.inputs[0], node.outputs[0]
+    ab: Any = node.inputs[0]
+    x = node.outputs[0]
     lower, upper = node.params["lower"], node.params["upper"]
     y = solve_banded_op(_transposed(ab, lower, upper), cts[0], lower=upper, upper=lower)
     if not needs[0]:
