@@ -21,7 +21,7 @@ _KEPT = 128
 """For how many sets of argument types a borrowed function keeps what it was traced to; the oldest goes first."""
 
 _ARRAYS = (Tracer, jax.Array, np.ndarray, np.generic, float, complex, int)
-_KINDS = (NotImplementedError, IndexError, KeyError, ValueError, TypeError, AssertionError)
+_KINDS = (NotImplementedError, IndexError, KeyError, ValueError, TypeError, AssertionError, AttributeError)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -52,15 +52,16 @@ def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
     bodies: OrderedDict[Any, Traced] = OrderedDict()
 
     def borrowed(*args: Any, **kwargs: Any) -> Any:
-        args = tuple([x if i in at else from_list(x) for i, x in enumerate(args)])
-        kwargs = {name: x if name in fixed else from_list(x) for name, x in kwargs.items()}
+        args = tuple([x if i in at or _is_named(x) else from_list(x) for i, x in enumerate(args)])
+        kwargs = {name: x if name in fixed or _is_named(x) else from_list(x) for name, x in kwargs.items()}
         given = tuple([x if i in at else None for i, x in enumerate(args)])
         named = tuple([(name, x) for name, x in kwargs.items() if name in fixed])
         leaves, tree = jax.tree.flatten(
             (
                 [None if i in at else x for i, x in enumerate(args)],
                 {name: x for name, x in kwargs.items() if name not in fixed},
-            )
+            ),
+            is_leaf=_is_named,
         )
         if not any(isinstance(x, Tracer) for x in leaves):
             _known(signature, fixed, args, kwargs)
@@ -112,6 +113,11 @@ def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
     return cast(_F, function)
 
 
+def _is_named(x: Any) -> bool:
+    """Whether this is a name with its parameters, like the window `("kaiser", 4.0)`: no array, but static."""
+    return isinstance(x, tuple) and any(isinstance(part, str) for part in x)
+
+
 def _flat(result: Any) -> tuple[list[Any], list[Any]]:
     leaves, tree = jax.tree.flatten(result)
     return leaves, [tree]
@@ -130,6 +136,12 @@ def _known(signature: inspect.Signature, fixed: frozenset[str], args: Any, kwarg
 def _raise(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
     """What JAX says, with the function as the user called it, what it was given, and the user's line."""
     kind = next(k for k in _KINDS if isinstance(error, k))
-    types = [describe(x) for x in args] + [f"{name}={describe(x)}" for name, x in kwargs.items()]
+    if kind is AttributeError:
+        kind = TypeError  # an argument is no array
+    types = [_shown(x) for x in args] + [f"{name}={_shown(x)}" for name, x in kwargs.items()]
     text = str(error).partition("\n")[0].rstrip(".:") or "an assertion of JAX's does not hold"
     raise kind(f"{called()}({', '.join(types)}): {text} {here()}") from error
+
+
+def _shown(x: Any) -> str:
+    return repr(x) if x is None or isinstance(x, (bool, int, str)) else describe(x)
