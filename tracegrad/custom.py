@@ -49,9 +49,10 @@ def _custom_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
         lin, operands = body_cotangents(node, [None] * count + list(cts[count:]), needs)
         grads = called_backward(node, lin, operands)
     if any(ct is not None for ct in cts[:count]):
-        own = _own_rule(
-            node, rule, [zeros_of(v) if ct is None else ct for v, ct in zip(node.outputs, cts, strict=True)][:count]
-        )
+        values = zip(node.outputs[:count], cts[:count], strict=True)
+        own = _own_rule(node, rule, [zeros_of(v) if ct is None else ct for v, ct in values])
+        # The forward function may close over constants that the function does not: operands of the node by now.
+        grads += [None] * (len(own) - len(grads))
         grads = [a if b is None else b if a is None else a + b for a, b in zip(grads, own, strict=True)]
     return grads
 
@@ -78,7 +79,9 @@ def _own_rule(node: Node, rule: Rule, cts: list[Any]) -> list[Any]:
         node.inputs = [*node.inputs, *_operands(captured)]
         residuals, both = keep_residuals(node, body=optimize(forward)), forward.out_tree
     else:
-        residuals, both = list(node.outputs[count:]), node.params["body"].out_tree
+        both = node.params["body"].out_tree
+        # After these, what the derivative of the forward function reads.
+        residuals = list(node.outputs[count : both.num_leaves])
     residuals = tree_unflatten(both.children()[1], residuals)
     result = owner.bwd(*rule.static, residuals, tree_unflatten(rule.out_tree, cts))
     return _checked(node, rule, result)
