@@ -51,8 +51,8 @@ def _custom_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     if any(ct is not None for ct in cts[:count]):
         values = zip(node.outputs[:count], cts[:count], strict=True)
         own = _own_rule(node, rule, [zeros_of(v) if ct is None else ct for v, ct in values])
-        # The forward function may close over constants that the function does not: operands of the node by now.
-        grads += [None] * (len(own) - len(grads))
+        # The constants that the forward function alone closes over have become operands of the node, after these.
+        own = own[: len(grads)]
         grads = [a if b is None else b if a is None else a + b for a, b in zip(grads, own, strict=True)]
     return grads
 
