@@ -12,13 +12,12 @@ from ..names import listed
 from . import linalg, special
 
 __all__ = [
-    "linalg",
-    "special",
-    "stats",
-]
+    "cluster", "fft", "integrate", "interpolate", "linalg", "ndimage", "optimize", "signal", "sparse", "spatial",
+    "special", "stats",
+]  # fmt: skip
 
 # What is named above and not imported is a submodule that is imported when it is first used: JAX's own takes a while.
 if TYPE_CHECKING:
-    from . import stats
+    from . import cluster, fft, integrate, interpolate, ndimage, optimize, signal, sparse, spatial, stats
 else:
     __getattr__, __dir__ = listed(__name__)

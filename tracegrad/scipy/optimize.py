@@ -1,16 +1,15 @@
 """Minimization, with the signatures of `jax.scipy.optimize`.
 
 Example:
-  >>> import tracegrad as tg, tracegrad.numpy as np
-  >>> def lowest(a):
-  ...     return tg.scipy.optimize.minimize(lambda x: ((x - a) ** 4 + x ** 2).sum(), np.zeros(1), method="BFGS").x[0]
-  >>> round(float(lowest(1.5)), 2), round(float(tg.grad(lowest)(1.5)), 2)
-  (0.71, 0.79)
+  >>> import tracegrad.numpy as np
+  >>> from tracegrad.scipy.optimize import minimize
+  >>> found = minimize(lambda x: ((x - np.array([1.0, 2.0])) ** 2).sum(), np.zeros(2), method="BFGS")
+  >>> print(found.x.round(3), bool(found.success))
+  [1. 2.] True
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,26 +22,29 @@ from ..control import while_loop
 from ..custom import custom_vjp
 from ..errors import called, describe, here, need_function
 from ..names import listed
-from ..numpy.arguments import inexact, integer, type_of
-from ..numpy.creation import from_list
+from ..numpy.arguments import inexact, type_of
+from ..numpy.creation import asarray, from_list
 from ..op import Op
 from ..passes import optimize
 from ..tape import Node, describe_source
-from ..tracer import literal
-from ..transforms import grad, hessian, stop_gradient, value_and_grad
+from ..tracer import Tracer
+from ..transforms import grad, hessian, name_of, stop_gradient, value_and_grad
+
+__all__ = ["OptimizeResults", "minimize"]
 
 
 class OptimizeResults(NamedTuple):
-    """What a minimization found.
+    """What `minimize` has found.
 
-    Attributes:
-      x: where the minimum is.
-      success: whether the gradient is small enough there.
-      status: 0 if so, 1 if there were too many iterations, 3 or 5 if the search along a line failed (its interval
-        became too small; it took too many steps).
-      fun, jac: the value and the gradient there.
-      hess_inv: the estimate of the inverse of the Hessian, which has no derivative.
-      nfev, njev, nit: how often the function and its gradient were computed, and how many iterations there were.
+    x: the minimum, shape (n,). success: whether it converged. status: 0 if it did, 1 after too many iterations, 3 if a
+    line search found no better place. fun: the value there. jac: the gradient there, shape (n,). hess_inv: an estimate
+    of the inverse of the Hessian, shape (n, n). nfev, njev: how often value and gradient were computed. nit: how many
+    iterations there were.
+
+    Example:
+      >>> from tracegrad.scipy.optimize import OptimizeResults
+      >>> OptimizeResults._fields[:2]
+      ('x', 'success')
     """
 
     x: Any
@@ -56,233 +58,233 @@ class OptimizeResults(NamedTuple):
     nit: Any
 
 
-_OPTIONS = ("gtol", "line_search_maxiter", "maxiter", "norm")
-
-
 def minimize(
     fun: Callable[..., Any],
     x0: Any,
     args: tuple[Any, ...] = (),
     *,
     method: str,
-    tol: Any = None,
+    tol: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> OptimizeResults:
-    """A local minimum of a function, by the method of Broyden, Fletcher, Goldfarb and Shanno.
+    """A local minimum of a function of a vector, by the method of Broyden, Fletcher, Goldfarb and Shanno (BFGS).
 
-    The minimum is differentiable in `args` and in the values that `fun` closes over, by the implicit function theorem:
-    the gradient stays 0 there. That is right only where it was found (`success`) and the Hessian is not singular. It
-    does not depend on `x0`.
+    Where it has converged, the minimum and the value there have derivatives in `args` and in what `fun` closes over,
+    of any order, by the implicit function theorem: they cost a Hessian and a linear system. They do not depend on `x0`.
 
     Args:
-      fun: takes `(x, *args)` and returns a real number.
-      x0: where to begin, an array of one axis.
-      args: a tuple of pytrees of arrays.
-      method: "BFGS", the only one there is.
-      tol: what `gtol` is by default.
-      options: `gtol`, the norm of the gradient below which it ends (1e-5); `norm`, the order of that norm (inf);
-        `maxiter`, how many iterations there are at most (200 for each element of `x0`); `line_search_maxiter`, how many
-        steps along a line (10 to find an interval; 30 within it).
+      fun: `fun(x, *args)`, a real scalar.
+      x0: where to begin, shape (n,), real.
+      args: more arguments; arrays and floats in them are traced, others are Python values.
+      method: "BFGS".
+      tol: `gtol`, unless `options` have it.
+      options: `gtol` (1e-5): it has converged when the norm of the gradient is less; `norm` (infinity): of which
+        order that norm is; `maxiter` (200 n); `line_search_maxiter` (20): how often one line search may compute `fun`.
 
     Raises:
-      TypeError: if `fun` is no function or returns no real number, or `args` is no tuple.
-      ValueError: for another method or option, or if `x0` has other than one axis.
+      TypeError: if an argument is not what it has to be, and for an option that there is not.
+      ValueError: if `x0` is no vector.
+      NotImplementedError: for another method, and for a derivative of `hess_inv`.
 
-    Source: Nocedal and Wright, Numerical Optimization, algorithms 3.5, 3.6 and 6.1.
+    Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 6.1, 3.5 and 3.6.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> from tracegrad.scipy.optimize import minimize
+      >>> def lowest(a):
+      ...     return minimize(lambda x, a: ((x - a) ** 2).sum(), np.zeros(2), (a,), method="BFGS").x[0]
+      >>> print(tg.grad(lowest)(np.array([3.0, 4.0])).round(3))
+      [1. 0.]
     """
-    need_function(fun, "minimize", form="minimize(fun, x0, method='BFGS')")
+    need_function(fun, "minimize", form="minimize(fun, x0, args, method='BFGS')")
     if not isinstance(args, tuple):
-        raise TypeError(f"{called()}: args is {describe(args)} {here()}, and must be a tuple. Write args=(value,).")
-    if not isinstance(method, str) or method.upper() != "BFGS":
-        raise ValueError(f"{called()}: method={method!r} {here()}. Use 'BFGS'.")
-    options = dict(options or {})
-    unknown = options.keys() - set(_OPTIONS)
-    if unknown:
-        raise ValueError(f"{called()}: options {sorted(unknown)} {here()}. There are {', '.join(_OPTIONS)}.")
+        raise TypeError(f"{called()}: args is {describe(args)}, which is no tuple {here()}. Write args=(a,).")
+    if not isinstance(method, str) or method.lower() != "bfgs":
+        raise NotImplementedError(
+            f"{called()}: method is {describe(method)} {here()}. Use 'BFGS'; for many variables, where its matrix is "
+            "too large, use an optimizer of tracegrad.optimizers, or of optax, in a loop."
+        )
+    chosen = {"gtol": 1e-5 if tol is None else tol, "norm": np.inf, "maxiter": None, "line_search_maxiter": 20}
+    for name, value in (options or {}).items():
+        if name not in chosen:
+            raise TypeError(f"{called()}: options has {name!r} {here()}. There are {', '.join(chosen)}.")
+        chosen[name] = value
     x0 = from_list(x0)
     x0 = inexact(x0, type_of(x0))
     aval = type_of(x0)
     if aval.ndim != 1 or aval.dtype.kind == "c":
-        raise ValueError(f"{called()}: x0 is {aval} {here()}, and must be real and have one axis. Reshape within fun.")
-    gtol = options.get("gtol", 1e-5 if tol is None else tol)
-    steps = integer(options.get("line_search_maxiter", 10), "line_search_maxiter")
-    maxiter = options.get("maxiter", 200 * aval.shape[0])
-    order = options.get("norm", math.inf)
-
-    def objective(x: Any, args: Any) -> Any:
-        value = fun(x, *args)
-        found = type_of(value)
-        if found.shape != () or found.dtype.kind == "c" or not found.differentiable:
-            raise TypeError(f"{called()}: fun returns {found} {here()}, and must return one real number: sum it.")
-        return value
-
-    raw, closed = record_body(objective, (x0, args), {}, getattr(fun, "__name__", "fun"))
+        raise ValueError(
+            f"{called()}: x0 is {describe(x0)} {here()}, and has to be a real vector, of shape (n,). Reshape in the "
+            "function that is minimized; for a complex variable, pass its real and imaginary parts."
+        )
+    if chosen["maxiter"] is None:
+        chosen["maxiter"] = 200 * aval.shape[0]
+    raw, captured = record_body(fun, (x0, *args), {}, name_of(fun), static=lambda leaf: not _is_value(leaf))
+    if [v.aval.shape for v in raw.outputs] != [()] or raw.outputs[0].aval.dtype.kind != "f":
+        found = ", ".join(repr(v.aval) for v in raw.outputs) or "nothing"
+        raise TypeError(f"{called()}: {name_of(fun)} returned {found} {here()}. It must return a real scalar.")
     body = optimize(raw)
-    leaves: list[Any] = [*jax.tree.leaves(args), *closed]
 
-    def of(values: Any) -> Callable[[Any], Any]:
-        return lambda x: call(x, *values, body=body)[0]
+    def value(x: Any, rest: Any) -> Any:
+        return call(x, *rest, body=body)[0]
 
-    def run(x0: Any, values: Any, limits: Any) -> Any:
-        return _minimum(of(values), x0, *limits, order, steps)
+    def run(x0: Any, rest: Any) -> OptimizeResults:
+        return _bfgs(lambda x: value_and_grad(value)(x, rest), x0, **chosen)
 
-    def forward(x0: Any, values: Any, limits: Any) -> Any:
-        result = solve(x0, values, limits)
-        return result, (result.x, values)
+    def forward(x0: Any, rest: Any) -> Any:
+        result = solve(x0, rest)
+        return result, (result.x, rest)
 
     def backward(residuals: Any, ct: OptimizeResults) -> Any:
-        x, values = residuals
-        # At the minimum g(x, values) = 0, so that H dx = -dg.
-        direction = -tnp.linalg.solve(hessian(of(values))(x), ct.x)
-        which = [i for i, v in enumerate(values) if type_of(v).differentiable]
-        grads: list[Any] = [None] * len(values)
+        """Where the gradient in x stays 0, x changes by -(its Hessian)⁻¹ (the change of the gradient)."""
+        x, rest = residuals
+        change = tnp.linalg.solve(hessian(value)(x, rest), ct.x)
+        which = [i for i, v in enumerate(rest) if type_of(v).differentiable]
 
         def along(some: Any) -> Any:
-            full = list(values)
+            full = list(rest)
             for i, v in zip(which, some, strict=True):
                 full[i] = v
-            value, slope = value_and_grad(of(full))(x)
-            return ct.fun * value + tnp.vdot(direction, slope)
+            return ct.fun * value(x, full) - tnp.vdot(change, grad(value)(x, full))
 
+        grads: list[Any] = [None] * len(rest)
         if which:
-            for i, g in zip(which, grad(along)([values[i] for i in which]), strict=True):
+            for i, g in zip(which, grad(along)([rest[i] for i in which]), strict=True):
                 grads[i] = g
-        return None, grads, None
+        return None, grads
 
     solve = custom_vjp(run)
     solve.defvjp(forward, backward)
-    result = solve(x0, leaves, (gtol, maxiter))
-    return result._replace(jac=stop_gradient(result.jac), hess_inv=estimate_op(result.hess_inv))  # type: ignore[no-any-return]
+    result: OptimizeResults = solve(x0, [x for x in jax.tree.leaves(args) if _is_value(x)] + captured)
+    # The gradient is 0 at the minimum, wherever that is.
+    return result._replace(jac=stop_gradient(result.jac), hess_inv=_estimate(result.hess_inv))
+
+
+def _is_value(x: Any) -> bool:
+    return isinstance(x, (Tracer, jax.Array, np.ndarray, np.generic, float))
 
 
 def _no_derivative(node: Node, cts: Any, needs: Any) -> Any:
     raise NotImplementedError(
-        f"minimize, called at {describe_source(node.source)}: hess_inv is an estimate that has no derivative. Use "
-        "tracegrad.stop_gradient(result.hess_inv), or tracegrad.numpy.linalg.inv(tracegrad.hessian(fun)(result.x))."
+        f"minimize: a gradient goes through hess_inv, computed at {describe_source(node.source)}: it is an estimate, "
+        "which depends on the way to the minimum, and has no derivative. Compute tracegrad.hessian of the function at "
+        "the minimum, and invert it."
     )
 
 
-estimate_op: Op = Op("bfgs_estimate", lambda x: x, _no_derivative, shape=lambda x: x)
+_estimate: Op = Op("inverse_hessian", lambda x: x, _no_derivative, shape=lambda x: x)
 
 
-# -- the method
-
-
-def _minimum(
-    fun: Callable[[Any], Any], x0: Any, gtol: Any, maxiter: Any, order: Any, steps: int
-) -> OptimizeResults:  # fmt: skip
-    at = value_and_grad(fun)
-    one = tnp.eye(x0.size, dtype=x0.dtype)
+def _bfgs(
+    value_and_gradient: Callable[[Any], tuple[Any, Any]],
+    x0: Any,
+    *,
+    gtol: Any,
+    norm: Any,
+    maxiter: Any,
+    line_search_maxiter: Any,
+) -> OptimizeResults:
+    dtype, n = type_of(x0).dtype, type_of(x0).shape[0]
+    unit = tnp.eye(n, dtype=dtype)
 
     def small(g: Any) -> Any:
-        return tnp.linalg.norm(g, ord=order) < gtol
+        return tnp.linalg.norm(g, ord=norm) < gtol
 
     def goes_on(state: Any) -> Any:
-        result, _, line = state
-        return ~result.success & (line == 0) & (result.nit < maxiter)
+        result, _ = state
+        return ~result.success & (result.status == 0) & (result.nit < maxiter)
 
     def step(state: Any) -> Any:
-        old, before, _ = state
-        direction = -_product(old.hess_inv, old.jac)
-        alpha, f, g, count, line = _line_search(at, old.x, direction, old.fun, old.jac, before, steps)
-        s, y = alpha * direction, g - old.jac
-        curvature = tnp.vdot(y, s)
-        rho = tnp.where(curvature == 0, 0, 1 / tnp.where(curvature == 0, 1, curvature))
-        left = one - rho * s[:, None] * y[None, :]
-        inverse = _product(_product(left, old.hess_inv), left.T) + rho * s[:, None] * s[None, :]
-        new = OptimizeResults(
-            x=old.x + s,
+        old, before = state
+        p = -_product(old.hess_inv, old.jac)
+        first = 2.02 * (old.fun - before) / _product(old.jac, p)
+        first = tnp.where((first > 0) & (first < 1), first, 1).astype(dtype)
+        x, f, g, found, evaluations = _line_search(
+            value_and_gradient, old.x, p, old.fun, old.jac, first, line_search_maxiter
+        )
+        s, y = x - old.x, g - old.jac
+        curvature = _product(s, y)
+        rho = 1 / tnp.where(curvature > 0, curvature, 1)
+        left = unit - rho * tnp.outer(s, y)
+        inverse = _product(_product(left, old.hess_inv), left.T) + rho * tnp.outer(s, s)
+        result = OptimizeResults(
+            x=x,
             success=small(g),
-            status=old.status,
+            status=tnp.where(found | small(g), 0, 3).astype(np.int32),
             fun=f,
             jac=g,
-            hess_inv=tnp.where(tnp.isfinite(inverse).all() & (curvature != 0), inverse, old.hess_inv),
-            nfev=old.nfev + count,
-            njev=old.njev + count,
+            hess_inv=tnp.where(curvature > 0, inverse, old.hess_inv),
+            nfev=old.nfev + evaluations,
+            njev=old.njev + evaluations,
             nit=old.nit + 1,
         )
-        return new, old.fun, line
+        return result, old.fun
 
-    f, g = at(x0)
-    start = OptimizeResults(x0, small(g), 0, f, g, one, 1, 1, 0)
-    result, _, line = while_loop(goes_on, step, (start, f + tnp.linalg.norm(g) / 2, 0))
-    failed = tnp.where(line != 0, 2 + line, literal(1))
-    return result._replace(status=tnp.where(result.success, literal(0), failed))  # type: ignore[no-any-return]
+    f, g = value_and_gradient(x0)
+    none, one = tnp.zeros((), np.int32), tnp.ones((), np.int32)
+    start = OptimizeResults(x0, small(g), none, f, g, unit, one, one, none)
+    result, _ = while_loop(goes_on, step, (start, f + (tnp.linalg.norm(g) / 2).astype(type_of(f).dtype)))
+    stopped = ~result.success & (result.status == 0)
+    return result._replace(status=tnp.where(stopped, 1, result.status).astype(np.int32))
+
+
+class _Point(NamedTuple):
+    """A place on the line: the step, the value, its derivative along the line, the gradient."""
+
+    a: Any
+    f: Any
+    d: Any
+    g: Any
+
+
+def _line_search(
+    value_and_gradient: Callable[[Any], tuple[Any, Any]], x: Any, p: Any, f0: Any, g0: Any, first: Any, limit: Any
+) -> tuple[Any, Any, Any, Any, Any]:
+    """A place along `p` with the strong Wolfe conditions: where it is, value, gradient, whether there is, evaluations.
+
+    Bracketing and zooming are one loop, with one evaluation in it: while nothing is bracketed, `high` is at infinity.
+    Else the best place that was found.
+    """
+    d0 = _product(g0, p)
+    # Below this, a difference of values is rounding.
+    slack = 4 * float(np.finfo(type_of(f0).dtype).eps) * abs(f0)
+
+    def goes_on(state: Any) -> Any:
+        *_, found, k = state
+        return ~found & (k < limit)
+
+    def step(state: Any) -> Any:
+        low, high, a, _, k = state
+        f, g = value_and_gradient(x + a * p)
+        here = _Point(a, f, _product(g, p), g)
+        # Written so that a NaN is too high.
+        decreases = (f <= f0 + 1e-4 * a * d0 + slack) & (f <= low.f + slack)
+        found = decreases & (abs(here.d) <= -0.9 * d0)
+        beyond = here.d * tnp.where(tnp.isinf(high.a), 1, high.a - low.a) >= 0
+        high = _choose(decreases, _choose(beyond, low, high), here)
+        low = _choose(decreases, here, low)
+        width = high.a - low.a
+        # The minimum of the cubic through both ends, with their derivatives: equation 3.59.
+        slope = low.d + high.d - 3 * (low.f - high.f) / (low.a - high.a)
+        root = tnp.sign(width) * tnp.sqrt(slope * slope - low.d * high.d)
+        part = 1 - (high.d + root - slope) / (high.d - low.d + 2 * root)
+        part = tnp.where((part > 0.1) & (part < 0.9), part, 0.5)
+        following = tnp.where(tnp.isinf(high.a), 2 * a, low.a + part * width).astype(a.dtype)
+        return low, high, following, found, k + 1
+
+    start = _Point(tnp.zeros_like(d0), f0, d0, g0)
+    far = start._replace(a=tnp.full_like(d0, np.inf))
+    low, _, _, found, k = while_loop(goes_on, step, (start, far, first, np.False_, np.int32(0)))
+    return x + low.a * p, low.f, low.g, found, k
+
+
+def _choose(condition: Any, a: _Point, b: _Point) -> _Point:
+    return _Point(*[tnp.where(condition, x, y) for x, y in zip(a, b, strict=True)])
 
 
 def _product(x: Any, y: Any) -> Any:
     return tnp.matmul(x, y, precision="highest")
 
-
-class _Line(NamedTuple):
-    """A search along a line: `low` is the best step of the interval so far, with its value and slope."""
-
-    within: Any  # whether an interval was found that has a step as wanted
-    done: Any
-    k: Any
-    trial: Any
-    low: Any
-    f_low: Any
-    slope_low: Any
-    g_low: Any
-    high: Any
-    f_high: Any
-    f: Any
-    g: Any
-
-
-_DECREASE, _CURVATURE = 1e-4, 0.9
-_WITHIN = 30
-"""How many steps are tried within an interval."""
-
-
-def _line_search(at: Any, x: Any, direction: Any, f0: Any, g0: Any, before: Any, steps: int) -> tuple[Any, ...]:
-    """A step that satisfies the strong Wolfe conditions: it, the value and the gradient there, how often these were
-    computed, and 0, or 1 if the interval became too small, or 3 if none was found."""
-    slope0 = tnp.vdot(g0, direction)
-    dtype = x.dtype
-    tiny = 1e-5 if np.finfo(dtype).bits < 64 else 1e-10
-
-    def goes_on(s: _Line) -> Any:
-        few = tnp.where(s.within, s.k < steps + _WITHIN, s.k < steps)
-        wide = ~s.within | (abs(s.high - s.low) > tiny * tnp.maximum(abs(s.low), abs(s.high)))
-        return ~s.done & few & wide
-
-    def step(s: _Line) -> _Line:
-        f, g = at(x + s.trial * direction)
-        slope = tnp.vdot(g, direction)
-        # NaN is no decrease either.
-        above = ~(f <= f0 + _DECREASE * s.trial * slope0) | ((f >= s.f_low) & (s.within | (s.k > 0)))
-        good = ~above & (abs(slope) <= -_CURVATURE * slope0)
-        past = ~above & (tnp.where(s.within, slope * (s.high - s.low), slope) >= 0)
-        # The new interval: from the better end to the trial, or from the trial to the end beyond the minimum.
-        high = tnp.where(above, s.trial, tnp.where(past, s.low, s.high))
-        f_high = tnp.where(above, f, tnp.where(past, s.f_low, s.f_high))
-        low, f_low, slope_low, g_low = (
-            tnp.where(above, old, new)
-            for old, new in ((s.low, s.trial), (s.f_low, f), (s.slope_low, slope), (s.g_low, g))
-        )
-        within = s.within | above | past
-        # Where a parabola through the low end, its slope and the value at the high end is lowest.
-        width = high - low
-        bend = f_high - f_low - slope_low * width
-        share = -slope_low * width / (2 * tnp.where(bend == 0, 1, bend))
-        share = tnp.where((share >= 0.1) & (share <= 0.9), share, 0.5)
-        trial = tnp.where(good, s.trial, tnp.where(within, low + share * width, 2 * s.trial))
-        return _Line(within, good, s.k + 1, trial, low, f_low, slope_low, g_low, high, f_high, f, g)
-
-    guess = 1.01 * 2 * (f0 - before) / slope0
-    first = tnp.where((guess > 0) & (guess < 1), guess, 1).astype(dtype)
-    zero = tnp.zeros((), dtype)
-    start = _Line(np.False_, np.False_, 0, first, zero, f0, slope0, g0, zero, f0, f0, g0)
-    s = while_loop(goes_on, step, start)
-    # Without a step as wanted, the best of the interval is taken, where it is lower than the beginning.
-    alpha, f, g = (tnp.where(s.done, *two) for two in ((s.trial, s.low), (s.f, s.f_low), (s.g, s.g_low)))
-    line = tnp.where(s.done, literal(0), tnp.where(s.within, literal(1), literal(3)))
-    return alpha, f, g, s.k, line
-
-
-__all__ = ["OptimizeResults", "minimize"]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = listed(__name__)
