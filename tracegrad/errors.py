@@ -115,6 +115,12 @@ def _public() -> dict[CodeType | None, list[tuple[str, Any]]]:
                 continue
             if not key.startswith("_") and (code is not None or hasattr(value, "lower")):
                 found.setdefault(code, []).append((key, value))
+            if isinstance(value, type) and value.__module__ == name:
+                for method, function in vars(value).items():
+                    function = getattr(function, "__func__", function)
+                    if hasattr(function, "__code__"):
+                        own = key if method in ("__init__", "__call__") else f"{key}.{method}"
+                        found.setdefault(function.__code__, []).append((own, function))
     tracer = sys.modules[f"{package}.tracer"]
     for key, value in vars(tracer.Tracer).items():
         if not key.startswith("_") and hasattr(value, "__code__"):

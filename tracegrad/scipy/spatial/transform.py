@@ -29,10 +29,9 @@ def _of_quaternions(name: str) -> Callable[..., Any]:
     """A method of JAX's, as a function of the quaternions; what it returns, as quaternions or another array."""
     method = getattr(jtransform.Rotation, name)
 
-    def run(quat: Any, *args: Any, **kwargs: Any) -> Any:
-        return tuple(method(jtransform.Rotation(quat), *args, **kwargs))[0] if name in _ROTATIONS else method(
-            jtransform.Rotation(quat), *args, **kwargs
-        )  # fmt: skip
+    def run(quat: Any, *args: Any) -> Any:
+        result = method(jtransform.Rotation(quat), *args)
+        return result.quat if isinstance(result, jtransform.Rotation) else result
 
     run.__name__ = name
     return borrow(run, f"`Rotation.{name}` of quaternions.", module=__name__)
@@ -49,7 +48,6 @@ def _to_quaternions(name: str) -> Callable[..., Any]:
     return borrow(run, f"The quaternions of `Rotation.{name}`.", module=__name__)
 
 
-_ROTATIONS = ("inv", "mean")
 _apply, _as_euler, _as_matrix, _as_mrp, _as_quat, _inv, _mean = (
     _of_quaternions(name) for name in ("apply", "as_euler", "as_matrix", "as_mrp", "as_quat", "inv", "mean")
 )
@@ -178,11 +176,11 @@ class Rotation(NamedTuple):
         quat = tnp.where(self.quat[..., 3:] < 0, -self.quat, self.quat)
         part, real = quat[..., :3], quat[..., 3:]
         square = tnp.sum(part * part, -1, keepdims=True)
-        # angle / sin(angle / 2), where angle / 2 = atan2(sine, real); its series is 2 asin(s) / s at real > 0.
+        # The angle is 2 atan2(sine, real); near 0 by the series of 2 atan(sine / real) / sine.
         small = square <= _SMALL**2 / 4
-        sine = tnp.sqrt(tnp.where(small, 1.0, square))
-        tangent = square / (real * real + tnp.where(small, 0.0, 1.0))
-        near = 2 / tnp.where(small, real, 1.0) * (1 - tangent / 3 + tangent * tangent / 5)
+        sine, cosine = tnp.sqrt(tnp.where(small, 1.0, square)), tnp.where(small, real, 1.0)
+        tangent = square / (cosine * cosine)
+        near = (2 - tangent * (2 / 3 - tangent * 2 / 5)) / cosine
         scale = tnp.where(small, near, 2 * tnp.arctan2(sine, real) / sine)
         return tnp.rad2deg(scale * part) if degrees else scale * part
 
