@@ -74,6 +74,8 @@ class RegularGridInterpolator:
             xi = xi[0] if len(xi) == 1 else tnp.stack(tnp.broadcast_arrays(*[asarray(x) for x in xi]), -1)
         xi = from_list(xi)
         shape = type_of(xi).shape
+        if not shape:
+            xi = tnp.reshape(xi, (1,))
         if len(shape) > 1 and shape[-1] != len(self.grid):
             raise ValueError(
                 f"{called()}: points {describe(xi)} on a grid of {len(self.grid)} axes {here()}. Their coordinates are "
