@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,10 +24,10 @@ from ..custom import custom_vjp
 from ..errors import called, describe, here, need_function
 from ..names import listed
 from ..numpy.arguments import inexact, type_of
-from ..numpy.creation import asarray, from_list
+from ..numpy.creation import from_list
 from ..op import Op
 from ..passes import optimize
-from ..tape import Node, describe_source
+from ..tape import Node, Tape, describe_source
 from ..tracer import Tracer
 from ..transforms import grad, hessian, name_of, stop_gradient, value_and_grad
 
@@ -123,41 +124,49 @@ def minimize(
     if [v.aval.shape for v in raw.outputs] != [()] or raw.outputs[0].aval.dtype.kind != "f":
         found = ", ".join(repr(v.aval) for v in raw.outputs) or "nothing"
         raise TypeError(f"{called()}: {name_of(fun)} returned {found} {here()}. It must return a real scalar.")
-    body = optimize(raw)
+    norm = chosen.pop("norm")
+    limits = (chosen["gtol"], chosen["maxiter"], chosen["line_search_maxiter"])
+    rest = [x for x in jax.tree.leaves(args) if _is_value(x)] + captured
+    result: OptimizeResults = _minimum(optimize(raw), norm, x0, limits, rest)
+    # The gradient is 0 at the minimum, wherever that is.
+    return result._replace(jac=stop_gradient(result.jac), hess_inv=_estimate(result.hess_inv))
+
+
+@functools.partial(custom_vjp, nondiff_argnums=(0, 1))
+def _minimum(body: Tape, norm: Any, x0: Any, limits: Any, rest: Any) -> OptimizeResults:
+    """The minimum of the function that is `body`, of x and `rest`."""
+    return _bfgs(value_and_grad(lambda x: call(x, *rest, body=body)[0]), x0, norm, *limits)
+
+
+def _minimum_forward(body: Tape, norm: Any, x0: Any, limits: Any, rest: Any) -> Any:
+    result = _minimum(body, norm, x0, limits, rest)
+    return result, (result.x, rest)
+
+
+def _minimum_backward(body: Tape, norm: Any, residuals: Any, ct: OptimizeResults) -> Any:
+    """Where the gradient in x stays 0, x changes by -(its Hessian)⁻¹ (the change of the gradient)."""
+    x, rest = residuals
 
     def value(x: Any, rest: Any) -> Any:
         return call(x, *rest, body=body)[0]
 
-    def run(x0: Any, rest: Any) -> OptimizeResults:
-        return _bfgs(lambda x: value_and_grad(value)(x, rest), x0, **chosen)
+    change = tnp.linalg.solve(hessian(value)(x, rest), ct.x)
+    which = [i for i, v in enumerate(rest) if type_of(v).differentiable]
 
-    def forward(x0: Any, rest: Any) -> Any:
-        result = solve(x0, rest)
-        return result, (result.x, rest)
+    def along(some: Any) -> Any:
+        full = list(rest)
+        for i, v in zip(which, some, strict=True):
+            full[i] = v
+        return ct.fun * value(x, full) - tnp.vdot(change, grad(value)(x, full))
 
-    def backward(residuals: Any, ct: OptimizeResults) -> Any:
-        """Where the gradient in x stays 0, x changes by -(its Hessian)⁻¹ (the change of the gradient)."""
-        x, rest = residuals
-        change = tnp.linalg.solve(hessian(value)(x, rest), ct.x)
-        which = [i for i, v in enumerate(rest) if type_of(v).differentiable]
+    grads: list[Any] = [None] * len(rest)
+    if which:
+        for i, g in zip(which, grad(along)([rest[i] for i in which]), strict=True):
+            grads[i] = g
+    return None, None, grads
 
-        def along(some: Any) -> Any:
-            full = list(rest)
-            for i, v in zip(which, some, strict=True):
-                full[i] = v
-            return ct.fun * value(x, full) - tnp.vdot(change, grad(value)(x, full))
 
-        grads: list[Any] = [None] * len(rest)
-        if which:
-            for i, g in zip(which, grad(along)([rest[i] for i in which]), strict=True):
-                grads[i] = g
-        return None, grads
-
-    solve = custom_vjp(run)
-    solve.defvjp(forward, backward)
-    result: OptimizeResults = solve(x0, [x for x in jax.tree.leaves(args) if _is_value(x)] + captured)
-    # The gradient is 0 at the minimum, wherever that is.
-    return result._replace(jac=stop_gradient(result.jac), hess_inv=_estimate(result.hess_inv))
+_minimum.defvjp(_minimum_forward, _minimum_backward)
 
 
 def _is_value(x: Any) -> bool:
@@ -178,9 +187,8 @@ _estimate: Op = Op("inverse_hessian", lambda x: x, _no_derivative, shape=lambda 
 def _bfgs(
     value_and_gradient: Callable[[Any], tuple[Any, Any]],
     x0: Any,
-    *,
-    gtol: Any,
     norm: Any,
+    gtol: Any,
     maxiter: Any,
     line_search_maxiter: Any,
 ) -> OptimizeResults:
