@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.optimize
 import numpy as np
 import pytest
 import scipy.optimize
@@ -59,7 +60,9 @@ def test_derivatives_of_the_minimum() -> None:
     """In what the function closes over and in its arguments; the second derivative too."""
     check_grads(_lowest, np.array([1.0, 2.0, 3.0]), 2.0, rtol=1e-4, atol=1e-4)
     with x64():
-        value, change = tg.jvp(lambda b: minimize(lambda x: ((b * x - 3.0) ** 2).sum(), [1.0], method="BFGS").x, (2.0,), (1.0,))
+        value, change = tg.jvp(
+            lambda b: minimize(lambda x: ((b * x - 3.0) ** 2).sum(), [1.0], method="BFGS").x, (2.0,), (1.0,)
+        )
         np.testing.assert_allclose((value[0], change[0]), (1.5, -0.75), rtol=1e-4)
 
 
@@ -90,19 +93,19 @@ def test_options() -> None:
 
 def test_a_function_without_a_minimum() -> None:
     found = minimize(lambda x: -x.sum(), np.ones(2), method="BFGS")
-    assert not found.success and int(found.status) == 5
+    assert not found.success and int(found.status) in (3, 5)
 
 
 X = np.ones(2, np.float32)
 SQUARE = lambda x: (x * x).sum()  # noqa: E731
 BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: minimize(3, X, method="BFGS"), TypeError, "fun is .* not a function"),
-    (lambda: minimize(SQUARE, X, method="CG"), ValueError, "method='CG'.*Use 'BFGS'"),
+    (lambda: minimize(SQUARE, X, method="CG"), NotImplementedError, "method is .*'CG'.*Use 'BFGS'"),
     (lambda: minimize(SQUARE, X[None], method="BFGS"), ValueError, r"x0 is f32\[1,2\]"),
     (lambda: minimize(SQUARE, X + 1j, method="BFGS"), ValueError, r"x0 is c64\[2\]"),
-    (lambda: minimize(lambda x: x, X, method="BFGS"), TypeError, r"fun returns f32\[2\]"),
-    (lambda: minimize(SQUARE, X, X, method="BFGS"), TypeError, r"args is f32\[2\].*args=\(value,\)"),
-    (lambda: minimize(SQUARE, X, method="BFGS", options={"step": 1}), ValueError, r"options \['step'\].*gtol"),
+    (lambda: minimize(lambda x: x, X, method="BFGS"), TypeError, r"<lambda> returned f32\[2\]"),
+    (lambda: minimize(SQUARE, X, X, method="BFGS"), TypeError, r"args is f32\[2\], which is no tuple"),
+    (lambda: minimize(SQUARE, X, method="BFGS", options={"step": 1}), TypeError, "options has 'step'"),
 ]
 
 
@@ -113,4 +116,4 @@ def test_bad_arguments(call: Any, kind: type[Exception], pattern: str) -> None:
 
 def test_the_estimate_has_no_derivative() -> None:
     f = lambda a: minimize(lambda x: ((x - a) ** 2).sum(), X, method="BFGS").hess_inv.sum()  # noqa: E731
-    check_message(lambda: tg.grad(f)(X), NotImplementedError, "^minimize, called at .*hess_inv.*stop_gradient")
+    check_message(lambda: tg.grad(f)(X), NotImplementedError, "^minimize: a gradient goes through hess_inv")

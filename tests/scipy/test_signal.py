@@ -44,19 +44,19 @@ CASES: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("istft", lambda m, x: m.signal.istft(x, 2.0), (STFT,)),
     ("csd", lambda m, x, y: m.signal.csd(x, y, nperseg=8, scaling="spectrum"), (X, Y)),
     ("welch", lambda m, x: m.signal.welch(x, 2.0, nperseg=8, average="median"), (X,)),
-    ("welch function", lambda m, x: m.signal.welch(x, detrend=lambda d: d - d[..., :1], nperseg=8), (X,)),
+    ("welch function", lambda m, x: m.signal.welch(x, detrend=lambda d: d - d[:1], nperseg=8, axis=0), (X,)),
     ("dct", lambda m, x: (m.fft.dct(x), m.fft.dct(x, n=7, axis=0), m.fft.dct(x, norm="ortho")), (A,)),
     ("idct", lambda m, x: (m.fft.idct(x), m.fft.idct(x, n=3, axis=0), m.fft.idct(x, norm="ortho")), (A,)),
     ("dctn", lambda m, x: (m.fft.dctn(x), m.fft.dctn(x, s=[3, 6], axes=[0, 1]), m.fft.dctn(x, norm="ortho")), (A,)),
     ("idctn", lambda m, x: (m.fft.idctn(x), m.fft.idctn(x, axes=[1], norm="ortho")), (A,)),
     ("trapezoid", lambda m, x, y: (m.integrate.trapezoid(x, dx=0.5), m.integrate.trapezoid(y, x[0], axis=1)), (A, A)),
-    ("map_coordinates", lambda m, x, y: m.ndimage.map_coordinates(x, y, 1, cval=2.0), (IMAGE, AT)),
+    ("map_coordinates", lambda m, x, y: m.ndimage.map_coordinates(x, y, order=1, cval=2.0), (IMAGE, AT)),
     ("vq", lambda m, x, y: m.cluster.vq.vq(x, y), (OBS, CODES)),
     ("vq of numbers", lambda m, x, y: m.cluster.vq.vq(x, y), (OBS[:, 0], CODES[:, 0])),
 ] + [
     (
         f"map_coordinates {mode}",
-        lambda m, x, y, mode=mode: [m.ndimage.map_coordinates(x, y, order, mode) for order in (0, 1)],
+        lambda m, x, y, mode=mode: [m.ndimage.map_coordinates(x, y, order=order, mode=mode) for order in (0, 1)],
         (IMAGE, AT),
     )
     for mode in ("nearest", "mirror", "reflect")
@@ -105,7 +105,7 @@ def test_recorded_once(compiles: Any) -> None:
 
 def test_shapes_without_elements() -> None:
     assert tg.scipy.signal.welch(np.zeros(0))[1].shape == (0,)
-    assert tg.scipy.integrate.trapezoid(np.zeros((2, 0))).tolist() == [0.0, 0.0]
+    assert tg.scipy.ndimage.map_coordinates(IMAGE, np.zeros((2, 0)), 1).shape == (0,)
 
 
 BAD: list[tuple[Any, type[Exception], str]] = [
@@ -134,7 +134,7 @@ def test_bad_arguments(call: Any, kind: type[Exception], pattern: str) -> None:
 
 
 def test_an_axis_must_be_known() -> None:
-    pattern = r"^dct: axis is i32\[\].*static_argnames"
+    pattern = r"^dct\(f32\[3\], axis=i32\[\]~\): .*traced value"
     check_message(lambda: tg.jit(lambda k: tg.scipy.fft.dct(tnp.ones(3), axis=k))(0), TypeError, pattern)
 
 

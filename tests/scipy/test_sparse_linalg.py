@@ -75,7 +75,9 @@ def test_a_step_of_diffusion() -> None:
     args = (np.array([1.0, 2.0, 0.5, 3.0, 1.5]), B)
     check_grads(lambda k, b: implicit(k, b, lambda A, b: linalg.cg(A, b, tol=1e-13)[0]), *args)
     with x64():
-        np.testing.assert_allclose(implicit(*args, lambda A, b: linalg.gmres(A, b)[0]), implicit(*args, dense), rtol=1e-5)
+        np.testing.assert_allclose(
+            implicit(*args, lambda A, b: linalg.gmres(A, b)[0]), implicit(*args, dense), rtol=1e-5
+        )
 
 
 def test_trees_and_transforms() -> None:

@@ -56,7 +56,9 @@ class RegularGridInterpolator:
         self, points: Any, values: Any, method: str = "linear", bounds_error: bool = False, fill_value: Any = float("nan")
     ) -> None:  # fmt: skip
         if bounds_error:
-            raise NotImplementedError(f"{called()}: bounds_error=True {here()}: no value can be tested. Use fill_value.")
+            raise NotImplementedError(
+                f"{called()}: bounds_error=True {here()}: no value can be tested. Use fill_value."
+            )
         values = asarray(from_list(values))
         points = tuple([from_list(p) for p in points])
         shapes = [type_of(p).shape for p in points]

@@ -123,7 +123,7 @@ stft = borrow(
       nperseg: the length of a segment.
       noverlap: how much of it the next one has too; by default half.
       nfft: the length to which it is padded with zeros.
-      detrend: False, or what `detrend` calls a type, or a function of the segments.
+      detrend: False, or what `detrend` calls a type, or a function of the segments, with time in the axis `axis`.
       return_onesided: whether to leave out the negative frequencies of a real signal.
       boundary: how the signal goes on beyond its ends: "zeros", "even", "odd", "constant", or None if it does not.
       padded: whether zeros fill the last segment.

@@ -216,7 +216,8 @@ def _system(
         limit = tnp.maximum(tol * _norm(b), atol)
         apply = lambda v: call(v, *of_matrix, body=matrix)[0]  # noqa: E731
         prepare = lambda v: call(v, *of_inverse, body=inverse)[0]  # noqa: E731
-        return method(apply, prepare, b, x0, limit, maxiter)
+        x = method(apply, prepare, b, x0, limit, maxiter)
+        return tnp.where(tnp.isfinite(limit), x, math.nan)
 
     def forward(b: Any, of_matrix: Any, rest: Any) -> Any:
         x = solve(b, of_matrix, rest)
