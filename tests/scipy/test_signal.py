@@ -1,4 +1,4 @@
-"""`tracegrad.scipy.signal`, `fft`, `integrate`, `ndimage` and `cluster.vq` against SciPy, `jax.grad` and differences."""
+"""`tracegrad.scipy.signal`, `fft`, `integrate`, `ndimage` and `cluster.vq` against SciPy and `jax.grad`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ CASES: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("dctn", lambda m, x: (m.fft.dctn(x), m.fft.dctn(x, s=[3, 6], axes=[0, 1]), m.fft.dctn(x, norm="ortho")), (A,)),
     ("idctn", lambda m, x: (m.fft.idctn(x), m.fft.idctn(x, axes=[1], norm="ortho")), (A,)),
     ("trapezoid", lambda m, x, y: (m.integrate.trapezoid(x, dx=0.5), m.integrate.trapezoid(y, x[0], axis=1)), (A, A)),
-    ("map_coordinates", lambda m, x, y: m.ndimage.map_coordinates(x, y, order=1, cval=2.0), (IMAGE, AT)),
     ("vq", lambda m, x, y: m.cluster.vq.vq(x, y), (OBS, CODES)),
     ("vq of numbers", lambda m, x, y: m.cluster.vq.vq(x, y), (OBS[:, 0], CODES[:, 0])),
 ] + [
@@ -70,14 +69,14 @@ def test_values_and_derivatives(fn: Any, args: tuple[Any, ...]) -> None:
 
 
 def test_what_scipy_has_no_twin_of() -> None:
-    """JAX's "wrap" counts the edges as neighbours, as SciPy's "grid-wrap" does."""
-    check_value(
-        lambda x, y: tg.scipy.ndimage.map_coordinates(x, y, 1, "wrap"),
-        lambda x, y: scipy.ndimage.map_coordinates(x, y, order=1, mode="grid-wrap"),
-        IMAGE,
-        AT,
-        only=("jit",),
-    )
+    """JAX's "wrap" and "constant" interpolate beyond the edges, as SciPy's "grid-wrap" and "grid-constant" do."""
+    for mode in ("wrap", "constant"):
+        ours = lambda x, y, mode=mode: tg.scipy.ndimage.map_coordinates(x, y, 1, mode, 2.0)  # noqa: E731
+        theirs = lambda x, y, mode=mode: scipy.ndimage.map_coordinates(  # noqa: E731
+            x, y, order=1, mode=f"grid-{mode}", cval=2.0
+        )
+        check_value(ours, theirs, IMAGE, AT, only=("jit",))
+        check_grads(ours, IMAGE, AT)
     check_grads(lambda fs: tg.scipy.signal.welch(X, fs, nperseg=8), 2.0)
 
 

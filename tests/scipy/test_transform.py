@@ -103,9 +103,8 @@ def test_slerp() -> None:
         [0, 1, 2], scipy.spatial.transform.Rotation.from_euler("zxy", keys, degrees=True)
     )(times).as_matrix()
     check_value(lambda *xs: _between(transform, "init", *xs), reference, KEYS, TIMES)
-    check_grads(
-        lambda *xs: _between(transform, "init", *xs), KEYS, TIMES[1:4:2], jax_fn=lambda *xs: _between(jtransform, "init", *xs)
-    )  # fmt: skip
+    ours, theirs = (lambda *xs, m=m: _between(m, "init", *xs) for m in (transform, jtransform))
+    check_grads(ours, KEYS, TIMES[1:4:2], jax_fn=theirs)
     assert Slerp.init([0, 1, 2], Rotation.from_euler("zxy", KEYS))(0.5).single
 
 

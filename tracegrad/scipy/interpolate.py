@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -53,7 +54,7 @@ class RegularGridInterpolator:
     """
 
     def __init__(
-        self, points: Any, values: Any, method: str = "linear", bounds_error: bool = False, fill_value: Any = float("nan")
+        self, points: Any, values: Any, method: str = "linear", bounds_error: bool = False, fill_value: Any = math.nan
     ) -> None:  # fmt: skip
         if bounds_error:
             raise NotImplementedError(

@@ -233,7 +233,7 @@ def _bfgs(
     start = OptimizeResults(x0, small(g), none, f, g, unit, one, one, none)
     result, _ = while_loop(goes_on, step, (start, f + (tnp.linalg.norm(g) / 2).astype(type_of(f).dtype)))
     stopped = ~result.success & (result.status == 0)
-    return result._replace(status=tnp.where(stopped, 1, result.status).astype(np.int32))
+    return result._replace(status=tnp.where(stopped, 1, result.status).astype(np.int32))  # type: ignore[no-any-return]
 
 
 class _Point(NamedTuple):

@@ -14,6 +14,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -116,10 +117,7 @@ def gmres(
     if size < 1:
         raise ValueError(f"{called()}: restart={size} {here()}. A Krylov space has a dimension of 1 or more.")
 
-    def minimal_residuals(*args: Any) -> Any:
-        return _minimal_residuals(*args, size)
-
-    x = _solved(minimal_residuals, A, b, x0, M, tol, atol, maxiter)
+    x = _solved(functools.partial(_minimal_residuals, restart=size), A, b, x0, M, tol, atol, maxiter)
     wrong = [tnp.isnan(leaf).any() for leaf in jax.tree.leaves(x)]
     return x, tnp.where(tnp.stack(wrong).any(), literal(-1), literal(0))
 
@@ -127,7 +125,9 @@ def gmres(
 # -- from trees to vectors, and the derivative
 
 
-def _solved(method: Any, A: Any, b: Any, x0: Any, M: Any, tol: Any, atol: Any, maxiter: int | None) -> Any:
+def _solved(
+    method: Callable[..., Any], A: Any, b: Any, x0: Any, M: Any, tol: Any, atol: Any, maxiter: int | None
+) -> Any:
     leaves, tree = jax.tree.flatten(from_list(b) if isinstance(b, list) else b)
     leaves = [inexact(x, type_of(x)) for x in leaves]
     avals = [type_of(x) for x in leaves]
@@ -136,7 +136,7 @@ def _solved(method: Any, A: Any, b: Any, x0: Any, M: Any, tol: Any, atol: Any, m
     if x0 is not None:
         starts, found = jax.tree.flatten(from_list(x0) if isinstance(x0, list) else x0)
         shapes = [type_of(x).shape for x in starts]
-        if found != tree or shapes != [a.shape for a in avals]:
+        if str(found) != str(tree) or shapes != [a.shape for a in avals]:
             raise ValueError(f"{called()}: x0 is {_types(starts)}, b is {_types(leaves)} {here()}. They must be alike.")
 
     def flat(xs: Any) -> Any:
@@ -155,7 +155,7 @@ def _solved(method: Any, A: Any, b: Any, x0: Any, M: Any, tol: Any, atol: Any, m
 
         def run(vector: Any) -> Any:
             outs, found = jax.tree.flatten(apply(tree_of(vector)))
-            if found != tree or [type_of(x).shape for x in outs] != [a.shape for a in avals]:
+            if str(found) != str(tree) or [type_of(x).shape for x in outs] != [a.shape for a in avals]:
                 raise TypeError(
                     f"{called()}: {name} returns {_types(outs)} for {_types(leaves)} {here()}. An operator takes what "
                     "is like b to the same."

@@ -156,7 +156,7 @@ class Rotation(NamedTuple):
         return _apply(self.quat, _vectors(vectors, (3,), "vectors"), bool(inverse))
 
     def as_euler(self, seq: str, degrees: bool = False) -> Any:
-        """The angles about three axes; see `from_euler`. At a gimbal lock, where two axes agree, they have no derivative.
+        """The angles about three axes; see `from_euler`. Without derivative at a gimbal lock, where two axes agree.
 
         Raises:
           ValueError: for other axes, or one twice in a row.
@@ -256,7 +256,7 @@ class Slerp(NamedTuple):
             raise ValueError(f"{called()}: times {describe(at)} {here()} have more than one axis")
         where = tnp.clip(tnp.searchsorted(self.times, at) - 1, 0, len(self.rotations) - 1)
         share = (at - self.times[where]) / self.timedelta[where]
-        return self.rotations[where] * Rotation.from_rotvec(self.rotvecs[where] * share[..., None])
+        return self.rotations[where].__mul__(Rotation.from_rotvec(self.rotvecs[where] * share[..., None]))
 
 
 def _floats(x: Any) -> Any:
