@@ -26,7 +26,7 @@ map_coordinates = borrow(
       coordinates: for each axis of `input`, an array of places along it, in elements; these have one shape.
       order: 0 for the nearest element, 1 for linear interpolation.
       mode: what is beyond the edges: "constant" (`cval`), "nearest", "wrap", "mirror" or "reflect".
-      cval: a number.
+      cval: a number, no traced value.
 
     Returns:
       An array of the shape of the coordinates.
@@ -35,7 +35,7 @@ map_coordinates = borrow(
       NotImplementedError: for another order or mode.
       ValueError: if there are not as many coordinates as axes.
     """,
-    ["order"],
+    ["order", "cval"],
     module=__name__,
 )
 

@@ -256,7 +256,8 @@ class Slerp(NamedTuple):
             raise ValueError(f"{called()}: times {describe(at)} {here()} have more than one axis")
         where = tnp.clip(tnp.searchsorted(self.times, at) - 1, 0, len(self.rotations) - 1)
         share = (at - self.times[where]) / self.timedelta[where]
-        return self.rotations[where].__mul__(Rotation.from_rotvec(self.rotvecs[where] * share[..., None]))
+        start: Rotation = self.rotations[where]
+        return start * Rotation.from_rotvec(self.rotvecs[where] * share[..., None])
 
 
 def _floats(x: Any) -> Any:
