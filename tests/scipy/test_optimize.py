@@ -102,6 +102,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: minimize(3, X, method="BFGS"), TypeError, "fun is .* not a function"),
     (lambda: minimize(SQUARE, X, method="CG"), NotImplementedError, "method is .*'CG'.*Use 'BFGS'"),
     (lambda: minimize(SQUARE, X[None], method="BFGS"), ValueError, r"x0 is f32\[1,2\]"),
+    (lambda: minimize(SQUARE, X[:0], method="BFGS"), ValueError, r"x0 is f32\[0\] .*n > 0"),
     (lambda: minimize(SQUARE, X + 1j, method="BFGS"), ValueError, r"x0 is c64\[2\]"),
     (lambda: minimize(lambda x: x, X, method="BFGS"), TypeError, r"<lambda> returned f32\[2\]"),
     (lambda: minimize(SQUARE, X, X, method="BFGS"), TypeError, r"args is f32\[2\], which is no tuple"),
@@ -117,3 +118,17 @@ def test_bad_arguments(call: Any, kind: type[Exception], pattern: str) -> None:
 def test_the_estimate_has_no_derivative() -> None:
     f = lambda a: minimize(lambda x: ((x - a) ** 2).sum(), X, method="BFGS").hess_inv.sum()  # noqa: E731
     check_message(lambda: tg.grad(f)(X), NotImplementedError, "^minimize: a gradient goes through hess_inv")
+
+
+def test_it_compiles_once(compiles: Any) -> None:
+    lowest = lambda a: minimize(lambda x: ((x - a) ** 2).sum(), X, method="BFGS").x.sum()  # noqa: E731
+    tg.grad(lowest)(X)
+    compiles()
+    np.testing.assert_allclose(tg.grad(lowest)(3 * X), [1, 1], rtol=1e-5)
+    assert compiles() == 0
+
+
+def test_a_wall_of_nan() -> None:
+    """Where a step goes too far, the function has no value."""
+    found = minimize(lambda x: (-tnp.log(1 - x * x) - 3 * x).sum(), [0.9, -0.5], method="BFGS")
+    np.testing.assert_allclose(found.x, (np.sqrt(10) - 1) / 3, rtol=1e-4)

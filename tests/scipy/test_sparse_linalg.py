@@ -125,6 +125,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: linalg.cg("A", B), TypeError, "cg: A is str 'A' .*a function"),
     (lambda: linalg.bicgstab(A, B[:3]), ValueError, r"bicgstab: A is f32\[4,4\], b is f32\[3\]"),
     (lambda: linalg.cg(lambda v: v[:2], B), TypeError, r"cg: A returns f32\[2\] for f32\[4\]"),
+    (lambda: linalg.cg(A + 0j, B), TypeError, r"cg: A returns c64\[4\] for f32\[4\].*Make b complex"),
     (lambda: linalg.cg(A, B, M=lambda v: {"v": v}), TypeError, r"cg: M returns"),
     (lambda: linalg.cg(A, B, B[:2]), ValueError, r"cg: x0 is f32\[2\], b is f32\[4\]"),
     (lambda: linalg.cg(A, {}), TypeError, "cg: b is dict {}"),
@@ -137,3 +138,22 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 def test_bad_arguments(call: Any, kind: type[Exception], pattern: str) -> None:
     check_message(call, kind, f"^{pattern}")
     check_message(lambda: tg.jit(lambda one: one * jnp.size(call()))(1.0), kind, f"^{pattern}")
+
+
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "gmres"])
+def test_it_compiles_once(name: str, compiles: Any) -> None:
+    solution = lambda s: getattr(linalg, name)(lambda v: s * v, B.astype(np.float32))[0].sum()  # noqa: E731
+    tg.grad(solution)(2.0)
+    compiles()
+    np.testing.assert_allclose(tg.grad(solution)(4.0), -B.sum() / 16, rtol=1e-5)
+    assert compiles() == 0
+
+
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "gmres"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_passed_on(name: str, bad: float) -> None:
+    solve = getattr(linalg, name)
+    a, b = np.eye(4), B.copy()
+    a[0, 0] = b[0] = bad
+    assert not np.isfinite(solve(np.eye(4), b)[0]).all()
+    assert not np.isfinite(solve(a * 1.0, B)[0]).all() or bad == np.inf

@@ -113,10 +113,10 @@ def minimize(
     x0 = from_list(x0)
     x0 = inexact(x0, type_of(x0))
     aval = type_of(x0)
-    if aval.ndim != 1 or aval.dtype.kind == "c":
+    if aval.ndim != 1 or not aval.shape[0] or aval.dtype.kind == "c":
         raise ValueError(
-            f"{called()}: x0 is {describe(x0)} {here()}, and has to be a real vector, of shape (n,). Reshape in the "
-            "function that is minimized; for a complex variable, pass its real and imaginary parts."
+            f"{called()}: x0 is {describe(x0)} {here()}, and has to be a real vector, of shape (n,), n > 0. Reshape "
+            "in the function that is minimized; for a complex variable, pass its real and imaginary parts."
         )
     if chosen["maxiter"] is None:
         chosen["maxiter"] = 200 * aval.shape[0]

@@ -37,6 +37,9 @@ from ...transforms import vjp
 
 _Operator = Callable[[Any], Any]
 
+_Method = tuple[Any, ...]
+"""A solver and its options. It compares by value, as bodies do: what was seen before does not compile again."""
+
 
 def cg(
     A: Any, b: Any, x0: Any = None, *, tol: Any = 1e-5, atol: Any = 0.0, maxiter: int | None = None, M: Any = None
@@ -69,7 +72,7 @@ def cg(
       >>> (a @ x).round(3).tolist()
       [1.0, 2.0]
     """
-    return _solved(_conjugate_gradients, A, b, x0, M, tol, atol, maxiter), None
+    return _solved((_conjugate_gradients,), A, b, x0, M, tol, atol, maxiter), None
 
 
 def bicgstab(
@@ -81,7 +84,7 @@ def bicgstab(
 
     Source: Saad, Iterative Methods for Sparse Linear Systems, algorithm 7.7.
     """
-    return _solved(_biconjugate_gradients, A, b, x0, M, tol, atol, maxiter), None
+    return _solved((_biconjugate_gradients,), A, b, x0, M, tol, atol, maxiter), None
 
 
 def gmres(
@@ -116,8 +119,7 @@ def gmres(
     size = integer(restart, "restart")
     if size < 1:
         raise ValueError(f"{called()}: restart={size} {here()}. A Krylov space has a dimension of 1 or more.")
-
-    x = _solved(functools.partial(_minimal_residuals, restart=size), A, b, x0, M, tol, atol, maxiter)
+    x = _solved((_minimal_residuals, size), A, b, x0, M, tol, atol, maxiter)
     wrong = [tnp.isnan(leaf).any() for leaf in jax.tree.leaves(x)]
     return x, tnp.where(tnp.stack(wrong).any(), literal(-1), literal(0))
 
@@ -125,9 +127,7 @@ def gmres(
 # -- from trees to vectors, and the derivative
 
 
-def _solved(
-    method: Callable[..., Any], A: Any, b: Any, x0: Any, M: Any, tol: Any, atol: Any, maxiter: int | None
-) -> Any:
+def _solved(method: _Method, A: Any, b: Any, x0: Any, M: Any, tol: Any, atol: Any, maxiter: int | None) -> Any:
     leaves, tree = jax.tree.flatten(from_list(b) if isinstance(b, list) else b)
     leaves = [inexact(x, type_of(x)) for x in leaves]
     avals = [type_of(x) for x in leaves]
@@ -136,7 +136,7 @@ def _solved(
     if x0 is not None:
         starts, found = jax.tree.flatten(from_list(x0) if isinstance(x0, list) else x0)
         shapes = [type_of(x).shape for x in starts]
-        if str(found) != str(tree) or shapes != [a.shape for a in avals]:
+        if found != tree or shapes != [a.shape for a in avals]:
             raise ValueError(f"{called()}: x0 is {_types(starts)}, b is {_types(leaves)} {here()}. They must be alike.")
 
     def flat(xs: Any) -> Any:
@@ -155,12 +155,17 @@ def _solved(
 
         def run(vector: Any) -> Any:
             outs, found = jax.tree.flatten(apply(tree_of(vector)))
-            if str(found) != str(tree) or [type_of(x).shape for x in outs] != [a.shape for a in avals]:
+            if found != tree or [type_of(x).shape for x in outs] != [a.shape for a in avals]:
                 raise TypeError(
                     f"{called()}: {name} returns {_types(outs)} for {_types(leaves)} {here()}. An operator takes what "
                     "is like b to the same."
                 )
-            return flat(outs).astype(vector.dtype)
+            result = flat(outs)
+            if type_of(result).dtype.kind == "c" != vector.dtype.kind:
+                raise TypeError(
+                    f"{called()}: {name} returns {_types(outs)} for {_types(leaves)} {here()}. Make b complex, as A is."
+                )
+            return result.astype(vector.dtype)
 
         return run
 
@@ -168,7 +173,7 @@ def _solved(
     start = tnp.zeros_like(vector) if x0 is None else flat(starts).astype(vector.dtype)
     steps = 10 * vector.size if maxiter is None else maxiter
     apply, prepare = on_vectors(A, "A"), on_vectors(M, "M") if M is not None else _identity
-    return tree_of(_system(method, apply, prepare, vector, start, tol, atol, steps))
+    return tree_of(_system(method, apply, prepare, vector, start, (tol, atol, steps)))
 
 
 def _identity(x: Any) -> Any:
@@ -204,55 +209,57 @@ def _recorded(f: _Operator, vector: Any, name: str) -> tuple[Tape, list[Any]]:
     return optimize(body), captured
 
 
-def _system(
-    method: Any, A: _Operator, M: _Operator, b: Any, x0: Any, tol: Any, atol: Any, maxiter: Any
-) -> Any:  # fmt: skip
+def _system(method: _Method, A: _Operator, M: _Operator, b: Any, x0: Any, limits: Any) -> Any:
     """The solution for vectors. What the operators close over becomes an argument, so that it has a derivative."""
     matrix, of_matrix = _recorded(A, b, "A")
     inverse, of_inverse = _recorded(M, b, "M")
+    return _solution(method, matrix, inverse, b, of_matrix, (x0, of_inverse, *limits))
 
-    def run(b: Any, of_matrix: Any, rest: Any) -> Any:
-        x0, of_inverse, tol, atol, maxiter = rest
-        limit = tnp.maximum(tol * _norm(b), atol)
-        apply = lambda v: call(v, *of_matrix, body=matrix)[0]  # noqa: E731
-        prepare = lambda v: call(v, *of_inverse, body=inverse)[0]  # noqa: E731
-        x = method(apply, prepare, b, x0, limit, maxiter)
-        return tnp.where(tnp.isfinite(limit), x, math.nan)
 
-    def forward(b: Any, of_matrix: Any, rest: Any) -> Any:
-        x = solve(b, of_matrix, rest)
-        return x, (x, of_matrix, rest)
+def _applied(body: Tape, values: Any) -> _Operator:
+    return lambda v: call(v, *values, body=body)[0]
 
-    def backward(residuals: Any, ct: Any) -> Any:
-        x, of_matrix, rest = residuals
-        _, of_inverse, tol, atol, maxiter = rest
-        back = _system(
-            method,
-            lambda v: vjp(lambda u: call(u, *of_matrix, body=matrix)[0], v)[1](v)[0],
-            lambda v: vjp(lambda u: call(u, *of_inverse, body=inverse)[0], v)[1](v)[0],
-            ct,
-            tnp.zeros_like(ct),
-            tol,
-            atol,
-            maxiter,
-        )
-        floats = [i for i, v in enumerate(of_matrix) if type_of(v).differentiable]
 
-        def product(*values: Any) -> Any:
-            full = list(of_matrix)
-            for i, value in zip(floats, values, strict=True):
-                full[i] = value
-            return call(x, *full, body=matrix)[0]
+def _transposed(body: Tape, values: Any) -> _Operator:
+    return lambda v: vjp(_applied(body, values), v)[1](v)[0]
 
-        grads: list[Any] = [None] * len(of_matrix)
-        if floats:
-            for i, g in zip(floats, vjp(product, *[of_matrix[i] for i in floats])[1](-back), strict=True):
-                grads[i] = g
-        return back, grads, None
 
-    solve = custom_vjp(run)
-    solve.defvjp(forward, backward)
-    return solve(b, of_matrix, (x0, of_inverse, tol, atol, maxiter))
+@functools.partial(custom_vjp, nondiff_argnums=(0, 1, 2))
+def _solution(method: _Method, matrix: Tape, inverse: Tape, b: Any, of_matrix: Any, rest: Any) -> Any:
+    """The solution for operators that are bodies, of a vector and what they close over."""
+    x0, of_inverse, tol, atol, maxiter = rest
+    limit = tnp.maximum(tol * _norm(b), atol)
+    solver, *options = method
+    return solver(_applied(matrix, of_matrix), _applied(inverse, of_inverse), b, x0, limit, maxiter, *options)
+
+
+def _solution_forward(method: _Method, matrix: Tape, inverse: Tape, b: Any, of_matrix: Any, rest: Any) -> Any:
+    x = _solution(method, matrix, inverse, b, of_matrix, rest)
+    return x, (x, of_matrix, rest)
+
+
+def _solution_backward(method: _Method, matrix: Tape, inverse: Tape, residuals: Any, ct: Any) -> Any:
+    """For A x = b: the cotangent of b is the solution y of the transposed system, that of A is -y x'."""
+    x, of_matrix, (_, of_inverse, *limits) = residuals
+    back = _system(
+        method, _transposed(matrix, of_matrix), _transposed(inverse, of_inverse), ct, tnp.zeros_like(ct), limits
+    )
+    floats = [i for i, v in enumerate(of_matrix) if type_of(v).differentiable]
+
+    def product(*values: Any) -> Any:
+        full = list(of_matrix)
+        for i, value in zip(floats, values, strict=True):
+            full[i] = value
+        return call(x, *full, body=matrix)[0]
+
+    grads: list[Any] = [None] * len(of_matrix)
+    if floats:
+        for i, g in zip(floats, vjp(product, *[of_matrix[i] for i in floats])[1](-back), strict=True):
+            grads[i] = g
+    return back, grads, None
+
+
+_solution.defvjp(_solution_forward, _solution_backward)
 
 
 # -- solvers for vectors
@@ -267,10 +274,16 @@ def _norm(x: Any) -> Any:
     return tnp.sqrt(_inner(x, x))
 
 
+def _unfinished(r: Any, limit: Any, k: Any, maxiter: Any) -> Any:
+    """Whether to take a step: the first one where there is a NaN or an infinity too, so that the solution has it."""
+    size = _norm(r)
+    return ((size > limit) | (~tnp.isfinite(size) & (k == 0))) & (k < maxiter)
+
+
 def _conjugate_gradients(A: _Operator, M: _Operator, b: Any, x0: Any, limit: Any, maxiter: Any) -> Any:
     def goes_on(state: Any) -> Any:
         _, r, _, _, k = state
-        return (_norm(r) > limit) & (k < maxiter)
+        return _unfinished(r, limit, k, maxiter)
 
     def step(state: Any) -> Any:
         x, r, p, size, k = state
@@ -289,7 +302,7 @@ def _conjugate_gradients(A: _Operator, M: _Operator, b: Any, x0: Any, limit: Any
 def _biconjugate_gradients(A: _Operator, M: _Operator, b: Any, x0: Any, limit: Any, maxiter: Any) -> Any:
     def goes_on(state: Any) -> Any:
         r, broken, k = state[1], state[-2], state[-1]
-        return (_norm(r) > limit) & ~broken & (k < maxiter)
+        return _unfinished(r, limit, k, maxiter) & ~broken
 
     def step(state: Any) -> Any:
         x, r, p, q, rho, alpha, omega, _, k = state
@@ -342,7 +355,7 @@ def _minimal_residuals(
 
     def goes_on(state: Any) -> Any:
         _, r, k = state
-        return (_norm(r) > limit) & (k < maxiter)
+        return _unfinished(r, limit, k, maxiter)
 
     def cycle(state: Any) -> Any:
         x, r, k = state
