@@ -128,7 +128,8 @@ def gmres(
 
 
 def _solved(method: _Method, A: Any, b: Any, x0: Any, M: Any, tol: Any, atol: Any, maxiter: int | None) -> Any:
-    leaves, tree = jax.tree.flatten(from_list(b) if isinstance(b, list) else b)
+    leaves, tree_of_b = jax.tree.flatten(from_list(b) if isinstance(b, list) else b)
+    tree: Any = tree_of_b
     leaves = [inexact(x, type_of(x)) for x in leaves]
     avals = [type_of(x) for x in leaves]
     if not leaves:
