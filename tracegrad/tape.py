@@ -188,8 +188,8 @@ class Tape:
 
     __slots__ = (
         "__weakref__", "_key", "ambient", "arguments", "axes", "blame", "captured", "constants", "done", "imported",
-        "inputs", "jitted", "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent", "poles",
-        "run", "trace", "unbounded", "x64",
+        "inputs", "jitted", "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent",
+        "poles", "run", "trace", "unbounded", "x64",
     )  # fmt: skip
 
     def __init__(

@@ -28,8 +28,8 @@ from .. import random
 from ..borrow import borrow
 from ..errors import called, describe, here
 from ..names import Namespace, listed
-from ..numpy.arguments import array_like, inexact, promoted, type_of, types_of
-from ..numpy.creation import from_list
+from ..numpy.arguments import inexact, promoted, type_of, types_of
+from ..numpy.creation import array_like, from_list
 from . import linalg, special
 
 _WHAT = {
@@ -150,7 +150,7 @@ dirichlet = _distribution(
 multivariate_normal = _distribution(
     jstats.multivariate_normal,
     "the normal distribution of vectors",
-    "`x` and `mean` have shapes `(..., n)`, the covariance `cov` `(..., n, n)`, or `()` for a multiple of the identity.",
+    "`x` and `mean` have shapes `(..., n)`, `cov` `(..., n, n)`, or `()` for a multiple of the identity.",
 )
 bernoulli = _distribution(
     jstats.bernoulli, "the Bernoulli distribution", "`k - loc` is 1 with probability `p`, else 0."

@@ -12,7 +12,8 @@ from .. import numpy as tnp
 from .. import ops
 from ..borrow import borrow
 from ..errors import called, describe, here
-from ..numpy.arguments import array_like, inexact, integer, promoted, type_of, types_of
+from ..numpy.arguments import inexact, integer, promoted, type_of, types_of
+from ..numpy.creation import array_like
 from ..ops import linalg as la
 from ..ops.shape import broadcast_to
 from ..tracer import literal
@@ -266,7 +267,7 @@ def _pascal(n: Any, kind: str | None, sign: int) -> np.ndarray:
     lower = np.array([[sign ** (i + j) * math.comb(i, j) for j in range(n)] for i in range(n)], float).reshape(n, n)
     if kind in ("lower", "upper"):
         return lower if kind == "lower" else lower.T
-    return lower @ lower.T if sign > 0 else lower.T @ lower
+    return np.matmul(lower, lower.T) if sign > 0 else np.matmul(lower.T, lower)
 
 
 def pascal(n: int, kind: str | None = None) -> Any:
