@@ -267,7 +267,8 @@ def _pascal(n: Any, kind: str | None, sign: int) -> np.ndarray:
     lower = np.array([[sign ** (i + j) * math.comb(i, j) for j in range(n)] for i in range(n)], float).reshape(n, n)
     if kind in ("lower", "upper"):
         return lower if kind == "lower" else lower.T
-    return np.matmul(lower, lower.T) if sign > 0 else np.matmul(lower.T, lower)
+    whole: np.ndarray = lower @ lower.T if sign > 0 else lower.T @ lower
+    return whole
 
 
 def pascal(n: int, kind: str | None = None) -> Any:
