@@ -298,3 +298,12 @@ def test_messages_of_density_estimation() -> None:
         check_message(call, ValueError, pattern)
     check_message(lambda: ts.gaussian_kde(DATA * 1j), TypeError, "gaussian_kde: dataset is .*complex")
     check_message(lambda: kde.set_bandwidth(1.0), NotImplementedError, "cannot be changed")
+
+
+def test_the_distribution_function_of_gennorm_has_its_density_as_derivative_at_0():
+    with x64():
+        slope = tg.grad(lambda x: ts.gennorm.cdf(x, 1.5))
+        np.testing.assert_allclose(slope(0.0), sst.gennorm.pdf(0.0, 1.5), rtol=1e-12)
+        assert float(tg.grad(slope)(0.0)) == 0.0
+        x = np.array([-1.0, 0.0, 2.0])
+        np.testing.assert_allclose(ts.gennorm.cdf(x, 1.5), sst.gennorm.cdf(x, 1.5), rtol=1e-10)

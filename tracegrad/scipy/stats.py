@@ -57,10 +57,23 @@ def _distribution(module: ModuleType, what: str, about: str) -> Namespace:
         function = getattr(module, key)
         if key in ("logcdf", "logsf") and name in ("beta", "chi2", "gamma"):
             function = _log(getattr(module, key.removeprefix("log")))
+        if key == "cdf" and name == "gennorm":
+            function = _straight_at_0(function, module.pdf)
         function = borrow(function, f"{_WHAT[key]} of {what}: {about}", module=__name__)
         function.__name__, function.__qualname__ = key, f"{name}.{key}"
         functions[key] = function
     return Namespace(name, __name__, f"{what[0].upper()}{what[1:]}: {about}", functions)
+
+
+def _straight_at_0(cdf: Callable[..., Any], pdf: Callable[..., Any]) -> Callable[..., Any]:
+    """The distribution function of a symmetric density; at 0, where JAX's is made of a sign, as its tangent."""
+
+    @functools.wraps(cdf)
+    def probability(x: Any, beta: Any) -> Any:
+        zero = jnp.equal(x, 0)
+        return jnp.where(zero, 0.5 + x * pdf(jnp.zeros_like(x), beta), cdf(jnp.where(zero, 1.0, x), beta))
+
+    return probability
 
 
 def _log(probability: Callable[..., Any]) -> Callable[..., Any]:
