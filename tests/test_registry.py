@@ -326,6 +326,7 @@ CASES: dict[str, Case] = {
 WITHOUT = {
     "while": "has no reverse derivative: tests/test_control.py checks its message",
     "schur": "its rule says that it has no derivative: tests/scipy/test_linalg.py checks its message",
+    "inverse_hessian": "its rule says that it has no derivative: tests/scipy/test_optimize.py checks its message",
     "hessenberg": "its rule says that it has no derivative: tests/scipy/test_linalg.py checks its message",
     "jax": "its rule says that the primitive of JAX has no rule: tests/test_interop.py checks its message",
     "jax_effect": "prints and the like, through which cotangents pass: tests/test_interop.py",

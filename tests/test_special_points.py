@@ -31,8 +31,8 @@ linalg: Any = tnp.linalg
 
 # -- every elementwise op, at special values of its operands
 
-_special = import_module("tracegrad.ops.special")
-SPECIAL_FUNCTIONS = {name: getattr(_special, name) for name in _special.__all__}
+_MODULES = [import_module(f"tracegrad.ops.{name}") for name in ("special", "bessel")]
+SPECIAL_FUNCTIONS = {name: getattr(module, name) for module in _MODULES for name in module.__all__}
 OPS = {n: op for n, op in (SPECIAL_FUNCTIONS | ELEMENTWISE).items() if isinstance(op, Op) and op.vjp is not None}
 
 
@@ -86,6 +86,8 @@ SWEEPS: dict[str, Sweep] = {
     "beta_density": Sweep((FEW, FEW, FEW, (0.0, 1.0))),
     "fresnel": Sweep((ALONE,), lambda x: ops.add(*ops.fresnel(x))),
     "sici": Sweep((ALONE,), lambda x: ops.add(*ops.sici(x))),
+    **dict.fromkeys(("jn", "iv", "ive"), Sweep(((0.0, 1.0, 2.0, 3.0), ALONE), fixed=1)),
+    "yn": Sweep(((0.0, 1.0, 2.0, 3.0), (1.0, 2.0, 3.0, 0.5)), fixed=1),
     "bessel_jn_op": Sweep((ALONE,), lambda x: tnp.sum(ops.bessel_jn_op(x, v=3, n_iter=50), 0)),
     "hyp1f1": Sweep(((1.0, 2.0), (1.0, 2.0), (0.0, 1.0, -1.0)), fixed=2),
     "hyp2f1": Sweep(((1.0, 2.0), (1.0, 2.0), (2.0, 3.0), (0.0, 0.5, -0.5)), fixed=3),

@@ -117,7 +117,7 @@ def test_bad_arguments(call: Any, kind: type[Exception], pattern: str) -> None:
 
 def test_the_estimate_has_no_derivative() -> None:
     f = lambda a: minimize(lambda x: ((x - a) ** 2).sum(), X, method="BFGS").hess_inv.sum()  # noqa: E731
-    check_message(lambda: tg.grad(f)(X), NotImplementedError, "^minimize: a gradient goes through hess_inv")
+    check_message(lambda: tg.grad(f)(X), NotImplementedError, "^a gradient goes through the hess_inv of a minimum")
 
 
 def test_it_compiles_once(compiles: Any) -> None:

@@ -154,7 +154,9 @@ def test_derivatives(name: str) -> None:
 
             return f
 
-        check_grads(each(ts), *variable, jax_fn=each(jstats), order=case.order)
+        # JAX cannot differentiate its own gumbel_l and gumbel_r: a number in them is an integer.
+        theirs = None if name.startswith("gumbel") else each(jstats)
+        check_grads(each(ts), *variable, jax_fn=theirs, order=case.order)
 
 
 def test_derivatives_that_are_not_known() -> None:

@@ -7,6 +7,7 @@ plain JAX code itself, is traced and imported, so that its result can be differe
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..body import call, called_backward
 from ..errors import here
 from ..lower import replay
 from ..op import TYPED, Op
-from ..ops import add, alias, neg, vary, zeros_of
+from ..ops import add, alias, neg, vary, xlog1py, xlogy, zeros_of
 from ..passes import program
 from ..tape import Node, Tape, Var, aval_of, describe_source, make_aval, output_types
 from ..tracer import state
@@ -57,8 +58,15 @@ def _name(jaxpr: Any) -> str:
 # -- custom_jvp
 
 
+_OURS: dict[str, Op] = {"xlogy": xlogy, "xlog1py": xlog1py}
+"""Functions of JAX's whose rules fail where one operand is an integer."""
+
+
 def custom_jvp_call(*xs: Any, call_jaxpr: Any, jvp_jaxpr_fun: Any, num_consts: int, symbolic_zeros: bool) -> Any:
     name = _name(call_jaxpr)
+    where = str(getattr(call_jaxpr, "jaxpr", call_jaxpr).debug_info.func_src_info).replace(os.sep, "/")
+    if name in _OURS and "/jax/_src/scipy/special.py" in where:
+        return (_OURS[name](*xs),)
     body, consts = record_jaxpr(call_jaxpr, name, [aval_of(x) for x in xs])
     kept = {"jvp": jvp_jaxpr_fun, "consts": num_consts, "inputs": len(xs), "symbolic_zeros": symbolic_zeros}
     rule = Rule(name, kept, jvp_jaxpr_fun)

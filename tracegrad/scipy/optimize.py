@@ -175,9 +175,9 @@ def _is_value(x: Any) -> bool:
 
 def _no_derivative(node: Node, cts: Any, needs: Any) -> Any:
     raise NotImplementedError(
-        f"minimize: a gradient goes through hess_inv, computed at {describe_source(node.source)}: it is an estimate, "
-        "which depends on the way to the minimum, and has no derivative. Compute tracegrad.hessian of the function at "
-        "the minimum, and invert it."
+        f"a gradient goes through the hess_inv of a minimum, computed at {describe_source(node.source)}: it is an "
+        "estimate, which depends on the way to the minimum, and has no derivative. Compute tracegrad.hessian of "
+        "the function at the minimum, and invert it."
     )
 
 
