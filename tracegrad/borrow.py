@@ -12,9 +12,8 @@ import jax
 import numpy as np
 
 from .errors import called, describe, here
-from .interop.jaxpr import Traced, make_jaxpr
-from .numpy.arguments import type_of
-from .numpy.creation import from_list
+from .jaxpr import Traced, make_jaxpr
+from .ops.arraylike import from_list, type_of
 from .tracer import Tracer
 
 _KEPT = 128

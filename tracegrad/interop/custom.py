@@ -17,13 +17,13 @@ import numpy as np
 from ..backward import backward, body_cotangents, keep_residuals
 from ..body import call, called_backward
 from ..errors import here
+from ..jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr
 from ..lower import replay
 from ..op import TYPED, Op
 from ..ops import add, alias, neg, vary, xlog1py, xlogy, zeros_of
 from ..passes import program
 from ..tape import Node, Tape, Var, aval_of, describe_source, make_aval, output_types
 from ..tracer import state
-from .jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr
 
 
 class Rule:

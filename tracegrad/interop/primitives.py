@@ -14,6 +14,7 @@ import numpy as np
 from .. import lax as tlax
 from .. import ops
 from ..control import scan, switch, while_loop
+from ..jaxpr import PRIMITIVES, import_jaxpr, name_op, record_jaxpr, run_jaxpr
 from ..op import Op
 from ..ops import linalg, special
 from ..remat import checkpoint_op
@@ -21,7 +22,6 @@ from ..spectrum import eigh_op
 from ..tape import Node, aval_of, make_aval
 from ..tracer import Literal
 from .custom import custom_jvp_call, custom_linear_solve, custom_vjp_call
-from .jaxpr import PRIMITIVES, import_jaxpr, name_op, record_jaxpr, run_jaxpr
 
 Rule = Callable[..., Any]
 

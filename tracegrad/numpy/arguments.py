@@ -12,22 +12,10 @@ import numpy as np
 
 from .. import ops
 from ..errors import called, describe, here
+from ..ops.arraylike import from_list, holds_arrays, type_of
 from ..ops.indexing import concrete
-from ..tape import Aval, Var, aval_of, make_aval
-from ..tracer import Tracer, aval_or_explain, literal
-
-
-def type_of(x: Any) -> Aval:
-    """The type of an array-like argument. A list is one: it is of the type of the array that an op makes of it.
-
-    Raises:
-      TypeError: if it is a string or anything else that is no array.
-    """
-    if isinstance(x, Var):
-        return x.aval
-    if type(x) is list or type(x) is tuple:
-        return aval_of(Tracer.of_list(x))
-    return aval_or_explain(x)
+from ..tape import Aval, make_aval
+from ..tracer import Tracer, literal
 
 
 def types_of(xs: Any) -> list[Aval]:
@@ -169,6 +157,7 @@ def refuse(**arguments: Any) -> None:
 
 
 __all__ = [
-    "Aval", "axes_of", "axis_of", "common_type", "dtype_of", "inexact", "integer", "is_inexact",
-    "is_known", "known", "literal", "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of", "types_of",
+    "Aval", "axes_of", "axis_of", "common_type", "dtype_of", "from_list", "holds_arrays", "inexact", "integer",
+    "is_inexact", "is_known", "known", "literal", "make_aval", "order_of", "promoted", "refuse", "shape_of", "type_of",
+    "types_of",
 ]  # fmt: skip

@@ -14,7 +14,18 @@ from .. import ops
 from ..errors import called, describe, here
 from ..tape import Var, make_aval
 from ..tracer import Literal, Tracer, literal, operand, state
-from .arguments import common_type, dtype_of, inexact, integer, is_inexact, known, promoted, shape_of, type_of
+from .arguments import (
+    common_type,
+    dtype_of,
+    holds_arrays,
+    inexact,
+    integer,
+    is_inexact,
+    known,
+    promoted,
+    shape_of,
+    type_of,
+)
 
 _NUMBERS = (bool, int, float, complex)
 
@@ -178,17 +189,6 @@ def asarray_chkfinite(a: Any, dtype: Any = None, order: None = None) -> Any:
     if is_inexact(x.dtype) and not known(ops.isfinite(x), "Use asarray").all():
         raise ValueError(f"{called()}: {describe(x)} has an element that is NaN or infinite {here()}")
     return x
-
-
-def holds_arrays(a: Sequence[Any]) -> bool:
-    return any(holds_arrays(x) if isinstance(x, (list, tuple)) else isinstance(x, (Tracer, jax.Array)) for x in a)
-
-
-def from_list(x: Any, dtype: Any = None) -> Any:
-    """`x`; a list as an array, one of NumPy's where its numbers are there at once and need no recording."""
-    if not isinstance(x, (list, tuple)):
-        return x
-    return asarray(x, dtype) if holds_arrays(x) else np.asarray(x, dtype)
 
 
 def _stacked(a: Sequence[Any]) -> Any:

@@ -11,8 +11,8 @@ from numpy import index_exp, ndindex, s_
 
 from .. import ops
 from ..errors import called, describe, here
-from .arguments import axis_of, dtype_of, integer, known, literal, shape_of, type_of
-from .creation import arange, array_like, asarray, from_list, linspace, meshgrid, tril_indices, triu_indices
+from .arguments import axis_of, dtype_of, from_list, integer, known, literal, shape_of, type_of
+from .creation import arange, array_like, asarray, linspace, meshgrid, tril_indices, triu_indices
 from .manipulation import concatenate, stack
 from .selection import nonzero
 

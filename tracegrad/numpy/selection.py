@@ -20,6 +20,8 @@ from .arguments import (
     axis_of,
     common_type,
     dtype_of,
+    from_list,
+    holds_arrays,
     integer,
     is_known,
     known,
@@ -29,7 +31,7 @@ from .arguments import (
     type_of,
     types_of,
 )
-from .creation import array_like, asarray, from_list, full, holds_arrays, zeros
+from .creation import array_like, asarray, full, zeros
 from .elementwise import truth
 from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, tile
 

@@ -22,8 +22,8 @@ from .. import numpy as tnp
 from ..borrow import borrow
 from ..errors import called, describe, here
 from ..names import listed
-from ..numpy.arguments import inexact, type_of
-from ..numpy.creation import asarray, from_list
+from ..numpy.arguments import from_list, inexact, type_of
+from ..numpy.creation import asarray
 
 _METHODS = ("linear", "nearest")
 

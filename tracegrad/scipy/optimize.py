@@ -23,8 +23,7 @@ from ..control import while_loop
 from ..custom import custom_vjp
 from ..errors import called, describe, here, need_function
 from ..names import listed
-from ..numpy.arguments import inexact, type_of
-from ..numpy.creation import from_list
+from ..numpy.arguments import from_list, inexact, type_of
 from ..op import Op
 from ..passes import optimize
 from ..tape import Node, Tape, describe_source

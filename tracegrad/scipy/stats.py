@@ -28,8 +28,8 @@ from .. import random
 from ..borrow import borrow
 from ..errors import called, describe, here
 from ..names import Namespace, listed
-from ..numpy.arguments import inexact, promoted, type_of, types_of
-from ..numpy.creation import array_like, from_list
+from ..numpy.arguments import from_list, inexact, promoted, type_of, types_of
+from ..numpy.creation import array_like
 from . import linalg, special
 
 _WHAT = {

@@ -16,8 +16,7 @@ import numpy as np
 from ... import numpy as tnp
 from ...errors import called, here
 from ...names import listed
-from ...numpy.arguments import inexact, promoted, type_of
-from ...numpy.creation import from_list
+from ...numpy.arguments import from_list, inexact, promoted, type_of
 
 
 def vq(obs: Any, code_book: Any, check_finite: bool = True) -> tuple[Any, Any]:

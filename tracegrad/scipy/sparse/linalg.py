@@ -28,8 +28,8 @@ from ...control import fori_loop, while_loop
 from ...custom import custom_vjp
 from ...errors import called, describe, here
 from ...names import listed
-from ...numpy.arguments import inexact, integer, promoted, type_of
-from ...numpy.creation import asarray, from_list
+from ...numpy.arguments import from_list, inexact, integer, promoted, type_of
+from ...numpy.creation import asarray
 from ...passes import optimize
 from ...tape import Tape
 from ...tracer import literal

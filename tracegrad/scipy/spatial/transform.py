@@ -21,8 +21,8 @@ from ... import random
 from ...borrow import borrow
 from ...errors import called, describe, here
 from ...names import listed
-from ...numpy.arguments import dtype_of, inexact, type_of
-from ...numpy.creation import asarray, from_list
+from ...numpy.arguments import dtype_of, from_list, inexact, type_of
+from ...numpy.creation import asarray
 
 
 def _of_quaternions(name: str) -> Callable[..., Any]:

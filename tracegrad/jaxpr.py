@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 
-from ..body import call, record_body
-from ..closures import arrays_in, find_references
-from ..errors import LeakedTracerError, NotRecordedError, TracerError, describe, here
-from ..op import Op
-from ..passes import optimize
-from ..tape import Aval, Node, Tape, aval_of, describe_source, make_aval, with_axes
-from ..tracer import Literal, Tracer, state
+from .body import call, record_body
+from .closures import arrays_in, find_references
+from .errors import LeakedTracerError, NotRecordedError, TracerError, describe, here
+from .op import Op
+from .passes import optimize
+from .tape import Aval, Node, Tape, aval_of, describe_source, make_aval, with_axes
+from .tracer import Literal, Tracer, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -376,4 +376,4 @@ HIGHER_ORDER = frozenset(
 )  # fmt: skip
 
 PRIMITIVES: dict[str, Callable[..., Any]] = {}
-"""How each primitive of JAX is recorded, from its operands and parameters: `primitives.py` fills it."""
+"""How each primitive of JAX is recorded, from its operands and parameters: `interop/primitives.py` fills it."""
