@@ -100,10 +100,10 @@ def forbid_jax_autodiff() -> Iterator[None]:
 _watch = forbid_jax_autodiff()
 next(_watch)
 
-import tracegrad.tape  # noqa: E402
+import tracegrad.verify  # noqa: E402
 
 # Every pass and transform checks the tape that it returns.
-tracegrad.tape.VERIFY = True
+tracegrad.verify.VERIFY = True
 
 
 class Compiles:
@@ -136,7 +136,7 @@ def compiles() -> Callable[[], int]:
 @pytest.fixture(autouse=True)
 def no_tape_left_open() -> Iterator[None]:
     """No test leaves a recording open behind it."""
-    from tracegrad.tracer import state
+    from tracegrad.recording import state
 
     yield
     left, state.tape = state.tape, None

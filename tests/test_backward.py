@@ -16,6 +16,7 @@ from tests.reference import check_grads
 from tracegrad.backward import linearize
 from tracegrad.ops import stop_gradient
 from tracegrad.passes import optimize
+from tracegrad.verify import check
 
 X = np.array([0.5, 1.5, -0.7], np.float32)
 
@@ -129,8 +130,8 @@ def test_gradient_types_of_scalars(argument: Any) -> None:
 def test_linearize_splits_a_body_into_forward_and_backward() -> None:
     body = optimize(tg.trace(lambda x, y: tnp.sin(x) * y)(X, X))
     lin = linearize(body, (True, False), (True,))
-    lin.forward.check()
-    lin.backward.check()
+    check(lin.forward)
+    check(lin.backward)
     assert lin.cts == (0,)
     assert lin.grads == (0,)
     assert [v.aval for v in lin.forward.outputs[:1]] == [v.aval for v in body.outputs]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import tracegrad as tg
-import tracegrad.tape
+import tracegrad.verify
 from tests.conftest import _PACKAGE, JaxAutodiffError
 
 
@@ -62,7 +62,7 @@ def test_jax_may_differentiate_a_function_of_the_package() -> None:
 
 
 def test_tapes_are_verified() -> None:
-    assert tracegrad.tape.VERIFY
+    assert tracegrad.verify.VERIFY
 
 
 def test_compiles_are_counted(compiles: Callable[[], int]) -> None:

@@ -22,8 +22,8 @@ import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad import initializers, nn, optimizers
 from tracegrad.errors import LeakedTracerError, NotRecordedError, TracerError
+from tracegrad.recording import state
 from tracegrad.tape import make_aval
-from tracegrad.tracer import state
 
 X = np.arange(3, dtype=np.float32)
 W = np.ones((2, 3), np.float32)

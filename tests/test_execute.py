@@ -16,7 +16,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad import execute
-from tracegrad.tracer import state
+from tracegrad.recording import state
 
 Since = Callable[[], int]
 X = np.linspace(0.1, 1.0, 4, dtype=np.float32)

@@ -11,8 +11,10 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.ops import add, exp, mul
+from tracegrad.recording import Recording
 from tracegrad.tape import Node, Tape, Var, make_aval
 from tracegrad.tracer import Tracer
+from tracegrad.verify import check
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -24,42 +26,46 @@ def chain() -> Tape:
     return tg.trace(lambda x: tnp.exp(x) * x + x)(X)
 
 
-def drop_first(tape: Tape) -> None:
-    del tape.nodes[0]
+def drop_first(tape: Tape) -> Tape:
+    return tape.replace(nodes=tape.nodes[1:])
 
 
-def swap(tape: Tape) -> None:
-    tape.nodes[0], tape.nodes[1] = tape.nodes[1], tape.nodes[0]
+def swap(tape: Tape) -> Tape:
+    first, second, *rest = tape.nodes
+    return tape.replace(nodes=(second, first, *rest))
 
 
-def bind_twice(tape: Tape) -> None:
-    tape.nodes.append(tape.nodes[0])
+def bind_twice(tape: Tape) -> Tape:
+    return tape.replace(nodes=(*tape.nodes, tape.nodes[0]))
 
 
-def bind_an_input(tape: Tape) -> None:
-    node = tape.nodes[0]
-    node.outputs = (tape.inputs[0],)
+def bind_an_input(tape: Tape) -> Tape:
+    tape.nodes[0].outputs = (tape.inputs[0],)
+    return tape
 
 
-def same_input_twice(tape: Tape) -> None:
-    tape.inputs.append(tape.inputs[0])
+def same_input_twice(tape: Tape) -> Tape:
+    return tape.replace(inputs=tape.inputs * 2)
 
 
-def wrong_shape(tape: Tape) -> None:
+def wrong_shape(tape: Tape) -> Tape:
     tape.nodes[1].outputs[0].aval = make_aval((3, 2), np.dtype("f"))
+    return tape
 
 
-def wrong_dtype(tape: Tape) -> None:
+def wrong_dtype(tape: Tape) -> Tape:
     tape.nodes[-1].outputs[0].aval = make_aval((2, 3), np.dtype("i"))
+    return tape
 
 
-def foreign_operand(tape: Tape) -> None:
+def foreign_operand(tape: Tape) -> Tape:
     other = chain()
     tape.nodes[1].inputs = (other.inputs[0], tape.inputs[0])
+    return tape
 
 
-def unknown_output(tape: Tape) -> None:
-    tape.outputs = [Tracer(make_aval((), np.dtype("f")), tape)]
+def unknown_output(tape: Tape) -> Tape:
+    return tape.replace(outputs=(Tracer(make_aval((), np.dtype("f")), Recording()),))
 
 
 @pytest.mark.parametrize(
@@ -77,18 +83,18 @@ def unknown_output(tape: Tape) -> None:
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
-def test_the_verifier_catches(corrupt: Callable[[Tape], None], message: str) -> None:
+def test_the_verifier_catches(corrupt: Callable[[Tape], Tape], message: str) -> None:
     tape = chain()
-    tape.check()
-    corrupt(tape)
+    check(tape)
+    wrong = corrupt(tape)
     with pytest.raises(AssertionError, match=message):
-        tape.check()
+        check(wrong)
 
 
 def test_the_verifier_passes_what_the_transforms_make() -> None:
     for transform in (tg.grad, lambda f: tg.grad(tg.grad(f)), tg.hessian, lambda f: tg.grad(tg.jit(f))):
-        tg.trace(transform(lambda x: tnp.sin(x) * x))(0.5).check()
-    tg.trace(tg.vmap(tg.grad(lambda x: tnp.sum(x * x))))(X).check()
+        check(tg.trace(transform(lambda x: tnp.sin(x) * x))(0.5))
+    check(tg.trace(tg.vmap(tg.grad(lambda x: tnp.sum(x * x))))(X))
 
 
 # -- equality
@@ -111,15 +117,10 @@ def test_finished_tapes_are_equal_when_their_programs_are() -> None:
 
 def test_a_tape_can_be_built_by_hand() -> None:
     aval = make_aval((2,), np.dtype("f"))
-    tape = Tape("by_hand")
-    x, y, z = (Tracer(aval, tape) for _ in range(3))
-    tape.inputs = [x]
-    tape.nodes = [
-        Node(exp, (x,), {}, (y,), None, 0, False),
-        Node(mul, (x, y), {}, (z,), None, 0, False),
-    ]
-    tape.outputs = [z]
-    tape.check()
+    x, y, z = (Tracer(aval, Recording()) for _ in range(3))
+    nodes = (Node(exp, (x,), {}, (y,), None, 0, False), Node(mul, (x, y), {}, (z,), None, 0, False))
+    tape = Tape((x,), nodes, (z,), "by_hand")
+    check(tape)
     assert len(tape) == 2
     assert str(tape).startswith("by_hand(a:f32[2])\n  b:f32[2] = exp a")
 

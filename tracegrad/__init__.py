@@ -35,9 +35,10 @@ from .interop import export, from_jax
 from .names import listed
 from .op import Op
 from .parallel import axis_index, pmap, pmean, psum, sum_gradients
+from .recording import nan_safe
 from .remat import checkpoint
 from .tape import Tape
-from .tracer import Tracer, nan_safe
+from .tracer import Tracer
 from .transforms import (
     elementwise_grad,
     eval_shape,

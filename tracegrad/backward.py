@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import describe, here
+from .collecting import long_lived
+from .errors import describe, describe_source, here
 from .lower import replay
+from .op import more_outputs
 from .ops import add, unbroadcast
 from .ops.collectives import psum_op, vary
 from .passes import dead_code, optimize
-from .tape import NOWHERE, Node, Tape, Var, aval_of, describe_source, long_lived, make_aval
-from .tracer import Literal, Tracer, operand, recording, state
+from .recording import Recording, state
+from .tape import NOWHERE, Node, Tape, Var, aval_of, make_aval
+from .tracer import Literal, Tracer, new_input, operand
 
 
 def backward(
-    tape: Tape, outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var], start: int, end: int | None = None
+    tape: Recording, outputs: Sequence[Var], cts: Sequence[Any], wrt: Sequence[Var], start: int, end: int | None = None
 ) -> list[Any]:
     """Appends the cotangents of `wrt`, given those of `outputs`, to the tape that is recording.
 
@@ -34,7 +37,7 @@ def backward(
         return _backward(tape.nodes[start:end], outputs, cts, wrt, None)
 
 
-def active_path(nodes: list[Node], active: set[Var]) -> list[Node]:
+def active_path(nodes: Sequence[Node], active: set[Var]) -> list[Node]:
     """The nodes through which derivatives flow from the values in `active`, which grows by what they compute."""
     path = []
     for node in nodes:
@@ -184,7 +187,7 @@ def body_cotangents(
 ) -> tuple[Linearized, list[Any]]:
     """For a node that runs a body: its linearized form, and the operands of the backward part."""
     lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], over)
-    values = {"input": node.inputs, "output": node.outputs, "residual": keep_residuals(node, body=lin.forward)}
+    values = {"input": node.inputs, "output": node.outputs, "residual": more_outputs(node, body=lin.forward)}
     return lin, [values[kind][i] for kind, i in lin.saved] + [cts[i] for i in lin.cts]
 
 
@@ -204,15 +207,13 @@ def linearize(
     run, but over the axes `over`, which end with the body, in it.
     """
     capturing = state.capture is not None
-    key = (tuple(needs), tuple(given), over, keep, state.no_nan, capturing)
-    known: Linearized | None = body.linear.get(key)
+    key = (Linearized, tuple(needs), tuple(given), over, keep, state.no_nan, capturing)
+    known: Linearized | None = body.made.get(key)
     if known is not None:
         return known
-    tape = Tape(body.name, axes=body.axes)
-    tape.imported = body.imported
     runs = state.tape.blame if state.tape is not None else None
-    ins = [Tracer(v.aval, tape) for v in body.inputs]
-    with recording(tape):
+    with Recording(body.name, axes=body.axes, imported=body.imported) as tape:
+        ins = [new_input(tape, v.aval) for v in body.inputs]
         outs = replay(tape, body, ins)
         if body.imported and runs is not None:
             for node in tape.nodes:
@@ -223,14 +224,15 @@ def linearize(
         with long_lived():
             grads = _backward(tape.nodes[:count], outs, cts, wanted, over)
         taps = state.capture.take(tape) if capturing else {}
+        nodes, part = tuple(tape.nodes), tape.part
     kept = [(i, g) for i, g in zip([i for i, need in enumerate(needs) if need], grads, strict=True) if g is not None]
     given_cts = [ct for ct in cts if ct is not None]
     results = [g for _, g in kept] + [ct for cts in taps.values() for ct in cts]
-    back = dead_code(Tape.of(ins + given_cts, tape.nodes[count:], results, tape))
+    back = dead_code(part(nodes[count:], results, [*ins, *given_cts]))
 
-    again = _recomputed(tape.nodes[:count], back, keep)
-    made = {v for node in again + back.nodes for v in node.outputs} | set(given_cts)
-    read = [v for node in again + back.nodes for v in node.inputs] + back.outputs
+    again = _recomputed(nodes[:count], back, keep)
+    made = {v for node in [*again, *back.nodes] for v in node.outputs} | set(given_cts)
+    read = [*[v for node in [*again, *back.nodes] for v in node.inputs], *back.outputs]
     free = dict.fromkeys(v for v in read if v not in made and v.tape is not None)
     saved: list[tuple[str, int]] = []
     residuals: list[Var] = []
@@ -243,20 +245,17 @@ def linearize(
         else:
             saved.append(("residual", len(residuals)))
             residuals.append(v)
-    forward = optimize(Tape.of(ins, tape.nodes[:count], [*outs, *residuals], tape))
-    forward.name, forward.out_tree = body.name, body.out_tree
-    back = optimize(Tape.of([*free, *given_cts], again + back.nodes, back.outputs, tape))
-    back.name = f"{body.name}_backward"
+    forward = optimize(part(nodes[:count], [*outs, *residuals], ins).replace(out_tree=body.out_tree))
+    back = part([*again, *back.nodes], back.outputs, [*free, *given_cts]).replace(name=f"{body.name}_backward")
     result = Linearized(
-        forward, back, tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept),
+        forward, optimize(back), tuple(saved), tuple(i for i, g in enumerate(given) if g), tuple(i for i, _ in kept),
         tuple(name for (_, name), cts in taps.items() for _ in cts),
     )  # fmt: skip
-    tape.open = False
-    body.linear[key] = result
+    body.made[key] = result
     return result
 
 
-def _recomputed(nodes: list[Node], back: Tape, keep: Callable[[Node], bool] | None) -> list[Node]:
+def _recomputed(nodes: Sequence[Node], back: Tape, keep: Callable[[Node], bool] | None) -> list[Node]:
     """The nodes of the forward part that the backward part runs again, in order."""
     free: set[Var] = set()
     for node in nodes:
@@ -272,24 +271,4 @@ def _recomputed(nodes: list[Node], back: Tape, keep: Callable[[Node], bool] | No
     return again[::-1]
 
 
-def keep_residuals(node: Node, **bodies: Any) -> list[Any]:
-    """Makes `node` run these bodies, which return residuals too, in place of its own, and returns what they add.
-
-    The node keeps its outputs and its place, so that nothing runs twice.
-    """
-    params = {**node.params, **bodies}
-    out_avals = node.op.infer(tuple(v.aval for v in node.inputs), params)
-    if len(out_avals) == len(node.outputs):
-        return []
-    tape = node.outputs[0].tape
-    assert tape is not None
-    if node.outputs[0].value is not None:
-        # It has run already, in an earlier call of a define-by-run recording.
-        return list(node.op(*node.inputs, **params)[len(node.outputs) :])
-    extra = tuple(Tracer(aval, tape) for aval in out_avals[len(node.outputs) :])
-    node.params = params
-    node.outputs = (*node.outputs, *extra)
-    return list(extra)
-
-
-__all__ = ["Linearized", "Literal", "active_path", "backward", "keep_residuals", "linearize", "ones", "settled"]
+__all__ = ["Linearized", "Literal", "active_path", "backward", "linearize", "ones", "settled"]

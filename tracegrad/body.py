@@ -14,8 +14,10 @@ from .errors import describe, here
 from .op import TYPED, Op
 from .ops import reduce_sum, transpose
 from .passes import compiled, optimize, program
-from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, output_types, verified, with_axes
-from .tracer import Tracer, operand, recording, state
+from .recording import Recording, state
+from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, output_types, with_axes
+from .tracer import Tracer, new_input, operand
+from .verify import verified
 
 
 def record_body(
@@ -46,11 +48,9 @@ def record_body(
       The finished tape, with the structure of the result as `out_tree`, and the outer values that it closes
       over: inputs of the tape, after those of the arguments and `given`.
     """
-    tape = Tape(name, parent=state.tape, axes=axes)
-    tape.captured = []
-    tape.ambient |= ambient
-    tape.imported = tape.imported or imported
-    tape.lifts = lifts and tape.parent is not None and tape.parent.lifts
+    outer = state.tape
+    lifts = lifts and outer is not None and outer.lifts
+    tape = Recording(name, parent=outer, captures=True, lifts=lifts, axes=axes, ambient=ambient, imported=imported)
     leaves, tree = jax.tree.flatten((args, kwargs))
     ins = []
     arguments = arguments_of(fun, tree)
@@ -59,21 +59,16 @@ def record_body(
             ins.append(leaf)
             continue
         aval = leaf_aval(leaf, name, arguments, i)
-        v = Tracer(with_axes(aval, aval.varying | tape.ambient), tape)
-        tape.inputs.append(v)
-        ins.append(v)
+        ins.append(new_input(tape, with_axes(aval, aval.varying | tape.ambient)))
     tape.arguments = (arguments, ins)
     for value in given:
-        v = Tracer(aval_of(value), tape)
-        tape.inputs.append(v)
-        tape.constants[id(value)] = v
-    with recording(tape):
+        tape.constants[id(value)] = new_input(tape, aval_of(value))
+    with tape:
         args, kwargs = jax.tree.unflatten(tree, ins)
-        out, tape.out_tree = jax.tree.flatten(fun(*args, **kwargs))
-        tape.outputs = [_output(tape, v, name) for v in out]
-    captured = [value for _, value in tape.captured]
-    tape.open, tape.captured, tape.constants, tape.parent = False, None, {}, None
-    return verified(tape), captured
+        out, out_tree = jax.tree.flatten(fun(*args, **kwargs))
+        body = tape.finished([_output(tape, v, name) for v in out], out_tree)
+        captured = [value for _, value in tape.captured or ()]
+    return verified(body), captured
 
 
 def leaf_aval(leaf: Any, name: str, arguments: Arguments | None = None, i: int = 0) -> Aval:
@@ -92,7 +87,7 @@ def leaf_aval(leaf: Any, name: str, arguments: Arguments | None = None, i: int =
         ) from None
 
 
-def _output(tape: Tape, value: Any, name: str) -> Var:
+def _output(tape: Recording, value: Any, name: str) -> Var:
     try:
         return operand(tape, value)
     except TypeError as error:
@@ -120,12 +115,12 @@ class Taps:
     """What one `capture` has found: values and gradients ("value", "gradient"), each with its name and its tape."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[str, str, Any, Tape | None]] = []
+        self.entries: list[tuple[str, str, Any, Recording | None]] = []
 
     def add(self, kind: str, name: str, value: Any) -> None:
         self.entries.append((kind, name, value, state.tape))
 
-    def take(self, tape: Tape | None) -> dict[tuple[str, str], list[Any]]:
+    def take(self, tape: Recording | None) -> dict[tuple[str, str], list[Any]]:
         """What is on `tape`, which leaves the list: whoever runs it as a body returns it too."""
         taken: dict[tuple[str, str], list[Any]] = {}
         for kind, name, value, where in self.entries:

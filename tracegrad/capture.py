@@ -11,8 +11,7 @@ import jax
 from .body import Taps
 from .errors import describe, here, need_function
 from .op import Op
-from .tape import Tape
-from .tracer import state
+from .recording import Recording, state
 from .transforms import define_by_run
 
 
@@ -104,7 +103,7 @@ def capture(fun: Callable[..., Any]) -> Callable[..., tuple[Any, Captured]]:
     return wrapped
 
 
-def _by_name(kind: str, entries: list[tuple[str, str, Any, Tape | None]]) -> dict[str, Any]:
+def _by_name(kind: str, entries: list[tuple[str, str, Any, Recording | None]]) -> dict[str, Any]:
     result: dict[str, list[Any]] = {}
     for which, name, value, tape in entries:
         if which == kind and tape is state.tape:

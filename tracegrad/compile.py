@@ -13,13 +13,17 @@ from jax.tree_util import DictKey, SequenceKey
 
 from .arguments import arguments_of
 from .body import BodyCache, call, without_static
+from .collecting import long_lived
 from .errors import LeakedTracerError, describe, here
 from .execute import run_pending
 from .lower import evaluate
 from .passes import optimize, outline
-from .tape import Tape, aval_of, long_lived, verified
-from .tracer import Tracer, leaked_message, operand, recording, state
+from .recording import Recording, state
+from .remedies import leaked_message
+from .tape import aval_of
+from .tracer import Tracer, operand
 from .varying import mapped_by_jax
+from .verify import verified
 
 
 class Jitted:
@@ -49,20 +53,18 @@ class Jitted:
 
         def run(arrays: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves, tree = jax.tree.flatten((args, kwargs))
-            tape = Tape(name, run=run_pending, axes=mapped_by_jax())
             closed = self.bodies.closed_over() if closure else []
-            inputs = [Tracer(aval_of(value), tape, value) for value in arrays]
-            tape.constants.update((id(array), v) for array, v in zip(closed, inputs, strict=True))
-            with recording(tape):
+            with Recording(name, run=run_pending, axes=mapped_by_jax()) as tape:
+                inputs = [Tracer(aval_of(value), tape, value) for value in arrays]
+                tape.constants.update((id(array), v) for array, v in zip(closed, inputs, strict=True))
                 # Whatever jax.jit did not trace is a static argument.
                 ins = [operand(tape, x) if isinstance(x, jax.core.Tracer) else x for x in leaves]
                 args, kwargs = jax.tree.unflatten(tree, ins)
                 out, out_tree = jax.tree.flatten(fun(*args, **kwargs))
-                tape.outputs = [operand(tape, v) for v in out]
-            tape.open = False
-            self.bodies.watch(closed, inputs, tape)
+                whole = tape.finished([operand(tape, v) for v in out])
+                rest = whole.replace(inputs=(), nodes=whole.nodes[tape.done :])
+            self.bodies.watch(closed, inputs, whole)
             with long_lived():
-                rest = Tape.of((), tape.nodes[tape.done :], tape.outputs, tape)
                 final = verified(outline(optimize(rest)))
                 return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
 

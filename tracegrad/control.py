@@ -10,18 +10,20 @@ import numpy as np
 from jax import lax
 
 from . import numpy as tnp
-from .backward import active_path, keep_residuals, linearize, settled
+from .backward import active_path, linearize, settled
 from .body import leaf_aval, put, put_gradients, record_body, taken
-from .errors import describe, here, need_function
+from .errors import describe, describe_source, here, need_function
 from .lower import replay
-from .op import TYPED, Op
+from .op import TYPED, Op, more_outputs
 from .ops import add, astype, zeros_of
 from .ops.collectives import communicates, vary
 from .passes import dead_code, optimize, program
-from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, describe_source, make_aval, verified, with_axes
-from .tracer import Tracer, operand, recording, state
+from .recording import Recording, state
+from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, with_axes
+from .tracer import Tracer, new_input, operand
 from .transforms import name_of, vmap
 from .varying import marked
+from .verify import verified
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
@@ -89,8 +91,8 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
             extras.append((lin.forward.inputs if kind == "input" else lin.forward.outputs)[i])
     forward = lin.forward
     if extras:
-        forward = Tape.of(forward.inputs, forward.nodes, forward.outputs + extras, forward)
-    stacked = keep_residuals(node, body=forward)
+        forward = forward.replace(outputs=(*forward.outputs, *extras))
+    stacked = more_outputs(node, body=forward)
 
     def saved(kind: str, i: int) -> Any:
         if kind == "residual":
@@ -109,17 +111,14 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     summed = {
         i: g.aval.varying | body.inputs[i].aval.varying for i, g in zip(lin.grads, lin.backward.outputs, strict=False)
     }
-    tape = Tape(f"{body.name}_backward", axes=body.axes)
-    tape.blame = node
-
-    with recording(tape):
-        values: dict[Any, Any] = {("ct", i): _input(tape, body.inputs[i].aval) for i in loop}
+    with Recording(f"{body.name}_backward", axes=body.axes, blame=node) as tape:
+        values: dict[Any, Any] = {("ct", i): new_input(tape, body.inputs[i].aval) for i in loop}
         # Over the devices they are summed once the loop is done, not in each step.
-        totals = [_input(tape, with_axes(body.inputs[i].aval, summed[i])) for i in sums]
+        totals = [new_input(tape, with_axes(body.inputs[i].aval, summed[i])) for i in sums]
         operands = dict(zip(lin.saved, lin.backward.inputs, strict=False))
-        values.update((s, _input(tape, operands[s].aval)) for s in each)
-        values.update((("ct", i), _input(tape, body.outputs[i].aval)) for i in given_ys)
-        values.update((s, _input(tape, operands[s].aval)) for s in once)
+        values.update((s, new_input(tape, operands[s].aval)) for s in each)
+        values.update((("ct", i), new_input(tape, body.outputs[i].aval)) for i in given_ys)
+        values.update((s, new_input(tape, operands[s].aval)) for s in once)
         returned = replay(tape, lin.backward, [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts])
         grads = dict(zip(lin.grads, returned, strict=False))
         taps = returned[len(lin.grads) :]
@@ -127,15 +126,15 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
             settled(grads[i] if i in grads else zeros_of(values["ct", i]), body.inputs[i].aval.varying) for i in loop
         ]
         added = [add(total, grads[i]) for total, i in zip(totals, sums, strict=True)]
-        tape.outputs = [operand(tape, v) for v in (*passed, *added, *[grads[i] for i in grads_of_xs], *taps)]
-    tape.open = False
+        results = (*passed, *added, *[grads[i] for i in grads_of_xs], *taps)
+        step = tape.finished([operand(tape, v) for v in results])
     outs = scan_op(
         *[vary(zeros_of(node.inputs[i]), body.inputs[i].aval.varying) if cts[i] is None else cts[i] for i in loop],
         *[vary(zeros_of(node.inputs[i]), summed[i]) for i in sums],
         *[saved(*s) for s in each],
         *[cts[i] for i in given_ys],
         *[saved(*s) for s in once],
-        body=optimize(tape),
+        body=optimize(step),
         carried=len(loop) + len(sums),
         scanned=len(each) + len(given_ys),
         length=length,
@@ -149,12 +148,6 @@ def _scan_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
         if needs[i]:
             result[i] = ct
     return result
-
-
-def _input(tape: Tape, aval: Aval) -> Tracer:
-    v = Tracer(aval, tape)
-    tape.inputs.append(v)
-    return v
 
 
 def _varying_carry(body: Tape, carried: int, needs: Sequence[bool]) -> list[bool]:
@@ -330,14 +323,10 @@ def _varied(body: Tape, axes: Sequence[frozenset[str]]) -> Tape:
     outputs = body.outputs
     if all(a <= v.aval.varying for v, a in zip(outputs, axes, strict=False)):
         return body
-    tape = Tape(body.name, axes=body.axes)
-    tape.inputs = [Tracer(v.aval, tape) for v in body.inputs]
-    with recording(tape):
-        outs = replay(tape, body, tape.inputs)
-        tape.outputs = [operand(tape, vary(o, a)) for o, a in zip(outs, axes, strict=False)]
-        tape.outputs += outs[len(axes) :]
-    tape.open, tape.out_tree = False, body.out_tree
-    return verified(tape)
+    with Recording(body.name, axes=body.axes) as tape:
+        outs = replay(tape, body, [new_input(tape, v.aval) for v in body.inputs])
+        varied = [operand(tape, vary(o, a)) for o, a in zip(outs, axes, strict=False)]
+        return verified(tape.finished(varied + outs[len(axes) :], body.out_tree))
 
 
 def _hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[Any]]:
@@ -365,13 +354,13 @@ def _hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[An
     if not moved:
         return body, captured
     wanted = {v for node in moved for v in node.inputs} & free
-    copies = dead_code(Tape.of((), literals, list(wanted), body)).nodes
+    copies = dead_code(body.replace(inputs=(), nodes=tuple(literals), outputs=tuple(wanted))).nodes
     read = {v for node in rest for v in node.inputs} | set(body.outputs)
     computed = [v for node in moved for v in node.outputs if v in read]
-    outside = Tape.of(body.inputs[first:], copies + moved, computed, body)
+    outside = body.replace(inputs=body.inputs[first:], nodes=(*copies, *moved), outputs=tuple(computed))
     values = replay(outer, outside, captured)
     kept = [(v, x) for v, x in zip(body.inputs[first:], captured, strict=True) if v in read]
-    inner = Tape.of([*body.inputs[:first], *[v for v, _ in kept], *computed], rest, body.outputs, body)
+    inner = body.replace(inputs=(*body.inputs[:first], *[v for v, _ in kept], *computed), nodes=tuple(rest))
     return verified(dead_code(inner)), [x for _, x in kept] + values
 
 
@@ -426,7 +415,7 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     forwards = tuple(
         _with_places(lin.forward, len(b.outputs), at, places) for lin, b, at in zip(lins, branches, taken, strict=True)
     )
-    residuals = keep_residuals(node, branches=forwards)
+    residuals = more_outputs(node, branches=forwards)
     read = list(dict.fromkeys((kind, i) for lin in lins for kind, i in lin.saved if kind != "residual"))
     wanted = sorted({i for lin in lins for i in lin.grads})
     given_at = [i for i, g in enumerate(given) if g]
@@ -443,22 +432,16 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
 
     back = []
     for lin, b, at in zip(lins, branches, taken, strict=True):
-        tape = Tape(f"{b.name}_backward", axes=b.axes)
-        tape.blame = node
-
-        values: dict[Any, Any] = {key: _input(tape, v.aval) for key, v in zip(read, operands, strict=True)}
-        held = [_input(tape, a) for a in places]
-        values.update((("residual", r), held[p]) for r, p in at.items())
-        values.update((("ct", i), _input(tape, node.outputs[i].aval)) for i in given_at)
-        with recording(tape):
+        with Recording(f"{b.name}_backward", axes=b.axes, blame=node) as tape:
+            values: dict[Any, Any] = {key: new_input(tape, v.aval) for key, v in zip(read, operands, strict=True)}
+            held = [new_input(tape, a) for a in places]
+            values.update((("residual", r), held[p]) for r, p in at.items())
+            values.update((("ct", i), new_input(tape, node.outputs[i].aval)) for i in given_at)
             inputs = [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]
             grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=False))
-            tape.outputs = [
-                operand(tape, owed(grads[i], i) if i in grads else vary(zeros_of(b.inputs[i]), varying[i]))
-                for i in wanted
-            ]
-        tape.open = False
-        back.append(optimize(tape))
+            found = [owed(grads[i], i) if i in grads else vary(zeros_of(b.inputs[i]), varying[i]) for i in wanted]
+            branch = tape.finished([operand(tape, v) for v in found])
+        back.append(optimize(branch))
     outs = switch_op(
         node.inputs[0], *operands, *residuals, *[cts[i] for i in given_at], branches=tuple(back)
     ) if wanted else ()  # fmt: skip
@@ -469,18 +452,11 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
 
 
 def _with_places(forward: Tape, count: int, at: dict[int, int], places: list[Aval]) -> Tape:
-    tape = Tape(forward.name, axes=forward.axes)
-    tape.inputs = [Tracer(v.aval, tape) for v in forward.inputs]
-    with recording(tape):
-        outs = replay(tape, forward, tape.inputs)
+    with Recording(forward.name, axes=forward.axes) as tape:
+        outs = replay(tape, forward, [new_input(tape, v.aval) for v in forward.inputs])
         held = {p: outs[count + r] for r, p in at.items()}
-        tape.outputs = [
-            operand(tape, v)
-            for v in outs[:count]
-            + [held[p] if p in held else vary(zeros_of(Tracer(a, tape)), a.varying) for p, a in enumerate(places)]
-        ]
-    tape.open, tape.out_tree = False, forward.out_tree
-    return verified(tape)
+        rest = [held[p] if p in held else vary(zeros_of(Tracer(a, tape)), a.varying) for p, a in enumerate(places)]
+        return verified(tape.finished([operand(tape, v) for v in outs[:count] + rest], forward.out_tree))
 
 
 switch_op: Op = Op("cond", _run_switch, _switch_vjp, shape=_switch_types, multiple=True, axes=TYPED)
@@ -581,11 +557,11 @@ def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operand
     # Every branch takes what any of them closes over.
     outer: dict[int, Any] = {id(x): x for _, captured in recorded for x in captured}
     types = {i: aval_of(x) for i, x in outer.items()}
-    bodies = []
+    bodies, unread = [], Recording()
     for body, captured in recorded:
         own = {id(x): v for x, v in zip(captured, body.inputs[len(leaves) :], strict=True)}
-        inputs = [own[i] if i in own else Tracer(with_axes(a, a.varying | varying), body) for i, a in types.items()]
-        bodies.append(optimize(Tape.of([*body.inputs[: len(leaves)], *inputs], body.nodes, body.outputs, body)))
+        inputs = [own[i] if i in own else Tracer(with_axes(a, a.varying | varying), unread) for i, a in types.items()]
+        bodies.append(optimize(body.replace(inputs=(*body.inputs[: len(leaves)], *inputs))))
     first = bodies[0]
     for k, body in enumerate(bodies[1:], 1):
         if body.out_tree != first.out_tree:

@@ -10,14 +10,15 @@ from typing import Any
 
 import jax
 
-from .backward import body_cotangents, keep_residuals
+from .backward import body_cotangents
 from .body import called_backward, record_body, without_static
-from .errors import describe, here
-from .op import TYPED, Op
+from .errors import describe, describe_source, here
+from .op import TYPED, Op, more_outputs
 from .ops import zeros_of
 from .passes import compiled, optimize
-from .tape import Node, Tape, aval_of, describe_source, output_types
-from .tracer import Tracer, operand, state
+from .recording import state
+from .tape import Node, Tape, aval_of, output_types
+from .tracer import Tracer, operand
 from .transforms import name_of
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
@@ -76,8 +77,8 @@ def _own_rule(node: Node, rule: Rule, cts: list[Any]) -> list[Any]:
                     f"custom_vjp: the forward function {name_of(owner.fwd)} returns {v.aval} for value{keystr(path)}, "
                     f"{owner.name} returns {expected.aval} {here()}. They must be the same."
                 )
-        node.inputs = [*node.inputs, *_operands(captured)]
-        residuals, both = keep_residuals(node, body=optimize(forward)), forward.out_tree
+        node.extend(node.params, (), _operands(captured))
+        residuals, both = list(more_outputs(node, body=optimize(forward))), forward.out_tree
     else:
         both = node.params["body"].out_tree
         # After these, what the derivative of the forward function reads.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .names import Namespace
-from .tape import Source, Var, aval_of, describe_source
+from .tape import Source, Var, aval_of
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _EXAMPLES = os.path.join(_PACKAGE, "examples") + os.sep
@@ -34,6 +34,31 @@ class _Internal(dict[str, bool]):
 
 
 INTERNAL = _Internal()
+
+
+def source_position(source: Source | None) -> tuple[str, int, str]:
+    """File name, line number and function name of a place in the user's code."""
+    if source is None:
+        return "<unknown>", 0, "<unknown>"
+    code, offset = source
+    lines = list(code.co_positions())
+    line = lines[offset // 2][0] if offset // 2 < len(lines) else code.co_firstlineno
+    return code.co_filename, line or code.co_firstlineno, code.co_name
+
+
+def cell_of(filename: str) -> str | None:
+    """`In [3]`, if that is the cell of a notebook or of an IPython session that code of this file name was typed in."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    named = shell.compile.format_code_name(filename) if shell is not None else None
+    return named[1].replace("In[", "In [") if named is not None else None
+
+
+def describe_source(source: Source | None) -> str:
+    """File, line, function and the text of the line, for messages."""
+    filename, line, function = source_position(source)
+    text = linecache.getline(filename, line).strip()
+    return f"{cell_of(filename) or filename}:{line} ({function})" + (f" `{text}`" if text else "")
 
 
 _INSTALLED = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platlib", "purelib"))

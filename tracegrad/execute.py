@@ -11,10 +11,13 @@ import jax
 import numpy as np
 from jax.extend.core import set_current_trace
 
+from .errors import describe_source
 from .lower import evaluate
 from .op import Op
 from .passes import dead_code, fold, optimize, program
-from .tape import Aval, Node, Source, Tape, Var, describe_source, fresh, structure, verified
+from .recording import Recording
+from .tape import Aval, Node, Source, Tape, Var, fresh, structure
+from .verify import verified
 
 LONG = 3_000
 """Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
@@ -54,7 +57,7 @@ class History:
         self.last: tuple[Any, list[Step]] | None = None
 
 
-def run_pending(tape: Tape, history: History | None = None, outputs: Sequence[Var] | None = None) -> None:
+def run_pending(tape: Recording, history: History | None = None, outputs: Sequence[Var] | None = None) -> None:
     """Computes what `tape` recorded since it last ran, and stores the values of `outputs` on them.
 
     Without `outputs`, every value is kept, for whatever is recorded next. Inside a JAX trace, where values are JAX's
@@ -73,7 +76,7 @@ def run_pending(tape: Tape, history: History | None = None, outputs: Sequence[Va
     # one's, and must outlive it.
     with set_current_trace(tape.trace):
         if history is None or any(isinstance(value, jax.core.Tracer) for value in values):
-            inline = verified(optimize(Tape.of((), nodes, outputs, tape)))
+            inline = verified(optimize(tape.part(nodes, outputs)))
             results = evaluate(inline.nodes, inline.outputs, {})
         else:
             key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
@@ -85,7 +88,7 @@ def run_pending(tape: Tape, history: History | None = None, outputs: Sequence[Va
 
 
 def find_program(
-    key: Any, nodes: list[Node], outputs: Sequence[Var], leaves: list[Var], name: str, history: History
+    key: Any, nodes: Sequence[Node], outputs: Sequence[Var], leaves: list[Var], name: str, history: History
 ) -> Callable[..., Any] | None:
     """The compiled call for a program of this structure, or `None` when it should run op by op."""
     known = _programs.get(key)
@@ -110,14 +113,14 @@ def find_program(
         return None
     else:
         history.events.append(f"{len(nodes)} nodes: seen a second time, compiled whole")
-    tape = fresh(optimize(Tape.of(leaves, nodes, outputs, Tape(name or "tracegrad"))))
+    tape = fresh(optimize(Tape(tuple(leaves), tuple(nodes), tuple(outputs), name or "tracegrad")))
     history.compiled += 1
     compiled = _programs[key] = jax.jit(program(tape))
     _shrink()
     return compiled
 
 
-def _too_long(nodes: list[Node]) -> bool:
+def _too_long(nodes: Sequence[Node]) -> bool:
     """Whether compiling a program whole takes longer than anyone who did not ask for it would wait."""
     if len(nodes) > LONG:
         return True
@@ -134,9 +137,9 @@ def _shrink() -> None:
         _programs.popitem(last=False)
 
 
-def run_by_op(nodes: list[Node], outputs: Sequence[Var]) -> list[Any]:
+def run_by_op(nodes: Sequence[Node], outputs: Sequence[Var]) -> list[Any]:
     """Runs the nodes one at a time, each as its own cached compiled call."""
-    needed = dead_code(fold(Tape.of((), nodes, outputs, Tape())))
+    needed = dead_code(fold(Tape((), tuple(nodes), tuple(outputs))))
     nodes, outputs = needed.nodes, needed.outputs
     last_use = {v: i for i, node in enumerate(nodes) for v in node.inputs}
     keep = set(outputs)
@@ -161,11 +164,11 @@ def run_by_op(nodes: list[Node], outputs: Sequence[Var]) -> list[Any]:
     return [env.get(v, v.value) for v in outputs]
 
 
-def _steps(nodes: list[Node]) -> list[Step]:
+def _steps(nodes: Sequence[Node]) -> list[Step]:
     return [Step(node.op, tuple(v.aval for v in node.inputs), node.params, node.source) for node in nodes]
 
 
-def explain_miss(key: Any, nodes: list[Node], history: History) -> str:
+def explain_miss(key: Any, nodes: Sequence[Node], history: History) -> str:
     """Why this structure was new: the first thing that differs from the last one recorded."""
     count = f"{len(nodes)} nodes"
     if history.last is None:

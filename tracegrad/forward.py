@@ -12,8 +12,9 @@ import numpy as np
 from .backward import backward
 from .errors import describe, here
 from .ops import alias, reshape, vary, zeros_of
-from .tape import Aval, Tape
-from .tracer import Tracer, operand, state
+from .recording import Recording, state
+from .tape import Aval
+from .tracer import Tracer, operand
 from .transforms import (
     check_like,
     define_by_run,
@@ -62,7 +63,7 @@ def _pushforward(
     return out, push, aux, (leaves, tree)
 
 
-def _recording() -> Tape:
+def _recording() -> Recording:
     assert state.tape is not None
     return state.tape
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from .body import call, record_body
 from .closures import arrays_in, find_references
-from .errors import LeakedTracerError, NotRecordedError, TracerError, describe, here
+from .errors import LeakedTracerError, NotRecordedError, TracerError, describe, describe_source, here
 from .op import Op
 from .passes import optimize
-from .tape import Aval, Node, Tape, aval_of, describe_source, make_aval, with_axes
-from .tracer import Literal, Tracer, state
+from .recording import state
+from .tape import Aval, Node, Tape, aval_of, make_aval, with_axes
+from .tracer import Literal, Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

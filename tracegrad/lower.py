@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from .recording import Recording
 from .tape import Node, Tape, Var
 from .tracer import record
 
@@ -60,7 +61,7 @@ def lower(tape: Tape) -> Callable[..., list[Any]]:
     return run
 
 
-def replay(target: Tape, tape: Tape, inputs: Sequence[Any]) -> list[Any]:
+def replay(target: Recording, tape: Tape, inputs: Sequence[Any]) -> list[Any]:
     """Records the nodes of a finished tape again, on `target`, with other inputs."""
     env: dict[Var, Any] = dict(zip(tape.inputs, inputs, strict=True))
     outer = target.blame

@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 
-from .errors import INTERNAL, LeakedTracerError, called, caller, describe, here, user_source
-from .tape import NOWHERE, Aval, Node, Source, aval_of, describe_source, make_aval, with_axes
-from .tracer import Literal, Tracer, leaked_message, record, state
+from .errors import INTERNAL, LeakedTracerError, called, caller, describe, describe_source, here, user_source
+from .recording import state
+from .remedies import leaked_message
+from .tape import NOWHERE, Aval, Node, Source, aval_of, make_aval, with_axes
+from .tracer import Literal, Tracer, record
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
@@ -217,6 +219,23 @@ class Op:
             call.__name__ = call.__qualname__ = self.name
             fn = self._compiled[key] = jax.jit(call)
         return fn
+
+
+def more_outputs(node: Node, **params: Any) -> tuple[Any, ...]:
+    """Makes `node` run with these parameters, with which it has more outputs, and returns what they add.
+
+    The node keeps its outputs and its place, so that nothing runs twice: unless it has run already, in an earlier call
+    of a define-by-run recording.
+    """
+    full, tape = {**node.params, **params}, node.outputs[0].tape
+    avals = node.op.infer(tuple([v.aval for v in node.inputs]), full)[len(node.outputs) :]
+    if not avals:
+        return ()
+    if tape is None or not tape.open or node.outputs[0].value is not None:
+        return tuple(node.op(*node.inputs, **full)[len(node.outputs) :])
+    extra = tuple([Tracer(aval, tape) for aval in avals])
+    node.extend(full, extra)
+    return extra
 
 
 def _is_array(value: Any) -> bool:

@@ -37,9 +37,9 @@ from .errors import describe, here
 from .names import listed
 from .ops import abs_, add, astype, div, expm1, log, maximum, minimum, mul, neg, reduce_sum, sqrt, square, sub
 from .pickling import pickled_as_call
+from .recording import state as recording_state
 from .tape import aval_of
 from .tracer import literal
-from .tracer import state as recording_state
 from .transforms import jit
 
 Params = Any

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .errors import INTERNAL, here
-from .tape import Aval, Var, describe_source
+from .errors import INTERNAL, describe_source, here
+from .tape import Aval, Var
 
 _STATIC = "mark the argument static (static_argnums)"
 
@@ -100,6 +100,16 @@ def concrete_message(tracer: Var, wanted: str) -> str:
         f"{wanted} was asked of a traced value ({tracer.aval}) {here()}. {origin}. Under @jit, vmap and pmap, and in a "
         f"jax transformation, {tape.name or 'a function'} is recorded before its values are known. {instead}; or take "
         "@jit away: an undecorated function sees values."
+    )
+
+
+def leaked_message(value: Var, op: Any = None) -> str:
+    used = f"was used by {op.name}" if op is not None else "was used"
+    owner = value.tape.name if value.tape is not None else ""
+    return (
+        f"a traced value ({value.aval}) {used} {here()} after the recording it belongs to, of "
+        f"{owner or 'a function'}, had ended. It was probably stored in a global, a list or an attribute from "
+        "inside that function. Return it from the function instead (with `has_aux=True` under `grad`)."
     )
 
 

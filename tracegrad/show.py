@@ -11,9 +11,10 @@ from string import ascii_lowercase
 from typing import Any
 
 from .capture import tap_op
+from .errors import cell_of, source_position
 from .ops import alias
 from .passes import dead_code
-from .tape import Node, Tape, Var, cell_of, source_position
+from .tape import Node, Tape, Var
 
 
 def format_tape(tape: Tape, whole: bool = False) -> str:

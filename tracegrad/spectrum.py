@@ -25,8 +25,9 @@ from .ops.linalg import (
     square_matrices,
     swap,
 )
-from .tape import Aval, Node, Tape, make_aval
-from .tracer import literal, state
+from .recording import Recording, state
+from .tape import Aval, Node, make_aval
+from .tracer import literal
 
 Cotangents = Sequence[Any]
 
@@ -107,7 +108,7 @@ def _largest(q: Any) -> Any:
     return column(reduce_max(abs_(row(q)), axes=(q.ndim,))) if q.shape[-1] else column(q)
 
 
-def _own_slope(tape: Tape | None, q: Any, w: Any) -> Any:
+def _own_slope(tape: Recording | None, q: Any, w: Any) -> Any:
     """The derivative of `0 q[0] + 1 q[1] + 2 q[2] + ...` in the eigenvalues `w`, by what the tape has recorded.
 
     Between two eigenvalues that are the same it differs as `q` does with its own and not with the other, for each

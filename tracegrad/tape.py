@@ -1,40 +1,31 @@
-"""The tape: a program as a list of nodes, each value bound once, in the order it was recorded.
+"""The tape: a program as a sequence of nodes, each value bound once. Uses nothing of the package.
 
-A `Tape` is what every transform reads and writes: recording appends to it, `backward` appends the
+A `Tape` is what every transform reads and makes: recording makes one of a function, `backward` appends the
 gradient to it, a pass turns one into another, `lower` turns one into a JAX function.
 """
 
 from __future__ import annotations
 
-import gc
-import linecache
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import find_top_trace
 
 if TYPE_CHECKING:
     from .arguments import Arguments
     from .op import Op
+    from .recording import Recording
 
 Source = tuple[CodeType, int]
 """A place in the user's code: a code object and the offset of an instruction in it."""
 
-VERIFY = False
-"""Whether every pass and transform checks the tape that it returns; the tests turn it on."""
-
-_NEVER = 1_000_000
-
 _SHORT_DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
 _WEAK = {"i": int, "f": float, "c": complex}
-
 
 NOWHERE: frozenset[str] = frozenset()
 """The axes along which what is the same on all devices varies."""
@@ -87,7 +78,8 @@ def make_aval(
     key = (shape, dtype, weak_type, varying)
     aval = _AVALS.get(key)
     if aval is None:
-        aval = _AVALS[key] = Aval(tuple(map(int, shape)), dtype, bool(weak_type), varying)
+        # Of two threads that make it, both get the first one's.
+        aval = _AVALS.setdefault(key, Aval(tuple(map(int, shape)), dtype, bool(weak_type), varying))
     return aval
 
 
@@ -121,14 +113,14 @@ def varying_in_jax(value: Any) -> frozenset[str]:
 
 
 class Var:
-    """One value of a tape. `value` is its concrete value, when it has one.
+    """One value of a program. `value` is its concrete value, when it has one.
 
-    A number that is part of the program itself (a literal) belongs to no tape.
+    `tape` is the recording that made it. A number that is part of the program itself (a literal) has none.
     """
 
     __slots__ = ("aval", "tape", "value")
     aval: Aval
-    tape: Tape | None
+    tape: Recording | None
     value: Any
 
 
@@ -166,137 +158,61 @@ class Node:
     def with_inputs(self, inputs: Sequence[Var]) -> Node:
         return Node(self.op, inputs, self.params, self.outputs, self.code, self.offset, self.grad)
 
+    def extend(self, params: dict[str, Any], outputs: Sequence[Var], inputs: Sequence[Var] = ()) -> None:
+        """Makes the node run with these parameters, for which it returns, and takes, these values too.
 
+        It keeps its outputs and its place, so that nothing runs twice. No other part of a program ever changes.
+        """
+        self.params = params
+        self.inputs = (*self.inputs, *inputs)
+        self.outputs = (*self.outputs, *outputs)
+
+
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True, repr=False)
 class Tape:
-    """An append-only program in static single assignment form.
+    """A finished program in static single assignment form.
 
     Attributes:
       inputs: the values the program takes, in order.
       nodes: the steps, each after the steps whose outputs it reads.
       outputs: the values the program returns, in order.
       name: the name of the function it was recorded from.
+      axes: the mapped axes that it may speak of, and their sizes.
+      out_tree: the structure of what the function returned.
       arguments: what the arguments of that function are called, and the values that stood for them.
-
-    While it records, a tape also knows how: `run` (computes what was recorded so far, under the JAX trace `trace`;
-    `None` for a body, which has no values), `lazy` (Python may ask for values), `lifts` (scalars are lifted to
-    inputs), `parent` and `captured` (the enclosing tape, and what a body took from there), `axes` (mapped axis names
-    and their sizes), `ambient` (the axes along which it varies whether it runs at all, and so all that it captures),
-    `poles` (values that may be infinite), `unbounded` (whether cotangents of cotangents may be so too), `blame` (the
-    node whose line new nodes take, instead of the caller's). `imported` marks a body that is made of no lines of the
-    user's: those of its nodes are the lines of whoever runs it.
+      imported: whether it is made of no lines of the user's: those of its nodes are the lines of whoever runs it.
+      made: what was made of it, once: its key, its compiled form, its derivatives.
     """
 
-    __slots__ = (
-        "__weakref__", "_key", "ambient", "arguments", "axes", "blame", "captured", "constants", "done", "imported",
-        "inputs", "jitted", "lazy", "lifts", "linear", "name", "nodes", "open", "out_tree", "outputs", "parent",
-        "poles", "run", "trace", "unbounded", "x64",
-    )  # fmt: skip
+    inputs: tuple[Var, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Var, ...]
+    name: str = ""
+    axes: dict[str, int] = field(default_factory=dict)
+    out_tree: Any = None
+    arguments: tuple[Arguments, Sequence[Any]] | None = None
+    imported: bool = False
+    made: dict[Any, Any] = field(default_factory=dict, init=False)
 
-    def __init__(
-        self,
-        name: str = "",
-        *,
-        run: Callable[[Tape], None] | None = None,
-        lazy: bool = False,
-        parent: Tape | None = None,
-        axes: dict[str, int] | None = None,
-    ) -> None:
-        self.inputs: list[Var] = []
-        self.nodes: list[Node] = []
-        self.outputs: list[Var] = []
-        self.name = name
-        self.run = run
-        self.trace: Any = find_top_trace(()) if run is not None else None
-        self.arguments: tuple[Arguments, Sequence[Any]] | None = None
-        self.lazy = lazy
-        self.lifts = lazy
-        self.parent = parent
-        self.captured: list[tuple[Var, Any]] | None = None
-        self.constants: dict[int, Var] = {}
-        self.axes: dict[str, int] = (parent.axes if parent is not None else {}) | (axes or {})
-        self.ambient: frozenset[str] = parent.ambient if parent is not None else NOWHERE
-        self.blame: Node | None = None
-        self.imported: bool = parent is not None and parent.imported
-        self.poles: set[Var] = set()
-        self.unbounded = False
-        self.open = True
-        self.done = 0
-        self.linear: dict[Any, Any] = {}
-        self.x64: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]
-        self._key: Any = None
-        self.jitted: Callable[..., Any] | None = None
-        self.out_tree: Any = None
+    def replace(self, **changes: Any) -> Tape:
+        """This program with other parts."""
+        return replace(self, **changes)
 
-    @classmethod
-    def of(cls, inputs: Sequence[Var], nodes: list[Node], outputs: Sequence[Var], like: Tape) -> Tape:
-        """A finished tape of these parts, named as `like`."""
-        tape = cls(like.name, axes=like.axes)
-        tape.inputs, tape.nodes, tape.outputs = list(inputs), nodes, list(outputs)
-        tape.open, tape.out_tree, tape.arguments = False, like.out_tree, like.arguments
-        tape.imported = like.imported
-        return tape
-
-    def close(self) -> None:
-        """Ends the recording and drops what it held, so that no array outlives it in a reference cycle."""
-        self.open = False
-        self.nodes = []
-        self.constants = {}
-        self.poles = set()
-        self.trace = None
-
-    # A finished body is a static parameter of the node that runs it, so it compares by structure.
+    # A body is a static parameter of the node that runs it, so it compares by structure.
 
     def key(self) -> Any:
-        if self._key is None:
+        key = self.made.get("key")
+        if key is None:
             nodes, leaves = structure(self.nodes, self.outputs, self.inputs)
-            self._key = (nodes, tuple(v.aval for v in self.inputs), tuple((id(v.value), v.aval) for v in leaves))
-        return self._key
+            types = tuple([v.aval for v in self.inputs]), tuple([(id(v.value), v.aval) for v in leaves])
+            key = self.made["key"] = (nodes, *types)
+        return key
 
     def __hash__(self) -> int:
-        return hash(self.key()) if not self.open else id(self)
+        return hash(self.key())
 
     def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Tape) or self.open or other.open:
-            return False
-        return bool(self.key() == other.key())
-
-    def check(self) -> None:
-        """Checks that every value is bound once and before its use, with the type its op's rule gives.
-
-        Raises:
-          AssertionError: if not; the message names the node.
-        """
-        bound: set[Var] = set(self.inputs)
-        if len(bound) != len(self.inputs):
-            raise AssertionError(f"an input of {self.name or 'the tape'} is bound twice")
-        made = {v for node in self.nodes for v in node.outputs}
-        for node in self.nodes:
-
-            def fail(what: str, node: Node = node) -> AssertionError:
-                return AssertionError(f"{node.op.name} at {describe_source(node.source)}: {what}")
-
-            for v in node.inputs:
-                if v in made and v not in bound:
-                    raise fail(f"an operand of type {v.aval} is used before it is bound\n{self.text(whole=True)}")
-                if v not in bound and v.value is None:
-                    raise fail(f"an operand of type {v.aval} belongs to no node and no input\n{self.text(whole=True)}")
-            body = node.params.get("body")
-            for v, taken in zip(node.inputs, body.inputs if isinstance(body, Tape) else (), strict=False):
-                if taken.aval.varying - {node.params.get("axis_name")} != v.aval.varying:
-                    raise fail(f"an operand of type {v.aval} goes into its body as {taken.aval}")
-            expected = node.op.infer(tuple(v.aval for v in node.inputs), node.params)
-            actual = tuple(v.aval for v in node.outputs)
-            if actual != expected:
-                raise fail(f"outputs are {actual}, the op's rule says {expected}")
-            for v in node.outputs:
-                if v in bound:
-                    raise fail(f"its output of type {v.aval} is bound twice")
-                bound.add(v)
-        for v in self.outputs:
-            if v not in bound and v.value is None:
-                raise AssertionError(f"an output of type {v.aval} is never computed")
+        return self is other or (isinstance(other, Tape) and bool(self.key() == other.key()))
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -309,44 +225,6 @@ class Tape:
 def output_types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:
     """The shape rule of an op that returns what its body does."""
     return [v.aval for v in body.outputs]
-
-
-def verified(tape: Tape) -> Tape:
-    """`tape`, checked if `VERIFY` is on."""
-    if VERIFY:
-        tape.check()
-    return tape
-
-
-@contextmanager
-def long_lived() -> Iterator[None]:
-    """Pauses cyclic garbage collection while our own code makes many objects that all stay."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@contextmanager
-def no_full_collections() -> Iterator[None]:
-    """Puts off garbage collections of the oldest generation, for code that makes many objects that stay a while.
-
-    A tape that grows to 100,000 nodes would otherwise be searched for garbage many times over. The young
-    generations are collected as ever.
-    """
-    young, middle, old = gc.get_threshold()
-    if old >= _NEVER:
-        yield
-        return
-    gc.set_threshold(young, middle, _NEVER)
-    try:
-        yield
-    finally:
-        gc.set_threshold(young, middle, old)
 
 
 def structure(
@@ -395,46 +273,16 @@ def fresh(tape: Tape) -> Tape:
     """The same program with values of its own, so that it keeps nothing of the recording alive."""
     new: dict[Var, Var] = {}
 
-    def rename(v: Var) -> Var:
-        return v if v.tape is None else new.setdefault(v, _renamed(v, copy))
+    def renamed(v: Var) -> Var:
+        known = new.get(v, v if v.tape is None else None)
+        if known is None:
+            known = new[v] = type(v).__new__(type(v))
+            known.aval, known.tape, known.value = v.aval, v.tape, None
+        return known
 
-    copy = Tape.of((), [], (), tape)
-    copy.arguments = None
-    copy.inputs = [rename(v) for v in tape.inputs]
-    for node in tape.nodes:
-        outputs = tuple(rename(v) for v in node.outputs)
-        inputs = [rename(v) for v in node.inputs]
-        copy.nodes.append(Node(node.op, inputs, node.params, outputs, node.code, node.offset, node.grad))
-    copy.outputs = [rename(v) for v in tape.outputs]
-    return copy
+    def copied(n: Node) -> Node:
+        inputs, outputs = tuple(map(renamed, n.inputs)), tuple(map(renamed, n.outputs))
+        return Node(n.op, inputs, n.params, outputs, n.code, n.offset, n.grad)
 
-
-def _renamed(v: Var, tape: Tape) -> Var:
-    new = type(v).__new__(type(v))
-    new.aval, new.tape, new.value = v.aval, tape, None
-    return new
-
-
-def source_position(source: Source | None) -> tuple[str, int, str]:
-    """File name, line number and function name of a place in the user's code."""
-    if source is None:
-        return "<unknown>", 0, "<unknown>"
-    code, offset = source
-    lines = list(code.co_positions())
-    line = lines[offset // 2][0] if offset // 2 < len(lines) else code.co_firstlineno
-    return code.co_filename, line or code.co_firstlineno, code.co_name
-
-
-def cell_of(filename: str) -> str | None:
-    """`In [3]`, if that is the cell of a notebook or of an IPython session that code of this file name was typed in."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    named = shell.compile.format_code_name(filename) if shell is not None else None
-    return named[1].replace("In[", "In [") if named is not None else None
-
-
-def describe_source(source: Source | None) -> str:
-    """File, line, function and the text of the line, for messages."""
-    filename, line, function = source_position(source)
-    text = linecache.getline(filename, line).strip()
-    return f"{cell_of(filename) or filename}:{line} ({function})" + (f" `{text}`" if text else "")
+    inputs, nodes = tuple(map(renamed, tape.inputs)), tuple(map(copied, tape.nodes))
+    return tape.replace(inputs=inputs, nodes=nodes, outputs=tuple(map(renamed, tape.outputs)), arguments=None)

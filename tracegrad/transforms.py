@@ -20,8 +20,9 @@ from .execute import History, run_pending
 from .ops import alias, astype, equal, iota, move_axis, reduce_sum, reshape, weak_op, zeros_of
 from .ops import stop_gradient as stop_gradient_op
 from .passes import optimize
+from .recording import Recording, differentiating, is_recording, state
 from .tape import Aval, Tape, Var, aval_of
-from .tracer import Tracer, differentiating, is_recording, operand, recording, state
+from .tracer import Tracer, operand
 from .varying import mapped_by_jax
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
@@ -66,19 +67,13 @@ def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> 
         return run(*args, **kwargs)
     history = history_of(fun)
     history.calls += 1
-    tape = Tape(
-        name_of(fun), run=lambda tape: run_pending(tape, history), lazy=True, parent=state.tape, axes=mapped_by_jax()
-    )
-    try:
-        with recording(tape):
-            leaves, tree = tree_flatten((args, kwargs))
-            args, kwargs = tree_unflatten(tree, [operand(tape, x) if _is_array(x) else x for x in leaves])
-            out, out_tree = tree_flatten(run(*args, **kwargs))
-            run_pending(tape, history, [v for v in out if type(v) is Tracer])
-            results = [_result(v) if isinstance(v, Tracer) else v for v in out]
-    finally:
-        tape.close()
-    return tree_unflatten(out_tree, results)
+    how = functools.partial(run_pending, history=history)
+    with Recording(name_of(fun), run=how, lazy=True, parent=state.tape, axes=mapped_by_jax()) as tape:
+        leaves, tree = tree_flatten((args, kwargs))
+        args, kwargs = tree_unflatten(tree, [operand(tape, x) if _is_array(x) else x for x in leaves])
+        out, out_tree = tree_flatten(run(*args, **kwargs))
+        run_pending(tape, history, [v for v in out if type(v) is Tracer])
+        return tree_unflatten(out_tree, [_result(v) if isinstance(v, Tracer) else v for v in out])
 
 
 def _result(v: Tracer) -> Any:
@@ -683,8 +678,7 @@ def trace(fun: Callable[..., Any]) -> Callable[..., Tape]:
         count = len(body.inputs) - len(captured)
         for v, value in zip(body.inputs[count:], captured, strict=True):
             v.value = value
-        del body.inputs[count:]
-        return body
+        return body.replace(inputs=body.inputs[:count])
 
     return wrapped
 

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tests.reference import check_message, x64
-from tracegrad.tracer import state
+from tracegrad.recording import state
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=3) * 0.5

@@ -17,6 +17,7 @@ import tracegrad.numpy as tnp
 from tracegrad.lower import evaluate
 from tracegrad.passes import optimize, outline
 from tracegrad.tape import Tape
+from tracegrad.verify import check
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 8)).astype(np.float32)
@@ -72,7 +73,7 @@ def test_repetitions_become_bodies_and_the_gradient_stays(name: str) -> None:
     program, x = PROGRAMS[name]
     tape = optimize(tg.trace(tg.value_and_grad(program(tnp)))(WEIGHTS, x))
     outlined = outline(tape)
-    outlined.check()
+    check(outlined)
     calls = sizes(outlined)
     assert len(calls) >= 4
     # Each body is lowered once, however often it is called.
@@ -121,7 +122,7 @@ def test_a_block_that_reads_otherwise_stays_in_line() -> None:
 
     tape = optimize(tg.trace(loss)(WEIGHTS, X))
     outlined = outline(tape)
-    outlined.check()
+    check(outlined)
     assert 2 <= len(sizes(outlined)) < len(WEIGHTS)
     leaves = [*jax.tree.leaves(WEIGHTS), X]
     for t in (tape, outlined):
@@ -145,7 +146,7 @@ def test_random_loops(steps: list[tuple[int, int]], count: int, start: int) -> N
 
     tape = optimize(tg.trace(f)(X, 0.5 * X))
     outlined = outline(tape)
-    outlined.check()
+    check(outlined)
     env = dict(zip(tape.inputs, (X, 0.5 * X), strict=True))
     expected = evaluate(tape.nodes, tape.outputs, dict(env))
     for a, b in zip(evaluate(outlined.nodes, outlined.outputs, env), expected, strict=True):

@@ -16,6 +16,7 @@ from tracegrad.lower import lower
 from tracegrad.passes import common_subexpressions, dead_code, fold, optimize
 from tracegrad.tape import Tape
 from tracegrad.tracer import literal
+from tracegrad.verify import check
 
 X = np.linspace(0.1, 1.1, 6, dtype=np.float32).reshape(2, 3)
 
@@ -28,7 +29,7 @@ def after(fold_: Callable[[Tape], Tape], f: Callable[..., Any], *args: Any) -> l
     """The ops that a pass leaves of a function, after a check that the value is the same."""
     tape = tg.trace(f)(*args)
     new = fold_(tape)
-    new.check()
+    check(new)
     assert [v.aval for v in new.outputs] == [v.aval for v in tape.outputs]
     for a, b in zip(lower(new)(*args), lower(tape)(*args), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -178,7 +179,7 @@ def test_optimize_reaches_a_fixed_point() -> None:
     tape = tg.trace(tg.hessian(lambda x: tnp.sum(tnp.tanh(x) * x)))(X[0])
     once = optimize(tape)
     twice = optimize(once)
-    once.check()
+    check(once)
     assert len(twice) == len(once) <= len(tape)
 
 

@@ -14,16 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..backward import backward, body_cotangents, keep_residuals
+from ..backward import backward, body_cotangents
 from ..body import call, called_backward
-from ..errors import here
+from ..errors import describe_source, here
 from ..jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr
 from ..lower import replay
-from ..op import TYPED, Op
+from ..op import TYPED, Op, more_outputs
 from ..ops import add, alias, neg, vary, xlog1py, xlogy, zeros_of
 from ..passes import program
-from ..tape import Node, Tape, Var, aval_of, describe_source, make_aval, output_types
-from ..tracer import state
+from ..recording import state
+from ..tape import Node, Tape, Var, aval_of, make_aval, output_types
 
 
 class Rule:
@@ -204,9 +204,9 @@ def _custom_vjp_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> li
     if all(ct is None for ct in cts[:count]):
         return result
     if len(node.outputs) == count:
-        residuals = keep_residuals(node, body=split.forward)
+        residuals = more_outputs(node, body=split.forward)
     else:
-        residuals = list(node.outputs[count : count + split.count])
+        residuals = tuple(node.outputs[count : count + split.count])
     kept = iter(residuals)
     values = [next(kept) if f is None else node.inputs[f] for f in split.sources]
     given = [zeros_of(node.outputs[i]) if cts[i] is None else cts[i] for i in split.given]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from jax._src import core, dtypes
 
-from ..tracer import Literal, Tracer, jax_value
+from ..concrete import jax_value
+from ..tracer import Literal, Tracer
 
 
 def _type(x: Tracer) -> core.ShapedArray:

@@ -12,8 +12,9 @@ import numpy as np
 
 from .. import ops
 from ..errors import called, describe, here
+from ..recording import state
 from ..tape import Var, make_aval
-from ..tracer import Literal, Tracer, literal, operand, state
+from ..tracer import Literal, Tracer, literal, operand
 from .arguments import (
     common_type,
     dtype_of,

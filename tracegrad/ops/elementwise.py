@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..errors import describe_source
 from ..op import Op
-from ..tape import Aval, describe_source, make_aval
-from ..tracer import Literal, state
+from ..recording import state
+from ..tape import Aval, make_aval
+from ..tracer import Literal
 
 _NUMBERS = (bool, int, float, complex)
 

@@ -15,8 +15,9 @@ from jax import lax
 
 from ..errors import LeakedTracerError, TracerError, called, describe, here
 from ..op import Op
+from ..recording import state
 from ..tape import Aval, Node, aval_of, make_aval
-from ..tracer import Tracer, literal, operand, state
+from ..tracer import Tracer, literal, operand
 from .elementwise import add, astype, div, equal, maximum, minimum, mul, neg, pow_, sub, where
 from .shape import (
     broadcast_to,

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..op import Op
-from ..tape import Aval, Node, describe_source, make_aval
-from ..tracer import Tracer, literal
+from ..errors import describe_source
+from ..op import Op, more_outputs
+from ..tape import Aval, Node, make_aval
+from ..tracer import literal
 from .elementwise import (
     abs_,
     add,
@@ -168,21 +169,9 @@ def no_derivative(remedy: str) -> Callable[..., Any]:
 
 
 def _with_vectors(node: Node, **params: Any) -> tuple[Any, ...]:
-    """All the outputs of a factorisation that was to return only some of them.
-
-    The node is made to return them all, if it has not run, so that there is no second factorisation.
-    """
-    full = {**node.params, **params}
-    if full == node.params:
-        return tuple(node.outputs)
-    first = node.outputs[0]
-    tape = first.tape
-    if tape is None or not tape.open or first.value is not None:
-        return tuple(node.op(*node.inputs, **full))
-    avals = node.op.infer(tuple(v.aval for v in node.inputs), full)
-    extra = tuple(Tracer(aval, tape) for aval in avals[len(node.outputs) :])
-    node.params, node.outputs = full, (*node.outputs, *extra)
-    return node.outputs
+    """All the outputs of a factorisation that was to return only some of them."""
+    outputs = node.outputs
+    return (*outputs, *more_outputs(node, **params))
 
 
 # -- triangular matrices

@@ -11,8 +11,9 @@ from jax import lax
 
 from ..errors import called, here
 from ..ops import axis_index_op, div, pmax_op, pmin_op, psum_op
-from ..tape import Tape, Var, aval_of
-from ..tracer import Tracer, literal, state
+from ..recording import Recording, state
+from ..tape import Var, aval_of
+from ..tracer import Tracer, literal
 
 
 def axis_size(axis_name: str) -> int:
@@ -47,7 +48,7 @@ def _names(axis_name: str | Sequence[str], groups: Any = None) -> tuple[str, ...
     return names
 
 
-def _tracked(tape: Tape | None, names: tuple[str, ...]) -> bool:
+def _tracked(tape: Recording | None, names: tuple[str, ...]) -> bool:
     return tape is not None and all(name in tape.axes for name in names)
 
 
@@ -83,7 +84,7 @@ def psum(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = No
     return jax.tree.map(one, x)
 
 
-def _summed(tape: Tape, v: Var, names: tuple[str, ...]) -> bool:
+def _summed(tape: Recording, v: Var, names: tuple[str, ...]) -> bool:
     if v.aval.varying & set(names):
         return False
     return any(node.grad and any(o is v for o in node.outputs) for node in tape.nodes)

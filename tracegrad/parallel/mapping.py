@@ -18,8 +18,9 @@ from ..body import BodyCache, argument_axes, leaf_axes, put, put_gradients, spli
 from ..errors import describe, here, need_function
 from ..lower import evaluate
 from ..op import TYPED, Op
+from ..recording import state
 from ..tape import Aval, Node, Tape, aval_of, make_aval, with_axes
-from ..tracer import Tracer, state
+from ..tracer import Tracer
 
 
 def _run_mapped(

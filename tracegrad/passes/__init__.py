@@ -1,6 +1,8 @@
 """Passes: from tape to tape, one a file."""
 
-from ..tape import Tape, long_lived, verified
+from ..collecting import long_lived
+from ..tape import Tape
+from ..verify import verified
 from .common_subexpressions import common_subexpressions
 from .dead_code import dead_code
 from .fold import fold

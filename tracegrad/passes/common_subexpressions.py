@@ -26,4 +26,4 @@ def common_subexpressions(tape: Tape) -> Tape:
         node = node.with_inputs(inputs)
         seen[key] = node
         nodes.append(node)
-    return Tape.of(tape.inputs, nodes, [same.get(v, v) for v in tape.outputs], tape)
+    return tape.replace(nodes=tuple(nodes), outputs=tuple([same.get(v, v) for v in tape.outputs]))

@@ -16,4 +16,4 @@ def dead_code(tape: Tape) -> Tape:
                 live.update(node.inputs)
                 break
     nodes.reverse()
-    return Tape.of(tape.inputs, nodes, tape.outputs, tape)
+    return tape.replace(nodes=tuple(nodes))

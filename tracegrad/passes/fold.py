@@ -41,7 +41,7 @@ def fold(tape: Tape) -> Tape:
             if op.infer(tuple([v.aval for v in shorter]), node.params)[0] is out.aval:
                 inputs = shorter
         nodes.append(node.with_inputs(inputs))
-    return Tape.of(tape.inputs, nodes, [same.get(v, v) for v in tape.outputs], tape)
+    return tape.replace(nodes=tuple(nodes), outputs=tuple([same.get(v, v) for v in tape.outputs]))
 
 
 def _join(node: Node, inputs: list[Any], moved: dict[Var, Node]) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,8 @@ import numpy as np
 from ..lower import lower
 from ..op import TYPED, Op
 from ..ops.shape import slice_
-from ..tape import Node, Tape, Var, fresh, output_types, structure, verified
+from ..tape import Node, Tape, Var, fresh, output_types, structure
+from ..verify import verified
 
 GRAM = 6
 """How many nodes in a row have to recur before a repetition is looked for."""
@@ -35,9 +36,10 @@ def program(tape: Tape) -> Callable[..., list[Any]]:
 
 def compiled(tape: Tape) -> Callable[..., list[Any]]:
     """`program(tape)` under `jax.jit`, made once a tape, so that JAX traces and lowers it once."""
-    if tape.jitted is None:
-        tape.jitted = jax.jit(program(tape))
-    return tape.jitted
+    known = tape.made.get(compiled)
+    if known is None:
+        known = tape.made[compiled] = jax.jit(program(tape))
+    return known  # type: ignore[no-any-return]
 
 
 block = Op("block", lambda *xs, body: compiled(body)(*xs), shape=output_types, multiple=True, axes=TYPED)
@@ -64,10 +66,10 @@ def outline(tape: Tape) -> Tape:
         result += nodes[done:start]
         done = start + size * count
         result += _outlined([nodes[i : i + size] for i in range(start, done, size)], start, last_use, tape)
-    return Tape.of(tape.inputs, result + nodes[done:], tape.outputs, tape)
+    return tape.replace(nodes=(*result, *nodes[done:]))
 
 
-def _constants_first(nodes: list[Node]) -> list[Node]:
+def _constants_first(nodes: Sequence[Node]) -> list[Node]:
     """Nodes that read literals alone come first, and slices of what the program is given.
 
     One repetition would else compute a constant for all; and each takes another slice.
@@ -158,8 +160,7 @@ def _outlined(blocks: list[list[Node]], start: int, last_use: dict[Var, int], li
             continue
         body = bodies.get(key)
         if body is None:
-            body = bodies[key] = fresh(Tape.of(leaves, part, outputs, like))
-            body.name = "block"
+            body = bodies[key] = fresh(Tape(tuple(leaves), tuple(part), tuple(outputs), "block", like.axes))
         first = part[0]
         result.append(Node(block, leaves, {"body": body}, tuple(outputs), first.code, first.offset, first.grad))
     return result

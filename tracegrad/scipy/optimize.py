@@ -21,12 +21,12 @@ from .. import numpy as tnp
 from ..body import call, record_body
 from ..control import while_loop
 from ..custom import custom_vjp
-from ..errors import called, describe, here, need_function
+from ..errors import called, describe, describe_source, here, need_function
 from ..names import listed
 from ..numpy.arguments import from_list, inexact, type_of
 from ..op import Op
 from ..passes import optimize
-from ..tape import Node, Tape, describe_source
+from ..tape import Node, Tape
 from ..tracer import Tracer
 from ..transforms import grad, hessian, name_of, stop_gradient, value_and_grad
 

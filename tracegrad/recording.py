@@ -1,0 +1,164 @@
+"""What is recording now: a tape while it is written. Uses the tape, and what keeps Python's collector away from it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax.extend.core import find_top_trace
+
+from .collecting import no_full_collections
+from .tape import NOWHERE, Node, Tape, Var
+
+if TYPE_CHECKING:
+    from .arguments import Arguments
+
+
+class _State(threading.local):
+    """What is recording in this thread, and how: nothing else in the package is global."""
+
+    tape: Recording | None = None
+    no_nan: bool = True
+    capture: Any = None
+    wrt: tuple[Var, ...] = ()
+
+
+state = _State()
+
+
+class Recording:
+    """A tape while it is written. Inside its `with`, it takes what this thread does; with the block, it ends.
+
+    Attributes:
+      inputs, nodes: the program so far; what ends with the block is made a `Tape` before it does, by `finished`.
+      run: computes what was recorded so far, under the JAX trace `trace`; `None` for a body, which has no values.
+      done: how many nodes have run.
+      lazy: whether Python may ask for values.
+      lifts: whether numbers become inputs, so that others need no new program.
+      parent, captured: of a body, the enclosing recording, and what it took from there: each input with its value.
+      constants: the arrays that it reads, by their identity, each with what stands for it.
+      axes: mapped axis names and their sizes.
+      ambient: the axes along which it varies whether it runs at all, and so all that it captures.
+      poles: values that may be infinite; `unbounded`: whether cotangents of cotangents may be so too.
+      blame: the node whose line new nodes take, instead of the caller's.
+      open: whether it has not ended.
+    """
+
+    __slots__ = (
+        "__weakref__", "_collecting", "_outer", "ambient", "arguments", "axes", "blame", "captured", "constants",
+        "done", "imported", "inputs", "lazy", "lifts", "name", "nodes", "open", "parent", "poles", "run", "trace",
+        "unbounded", "x64",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        run: Callable[[Recording], None] | None = None,
+        lazy: bool = False,
+        parent: Recording | None = None,
+        captures: bool = False,
+        lifts: bool | None = None,
+        axes: dict[str, int] | None = None,
+        ambient: frozenset[str] = NOWHERE,
+        imported: bool = False,
+        blame: Node | None = None,
+    ) -> None:
+        self.name = name
+        self.inputs: list[Any] = []
+        self.nodes: list[Node] = []
+        self.run = run
+        self.trace: Any = find_top_trace(()) if run is not None else None
+        self.done = 0
+        self.lazy = lazy
+        self.lifts = lazy if lifts is None else lifts
+        self.parent = parent
+        self.captured: list[tuple[Var, Any]] | None = [] if captures else None
+        self.constants: dict[int, Var] = {}
+        self.axes: dict[str, int] = (parent.axes if parent is not None else {}) | (axes or {})
+        self.ambient: frozenset[str] = ambient if parent is None else ambient | parent.ambient
+        self.imported: bool = imported or (parent is not None and parent.imported)
+        self.blame = blame
+        self.poles: set[Var] = set()
+        self.unbounded = False
+        self.open = True
+        self.arguments: tuple[Arguments, Sequence[Any]] | None = None
+        self.x64: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+
+    def __enter__(self) -> Recording:
+        self._outer, state.tape = state.tape, self
+        self._collecting: AbstractContextManager[None] = no_full_collections()
+        self._collecting.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._collecting.__exit__(*error)
+        state.tape = self._outer
+        # What outlives this, such as a value that was kept, must keep nothing else.
+        self.open = False
+        self._outer = self.parent = self.run = self.trace = self.captured = self.blame = self.arguments = None
+        self.inputs, self.nodes, self.constants, self.poles = [], [], {}, set()
+
+    def part(self, nodes: Sequence[Node], outputs: Sequence[Var], inputs: Sequence[Var] = ()) -> Tape:
+        """These nodes as a program."""
+        return Tape(tuple(inputs), tuple(nodes), tuple(outputs), self.name, self.axes, imported=self.imported)
+
+    def finished(self, outputs: Sequence[Var], out_tree: Any = None) -> Tape:
+        """All that was recorded, as the program that returns these values."""
+        tape = self.part(self.nodes, outputs, self.inputs)
+        return tape.replace(out_tree=out_tree, arguments=self.arguments)
+
+
+def is_recording() -> bool:
+    """Whether a tape records what is done now: not what is done inside a transformation of JAX's, entered since."""
+    tape = state.tape
+    return tape is not None and (tape.run is None or find_top_trace(()) is tape.trace)
+
+
+@contextmanager
+def nan_safe(enabled: bool) -> Iterator[None]:
+    """Says whether gradients recorded in the block are 0 where the incoming cotangent is 0, whatever the derivative.
+
+    They are, unless this is turned off: that is what keeps the branch of a `where` that was not taken from
+    making NaN. Without it a rule with a pole (of `sqrt`, `log`, `/`, `**`, ...) costs a comparison and a selection
+    less, and gives NaN for 0 times infinity, as JAX does.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> f = lambda x: np.where(x > 0, np.sqrt(x), 0.0)
+      >>> float(tg.grad(f)(0.0))
+      0.0
+      >>> with tg.nan_safe(False):
+      ...     float(tg.grad(f)(0.0))
+      nan
+    """
+    outer = state.no_nan
+    state.no_nan = enabled
+    try:
+        yield
+    finally:
+        state.no_nan = outer
+
+
+@contextmanager
+def differentiating(variables: Sequence[Var]) -> Iterator[None]:
+    """The block runs a function whose derivative with respect to these values is wanted."""
+    outer = state.wrt
+    state.wrt = (*outer, *variables)
+    try:
+        yield
+    finally:
+        state.wrt = outer
+
+
+def depends(value: Var, variables: Sequence[Var]) -> bool:
+    """Whether a derivative flows from `value` back to one of `variables`, on the tape of `value`."""
+    wanted: set[Var] = {value}
+    if value.tape is not None:
+        for node in reversed(value.tape.nodes):
+            if node.op.vjp is not None and not wanted.isdisjoint(node.outputs):
+                wanted.update([v for v in node.inputs if v.aval.differentiable])
+    return not wanted.isdisjoint(variables)
