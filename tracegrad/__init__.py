@@ -26,11 +26,14 @@ from . import (
     testing,
 )
 from . import show as show
+from .batching import vmap
 from .capture import Captured, capture, tap
+from .compile import jit
 from .control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from .custom import custom_vjp
+from .derivatives import elementwise_grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize
 from .errors import LeakedTracerError, TracerError
-from .forward import hvp, jacfwd, jvp, linearize
+from .explain import explain
 from .interop import export, from_jax
 from .names import listed
 from .op import Op
@@ -38,23 +41,9 @@ from .parallel import axis_index, pmap, pmean, psum, sum_gradients
 from .recording import nan_safe
 from .remat import checkpoint
 from .tape import Tape
+from .tools import eval_shape, named_call, stop_gradient, trace
 from .tracer import Tracer
-from .transforms import (
-    elementwise_grad,
-    eval_shape,
-    explain,
-    grad,
-    hessian,
-    jacobian,
-    jacrev,
-    jit,
-    named_call,
-    stop_gradient,
-    trace,
-    value_and_grad,
-    vjp,
-    vmap,
-)
+from .transforms import grad, value_and_grad, vjp
 
 __version__ = "0.1.0"
 

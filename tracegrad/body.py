@@ -12,8 +12,7 @@ from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
 from .op import TYPED, Op
-from .ops import reduce_sum, transpose
-from .passes import compiled, optimize, program
+from .passes import compiled, optimize
 from .recording import Recording, state
 from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, output_types, with_axes
 from .tracer import Tracer, new_input, operand
@@ -207,89 +206,6 @@ class BodyCache:
         return body, arrays + captured
 
 
-def argument_axes(tree: Any, in_axes: Any, transform: str) -> list[int | None]:
-    """One axis a leaf of `(args, kwargs)` of this structure, from one an argument, or one for all of them."""
-    count = len(tree.children()[0].children())
-    if not isinstance(in_axes, (tuple, list)):
-        in_axes = (in_axes,) * count
-    if len(in_axes) != count:
-        raise ValueError(
-            f"{transform}: in_axes has {len(in_axes)} entries, and the function was called with {count} positional "
-            f"arguments {here()}. Give one for each, None for what is not mapped."
-        )
-    return leaf_axes(tree, (tuple(in_axes), 0), transform)
-
-
-def leaf_axes(tree: Any, spec: Any, transform: str) -> list[int | None]:
-    """One axis a leaf of `tree`, from a prefix of it in which `None` is a leaf too."""
-    wrong = [a for a in jax.tree.leaves(spec) if not isinstance(a, int)]
-    if wrong:
-        raise TypeError(f"{transform}: {describe(wrong[0])} is no axis {here()}. Give integers, and None for no axis.")
-    none = object()
-    spec = jax.tree.map(lambda a: none if a is None else a, spec, is_leaf=lambda a: a is None)
-    whole = jax.tree.unflatten(tree, list(range(tree.num_leaves)))
-    try:
-        full = jax.tree.map(lambda a, part: [a] * len(jax.tree.leaves(part)), spec, whole)
-    except ValueError as error:
-        raise ValueError(
-            f"{transform}: in_axes or out_axes do not fit the structure of what they map {here()}: {error}"
-        ) from None
-    return [None if a is none else a for a in jax.tree.leaves(full)]
-
-
-def split_mapped(
-    leaves: Sequence[Any],
-    axes: Sequence[int | None],
-    transform: str,
-    arguments: Arguments,
-    axis_size: int | None = None,
-    name: str | None = None,
-) -> tuple[int, list[Any], list[Aval]]:
-    """The size of the mapped axes, the arrays with them in front, and the types without them.
-
-    What is mapped varies along the axis of this `name`, if it has one.
-
-    `call` is whose arguments they are, for messages: a function, `args` and `kwargs`.
-
-    Raises:
-      ValueError: if no array is mapped, or one lacks the axis, or they differ in size.
-    """
-    moved, inner = [], []
-    sizes: dict[int, tuple[int, tuple[int, ...]]] = {}
-    for i, (x, axis) in enumerate(zip(leaves, axes, strict=True)):
-        aval = leaf_aval(x, f"{transform}'s function", arguments, i)
-        if axis is None:
-            moved.append(x)
-            inner.append(aval)
-            continue
-        shape = aval.shape
-        if not -len(shape) <= axis < len(shape):
-            raise ValueError(
-                f"{transform}: argument {arguments.names()[i]} has shape {shape} and no axis {axis} to map over "
-                f"{here()}. Give it that axis, or in_axes=None to pass it whole."
-            )
-        axis %= len(shape)
-        sizes[i] = (shape[axis], shape)
-        rest = tuple(a for a in range(len(shape)) if a != axis)
-        moved.append(transpose(x, axes=(axis, *rest)) if axis else x)
-        varying = aval.varying if name is None else aval.varying | {name}
-        inner.append(make_aval(tuple(shape[a] for a in rest), aval.dtype, aval.weak_type, varying))
-    if not sizes and axis_size is not None:
-        return axis_size, moved, inner
-    if not sizes:
-        raise ValueError(f"{transform}: no argument is mapped: all in_axes are None {here()}")
-    if axis_size is not None and any(n != axis_size for n, _ in sizes.values()):
-        size = next(iter(sizes.values()))[0]
-        raise ValueError(f"{transform}: axis_size={axis_size}, and the mapped axes have size {size} {here()}")
-    if len({n for n, _ in sizes.values()}) > 1:
-        names = arguments.names()
-        found = ", ".join(f"{n} ({names[i]}, of shape {shape})" for i, (n, shape) in sizes.items())
-        raise ValueError(
-            f"{transform}: the mapped axes differ in size: {found} {here()}. Give in_axes=None for what is not mapped."
-        )
-    return next(iter(sizes.values()))[0], moved, inner
-
-
 def _call_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     return called_backward(node, *body_cotangents(node, cts, needs))
 
@@ -308,34 +224,3 @@ call: Op = Op(
     "call", lambda *xs, body: compiled(body)(*xs), _call_vjp, shape=output_types, multiple=True, axes=TYPED
 )  # fmt: skip
 """Runs a body once: what a `@jit` function becomes while a tape records."""
-
-
-def _run_batched(*xs: Any, body: Tape, batched: tuple[bool, ...], size: int, axis_name: str | None) -> Any:
-    in_axes = tuple(0 if b else None for b in batched)
-    return jax.vmap(program(body), in_axes=in_axes, axis_size=size, axis_name=axis_name)(*xs)
-
-
-def _batched_types(*avals: Aval, body: Tape, size: int, axis_name: str | None, **params: Any) -> list[Aval]:
-    return [
-        make_aval((size, *v.aval.shape), v.aval.dtype, v.aval.weak_type, v.aval.varying - {axis_name})
-        for v in body.outputs
-    ]
-
-
-def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    batched, name = node.params["batched"], node.params["axis_name"]
-    lin, operands = body_cotangents(node, cts, needs, NOWHERE if name is None else frozenset({name}))
-    flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
-    outs = vmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
-    put_gradients(lin, outs)
-    grads: list[Any] = [None] * len(node.inputs)
-    for i, g in zip(lin.grads, outs, strict=False):
-        if not batched[i]:
-            # Along a named axis, differentiation has summed the cotangents of what is shared: all are the sum.
-            g = reduce_sum(g, axes=(0,)) if name is None else g[0]
-        grads[i] = g
-    return grads
-
-
-vmap_op: Op = Op("vmap", _run_batched, _vmap_vjp, shape=_batched_types, multiple=True, axes=TYPED)
-"""Runs a body for each element along the first axis of the batched operands, all at once."""

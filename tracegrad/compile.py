@@ -14,7 +14,7 @@ from jax.tree_util import DictKey, SequenceKey
 from .arguments import arguments_of
 from .body import BodyCache, call, without_static
 from .collecting import long_lived
-from .errors import LeakedTracerError, describe, here
+from .errors import LeakedTracerError, describe, here, need_function
 from .execute import run_pending
 from .lower import evaluate
 from .passes import optimize, outline
@@ -24,6 +24,50 @@ from .tape import aval_of
 from .tracer import Tracer, operand
 from .varying import mapped_by_jax
 from .verify import verified
+
+
+def jit(
+    fun: Callable[..., Any] | None = None,
+    *,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Sequence[str] | None = None,
+    donate_argnums: int | Sequence[int] | None = None,
+    **options: Any,
+) -> Callable[..., Any]:
+    """A compiled version of `fun`: recorded, improved and compiled once for each set of argument types.
+
+    Args:
+      fun: takes and returns pytrees of arrays; anything it does in Python happens once, when it is recorded.
+      static_argnums, static_argnames: arguments that are Python values, part of the program; hashable.
+      donate_argnums: arguments whose memory the result may take over.
+      **options: passed to `jax.jit`, such as `in_shardings`, `out_shardings`, `keep_unused`.
+
+    Returns:
+      A function of the same arguments. `jit(f).lower(*args)` is JAX's `Lowered`, with `.as_text()`, `.compile()` and
+      `.cost_analysis()`. Arrays that `fun` closes over are inputs, so that they may change: no recompilation,
+      and never an old value.
+
+    Raises:
+      TypeError: if a static argument is not hashable, or `fun` needs the value of a traced array.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> @tg.jit
+      ... def norm(x):
+      ...     return np.sqrt((x * x).sum())
+      >>> float(norm(np.array([3.0, 4.0])))
+      5.0
+    """
+    if fun is None:
+        return functools.partial(
+            jit,
+            static_argnums=static_argnums,
+            static_argnames=static_argnames,
+            donate_argnums=donate_argnums,
+            **options,
+        )
+    need_function(fun, "jit")
+    return Jitted(fun, static_argnums, static_argnames, donate_argnums, options).wrapper
 
 
 class Jitted:

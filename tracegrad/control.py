@@ -11,8 +11,9 @@ from jax import lax
 
 from . import numpy as tnp
 from .backward import active_path, linearize, settled
+from .batching import vmap
 from .body import leaf_aval, put, put_gradients, record_body, taken
-from .errors import describe, describe_source, here, need_function
+from .errors import describe, describe_source, here, name_of, need_function
 from .lower import replay
 from .op import TYPED, Op, more_outputs
 from .ops import add, astype, zeros_of
@@ -21,7 +22,6 @@ from .passes import dead_code, optimize, program
 from .recording import Recording, state
 from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, with_axes
 from .tracer import Tracer, new_input, operand
-from .transforms import name_of, vmap
 from .varying import marked
 from .verify import verified
 

@@ -12,14 +12,13 @@ import jax
 
 from .backward import body_cotangents
 from .body import called_backward, record_body, without_static
-from .errors import describe, describe_source, here
+from .errors import describe, describe_source, here, name_of
 from .op import TYPED, Op, more_outputs
 from .ops import zeros_of
 from .passes import compiled, optimize
 from .recording import state
 from .tape import Node, Tape, aval_of, output_types
 from .tracer import Tracer, operand
-from .transforms import name_of
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr
 

@@ -259,6 +259,11 @@ def describe(value: Any) -> str:
         return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
+def name_of(fun: Any) -> str:
+    """What a message calls a function of the user's."""
+    return getattr(fun, "__name__", None) or type(fun).__name__
+
+
 def need_function(fun: Any, where: str, name: str = "fun", form: str | None = None) -> None:
     """Raises unless `fun`, the argument of this name of this function, can be called."""
     if not callable(fun):

@@ -1,22 +1,21 @@
-"""Define-by-run: a recording runs as compiled calls that are found again by its structure."""
+"""Define-by-run: a recording runs as compiled calls that are found again by its structure. Uses passes, and lower."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import set_current_trace
 
-from .errors import describe_source
+from .caches import Cache
+from .explain import History, explain_miss, steps
 from .lower import evaluate
-from .op import Op
 from .passes import dead_code, fold, optimize, program
 from .recording import Recording
-from .tape import Aval, Node, Source, Tape, Var, fresh, structure
+from .tape import Node, Tape, Var, fresh, structure
 from .verify import verified
 
 LONG = 3_000
@@ -31,30 +30,9 @@ ONE_OP = 20
 CACHE_SIZE = 1_024
 """How many compiled programs are kept."""
 
-_compiled_alone: set[Any] = set()
-_wanted: Counter[Any] = Counter()
-_programs: OrderedDict[Any, Callable[..., Any] | None] = OrderedDict()
-
-
-class Step(NamedTuple):
-    """A node without its values."""
-
-    op: Op
-    types: tuple[Aval, ...]
-    params: dict[str, Any]
-    source: Source | None
-
-
-class History:
-    """What one function's recordings have compiled so far; `explain` prints it."""
-
-    __slots__ = ("calls", "compiled", "events", "last")
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.compiled = 0
-        self.events: deque[str] = deque(maxlen=50)
-        self.last: tuple[Any, list[Step]] | None = None
+_compiled_alone = Cache(8 * CACHE_SIZE)
+_wanted = Cache(8 * CACHE_SIZE)
+_programs = Cache(CACHE_SIZE)
 
 
 def run_pending(tape: Recording, history: History | None = None, outputs: Sequence[Var] | None = None) -> None:
@@ -91,22 +69,20 @@ def find_program(
     key: Any, nodes: Sequence[Node], outputs: Sequence[Var], leaves: list[Var], name: str, history: History
 ) -> Callable[..., Any] | None:
     """The compiled call for a program of this structure, or `None` when it should run op by op."""
-    known = _programs.get(key)
+    known = _programs.use(key)
     if known is not None:
-        _programs.move_to_end(key)
-        return known
-    seen = key in _programs
-    if not seen:
-        _programs[key] = None
-        _shrink()
+        return known  # type: ignore[no-any-return]
+    if key not in _programs:
+        _programs.keep(key, None)
         # Ops that were compiled alone before cost nothing more: a structure that is new at every call soon
         # runs on them. It is compiled whole when it comes a second time.
-        alone = {_alone(node) for node in nodes} - _compiled_alone
+        alone = {_alone(node) for node in nodes} - _compiled_alone.keys()
         # The more structures have wanted an op, the more are likely to share what compiling it alone costs.
-        by_op = _too_long(nodes) or sum(ONE_OP / (1 + _wanted[op]) for op in alone) < len(nodes)
-        _wanted.update(alone)
+        by_op = _too_long(nodes) or sum(ONE_OP / (1 + _wanted.get(op, 0)) for op in alone) < len(nodes)
+        for op in alone:
+            _wanted.keep(op, _wanted.get(op, 0) + 1)
         history.events.append(explain_miss(key, nodes, history) + (" (run op by op)" if by_op else ""))
-        history.last = (key, _steps(nodes))
+        history.last = (key, steps(nodes))
         if by_op:
             return None
     elif _too_long(nodes):
@@ -115,9 +91,7 @@ def find_program(
         history.events.append(f"{len(nodes)} nodes: seen a second time, compiled whole")
     tape = fresh(optimize(Tape(tuple(leaves), tuple(nodes), tuple(outputs), name or "tracegrad")))
     history.compiled += 1
-    compiled = _programs[key] = jax.jit(program(tape))
-    _shrink()
-    return compiled
+    return _programs.keep(key, jax.jit(program(tape)))  # type: ignore[no-any-return]
 
 
 def _too_long(nodes: Sequence[Node]) -> bool:
@@ -130,11 +104,6 @@ def _too_long(nodes: Sequence[Node]) -> bool:
 def _alone(node: Node) -> Any:
     """What an op is compiled for when it runs by itself."""
     return (node.op, tuple(node.params.items()), tuple([v.aval for v in node.inputs]))
-
-
-def _shrink() -> None:
-    while len(_programs) > CACHE_SIZE:
-        _programs.popitem(last=False)
 
 
 def run_by_op(nodes: Sequence[Node], outputs: Sequence[Var]) -> list[Any]:
@@ -153,7 +122,7 @@ def run_by_op(nodes: Sequence[Node], outputs: Sequence[Var]) -> list[Any]:
                 value = v.value if v.tape is not None or v.aval.weak_type else np.asarray(v.value, v.aval.dtype)
             values.append(value)
         out = op.compiled(node.params)(*values)
-        _compiled_alone.add(_alone(node))
+        _compiled_alone.keep(_alone(node), True)
         if op.multiple:
             env.update(zip(node.outputs, out, strict=True))
         else:
@@ -162,29 +131,3 @@ def run_by_op(nodes: Sequence[Node], outputs: Sequence[Var]) -> list[Any]:
             if last_use[v] == i and v not in keep:
                 env.pop(v, None)
     return [env.get(v, v.value) for v in outputs]
-
-
-def _steps(nodes: Sequence[Node]) -> list[Step]:
-    return [Step(node.op, tuple(v.aval for v in node.inputs), node.params, node.source) for node in nodes]
-
-
-def explain_miss(key: Any, nodes: Sequence[Node], history: History) -> str:
-    """Why this structure was new: the first thing that differs from the last one recorded."""
-    count = f"{len(nodes)} nodes"
-    if history.last is None:
-        return f"{count}: first recording"
-    old_key, old = history.last
-    if old_key[0] == key[0]:
-        changes = [f"{a} became {b}" for a, b in zip(old_key[1], key[1], strict=True) if a is not b]
-        return f"{count}: the operations are the same, but an input's type changed: {', '.join(changes)}"
-    for i, (a, b) in enumerate(zip(old, _steps(nodes), strict=False)):
-        at = describe_source(b.source)
-        if a.op is not b.op:
-            return f"{count}: node {i} was {a.op.name}, is {b.op.name} at {at}"
-        if a.params != b.params:
-            return f"{count}: node {i} ({b.op.name}) had {a.params}, has {b.params} at {at}"
-        if a.types != b.types:
-            return f"{count}: node {i} ({b.op.name}) took {a.types}, takes {b.types} at {at}"
-    if len(nodes) != len(old):
-        return f"{count}: there were {len(old)}"
-    return f"{count}: the same operations, connected differently"

@@ -92,8 +92,8 @@ from .ops.conv import dilated, explicit_padding, per_axis
 from .ops.indexing import Windows, fill_of, mode_of
 from .parallel.collectives import axis_index, axis_size, pmax, pmean, pmin, psum
 from .tape import aval_of
+from .tools import stop_gradient
 from .tracer import literal
-from .transforms import stop_gradient
 
 # -- elementwise: most are the ops themselves
 

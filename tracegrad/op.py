@@ -8,11 +8,15 @@ from typing import Any
 
 import jax
 
+from .caches import Cache, Nothing
 from .errors import INTERNAL, LeakedTracerError, called, caller, describe, describe_source, here, user_source
 from .recording import state
 from .remedies import leaked_message
 from .tape import NOWHERE, Aval, Node, Source, aval_of, make_aval, with_axes
 from .tracer import Literal, Tracer, record
+
+_TYPES, _COMPILED = 4_096, 256
+"""For how many types and parameters of operands an op knows those of its outputs, and is compiled by itself."""
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
@@ -101,8 +105,8 @@ class Op:
         # Whether the shape rule need not be held against `lower`: those of the package are tested.
         self.trusted = shape is None or INTERNAL[getattr(getattr(lower, "__code__", None), "co_filename", __file__)]
         # With and without 64-bit types: they decide what integers and Python numbers become.
-        self.avals: tuple[dict[Any, tuple[Aval, ...]], ...] = ({}, {})
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self.avals: tuple[Any, ...] = (Nothing(), Nothing()) if axes is TYPED else (Cache(_TYPES), Cache(_TYPES))
+        self._compiled = Cache(_COMPILED)
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
@@ -118,7 +122,7 @@ class Op:
         """The types of the outputs for operands of these types."""
         key = (avals, *params.items()) if params else avals
         cache = self.avals[jax.config.jax_enable_x64]  # type: ignore[attr-defined]
-        known = cache.get(key)
+        known: tuple[Aval, ...] | None = cache.get(key)
         if known is not None:
             return known
         varying = NOWHERE.union(*[a.varying for a in avals])
@@ -138,7 +142,7 @@ class Op:
         if self.axes is not TYPED:
             varying = varying if self.axes is None else self.axes(varying, **params)
             result = tuple([with_axes(a, varying) for a in result])
-        cache[key] = result
+        cache.keep(key, result)
         return result
 
     def _lowered(self, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval, ...]:
@@ -217,8 +221,8 @@ class Op:
                 return self._checked(params, args)
 
             call.__name__ = call.__qualname__ = self.name
-            fn = self._compiled[key] = jax.jit(call)
-        return fn
+            fn = self._compiled.keep(key, jax.jit(call))
+        return fn  # type: ignore[no-any-return]
 
 
 def more_outputs(node: Node, **params: Any) -> tuple[Any, ...]:

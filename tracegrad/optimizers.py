@@ -33,6 +33,7 @@ import jax
 import numpy as np
 
 from . import ops
+from .compile import jit
 from .errors import describe, here
 from .names import listed
 from .ops import abs_, add, astype, div, expm1, log, maximum, minimum, mul, neg, reduce_sum, sqrt, square, sub
@@ -40,7 +41,6 @@ from .pickling import pickled_as_call
 from .recording import state as recording_state
 from .tape import aval_of
 from .tracer import literal
-from .transforms import jit
 
 Params = Any
 State = Any

@@ -112,6 +112,12 @@ class Recording:
         return tape.replace(out_tree=out_tree, arguments=self.arguments)
 
 
+def current() -> Recording:
+    """What is recording."""
+    assert state.tape is not None
+    return state.tape
+
+
 def is_recording() -> bool:
     """Whether a tape records what is done now: not what is done inside a transformation of JAX's, entered since."""
     tape = state.tape

@@ -11,13 +11,12 @@ import jax
 from .backward import linearize
 from .body import called_backward, put, record_body, taken, without_static
 from .checkpoint_policies import Policy, nothing_saveable
-from .errors import describe, here, need_function
+from .errors import describe, here, name_of, need_function
 from .op import TYPED, Op, more_outputs
 from .ops import optimization_barrier_op
 from .passes import compiled, optimize
 from .recording import state
 from .tape import Node, output_types
-from .transforms import name_of
 
 
 def _checkpoint_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ..errors import describe, here
-from ..transforms import jit, name_of
+from ..compile import jit
+from ..errors import describe, here, name_of
 
 if TYPE_CHECKING:
     from jax.export import Exported

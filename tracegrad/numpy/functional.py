@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from .. import ops
+from ..batching import vmap
 from ..errors import called, describe, here
-from ..transforms import vmap
 from .arguments import axis_of, dtype_of, shape_of, type_of
 from .creation import array_like
 from .manipulation import broadcast_to, expand_dims, moveaxis, reshape

@@ -14,7 +14,8 @@ from jax.sharding import Mesh, PartitionSpec
 from .. import numpy as tnp
 from ..arguments import arguments_of
 from ..backward import body_cotangents
-from ..body import BodyCache, argument_axes, leaf_axes, put, put_gradients, split_mapped, taken
+from ..batching import argument_axes, leaf_axes, split_mapped
+from ..body import BodyCache, put, put_gradients, taken
 from ..errors import describe, here, need_function
 from ..lower import evaluate
 from ..op import TYPED, Op

@@ -21,14 +21,16 @@ from .. import numpy as tnp
 from ..body import call, record_body
 from ..control import while_loop
 from ..custom import custom_vjp
-from ..errors import called, describe, describe_source, here, need_function
+from ..derivatives import hessian
+from ..errors import called, describe, describe_source, here, name_of, need_function
 from ..names import listed
 from ..numpy.arguments import from_list, inexact, type_of
 from ..op import Op
 from ..passes import optimize
 from ..tape import Node, Tape
+from ..tools import stop_gradient
 from ..tracer import Tracer
-from ..transforms import grad, hessian, name_of, stop_gradient, value_and_grad
+from ..transforms import grad, value_and_grad
 
 __all__ = ["OptimizeResults", "minimize"]
 

@@ -1,4 +1,7 @@
-"""Forward mode, by reversing the pullback: a pullback is linear, and the pullback of that is the pushforward."""
+"""Derivatives made of derivatives: forward mode, Jacobians, Hessians. Uses transforms, and vmap.
+
+Forward mode reverses the pullback: that is linear, and the pullback of it is the pushforward.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,14 @@ import jax
 import numpy as np
 
 from .backward import backward
-from .errors import describe, here
-from .ops import alias, reshape, vary, zeros_of
-from .recording import Recording, state
-from .tape import Aval
+from .batching import vmap
+from .checks import check_like
+from .errors import describe, here, name_of
+from .ops import alias, astype, equal, iota, reduce_sum, reshape, vary, zeros_of
+from .recording import current, state
+from .tape import Aval, aval_of
 from .tracer import Tracer, operand
-from .transforms import (
-    check_like,
-    define_by_run,
-    grad,
-    linear_part,
-    run_differentiated,
-    unit_arrays,
-    vmap,
-)
+from .transforms import define_by_run, grad, linear_part, pulled_back, run_differentiated
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
@@ -33,8 +30,7 @@ def _pushforward(
 ) -> Any:
     """Records `fun`: its value, the linear function from tangents of the arguments at `argnums` to those of the value,
     the aux, and these arguments with their structure."""
-    tape = state.tape
-    assert tape is not None
+    tape = current()
     start = len(tape.nodes)
     out, aux, leaves, tree = run_differentiated(fun, args, kwargs, argnums, has_aux, name)
     out_leaves, out_tree = tree_flatten(out)
@@ -48,7 +44,7 @@ def _pushforward(
     last = len(tape.nodes)
 
     def push(tangents: Any) -> Any:
-        given = [operand(_recording(), t) for t in check_like(tangents, leaves, tree, "tangent", "argument")]
+        given = [operand(current(), t) for t in check_like(tangents, leaves, tree, "tangent", "argument")]
         pairs = [(g, t) for g, t in zip(grads, given, strict=True) if g is not None]
         pushed = backward(tape, [g for g, _ in pairs], [t for _, t in pairs], variables, first, last)
         found = iter(pushed)
@@ -61,11 +57,6 @@ def _pushforward(
         return tree_unflatten(out_tree, result)
 
     return out, push, aux, (leaves, tree)
-
-
-def _recording() -> Recording:
-    assert state.tape is not None
-    return state.tape
 
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
@@ -211,4 +202,98 @@ def jacfwd(
     return wrapped
 
 
-__all__ = ["hvp", "jacfwd", "jvp", "linearize"]
+def unit_arrays(aval: Aval) -> Any:
+    """The arrays of this type with one element 1 and the others 0, stacked."""
+    size = int(np.prod(aval.shape))
+    rows, columns = (iota(dtype=np.dtype(np.int32), shape=(size, size), axis=i) for i in (0, 1))
+    return reshape(astype(equal(rows, columns), dtype=aval.dtype), shape=(size, *aval.shape))
+
+
+def _per_element(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, name: str) -> Callable[..., Any]:
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            out, pullback, aux, _ = pulled_back(fun, args, kwargs, argnums, has_aux, name)
+            leaves, tree = tree_flatten(out)
+            rows = []
+            for k, leaf in enumerate(leaves):
+                aval = aval_of(leaf)
+                if not aval.differentiable:
+                    raise TypeError(f"{name}: {name_of(fun)} must return floats, it returned {aval} {here()}")
+
+                def one(ct: Any, k: int = k) -> Any:
+                    cts = [zeros_of(operand(state.tape, v)) for v in leaves]  # type: ignore[arg-type]
+                    cts[k] = ct
+                    return pullback(tree_unflatten(tree, cts))
+
+                grads = vmap(one)(unit_arrays(aval))
+                rows.append(jax.tree.map(lambda g, aval=aval: reshape(g, shape=(*aval.shape, *g.shape[1:])), grads))
+            result = tree_unflatten(tree, rows)
+            return (result, aux) if has_aux else result
+
+        return define_by_run(fun, run, args, kwargs)
+
+    return wrapped
+
+
+def jacobian(
+    fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns the Jacobian of `fun`, all its rows in one batched backward pass.
+
+    Returns:
+      A function of the same arguments. For a value of shape `s` and an argument of shape `t` it returns an
+      array of shape `s + t`; for pytrees, the structure of the value with that of the argument inside.
+
+    Raises:
+      TypeError: if an argument or the value is not of float dtype.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.jacobian(lambda x: x * x)(np.array([1.0, 2.0])).tolist()
+      [[2.0, 0.0], [0.0, 4.0]]
+    """
+    if fun is None:
+        return functools.partial(jacobian, argnums=argnums, has_aux=has_aux)
+    return _per_element(fun, argnums, has_aux, "jacobian")
+
+
+def hessian(fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """A function that returns the Hessian of the scalar function `fun`: the Jacobian of its gradient.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.hessian(lambda x: (x ** 3).sum())(np.array([1.0, 2.0])).tolist()
+      [[6.0, 0.0], [0.0, 12.0]]
+    """
+    if fun is None:
+        return functools.partial(hessian, argnums=argnums)
+    return jacobian(grad(fun, argnums), argnums)
+
+
+jacrev = jacobian
+
+
+def elementwise_grad(fun: Callable[..., Any] | None = None, argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The derivative of a function that works element by element: the gradient of the sum of its results.
+
+    Returns:
+      A function of the same arguments; the derivative has the shape of its argument.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> tg.elementwise_grad(np.tanh)(np.zeros(3)).tolist()
+      [1.0, 1.0, 1.0]
+    """
+    if fun is None:
+        return functools.partial(elementwise_grad, argnums=argnums)
+
+    @functools.wraps(fun)
+    def total(*args: Any, **kwargs: Any) -> Any:
+        leaves = jax.tree.leaves(fun(*args, **kwargs))
+        return functools.reduce(lambda a, b: a + b, [reduce_sum(x, axes=tuple(range(aval_of(x).ndim))) for x in leaves])
+
+    return grad(total, argnums)
+
+
+__all__ = ["elementwise_grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "linearize"]

@@ -1,0 +1,95 @@
+"""What else there is to do with a function: its tape, its shapes, a name, no derivative. Uses bodies."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from . import ops
+from .body import call, record_body
+from .errors import name_of
+from .passes import optimize
+from .recording import state
+from .tape import Tape
+
+tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
+
+
+def eval_shape(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The shapes and dtypes that `fun` would return, as `jax.ShapeDtypeStruct`s; nothing is computed.
+
+    Args:
+      fun: takes and returns pytrees of arrays.
+      *args, **kwargs: arrays, or anything with a `shape` and a `dtype`.
+
+    Example:
+      >>> import jax, tracegrad as tg, tracegrad.numpy as np
+      >>> tg.eval_shape(np.matmul, jax.ShapeDtypeStruct((2, 3), "float32"), np.zeros((3, 4))).shape
+      (2, 4)
+    """
+    body, _ = record_body(fun, args, kwargs, name_of(fun))
+    return tree_unflatten(body.out_tree, [v.aval.struct() for v in body.outputs])
+
+
+def named_call(fun: Callable[..., Any] | None = None, *, name: str | None = None) -> Callable[..., Any]:
+    """`fun`, which is one node of this name on the tape, and a function of this name in the compiled program.
+
+    Profiles and `print(tg.trace(f)(...))` then show what belongs together.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> layer = tg.named_call(np.tanh, name="layer")
+      >>> [node.op.name for node in tg.trace(layer)(1.0).nodes]
+      ['call']
+    """
+    if fun is None:
+        return functools.partial(named_call, name=name)
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if state.tape is None or state.capture is not None:
+            return fun(*args, **kwargs)
+        body, captured = record_body(fun, args, kwargs, name or name_of(fun), lifts=True)
+        outs = call(*jax.tree.leaves((args, kwargs)), *captured, body=optimize(body))
+        return tree_unflatten(body.out_tree, outs)
+
+    return wrapped
+
+
+def trace(fun: Callable[..., Any]) -> Callable[..., Tape]:
+    """A function of the same arguments as `fun` that returns its tape, without running it.
+
+    Printing a tape shows a line a step, with shapes, dtypes and the user's line; `∇` marks gradient steps. It shows
+    what the results need, which is what will run: under `grad`, not the loss itself. `tape.text(whole=True)` and
+    `tape.nodes` have every step that was recorded.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> tape = tg.trace(lambda x: x * 2.0 + 1.0)(3.0)
+      >>> [line.partition("#")[0].strip() for line in str(tape).splitlines()]
+      ['<lambda>(x:f32[]~)', 'a:f32[]~ = mul x 2.0', 'b:f32[]~ = add a 1.0', 'return b:f32[]~']
+    """
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Tape:
+        body, captured = record_body(fun, args, kwargs, name_of(fun))
+        count = len(body.inputs) - len(captured)
+        for v, value in zip(body.inputs[count:], captured, strict=True):
+            v.value = value
+        return body.replace(inputs=body.inputs[:count])
+
+    return wrapped
+
+
+def stop_gradient(x: Any) -> Any:
+    """`x`, a pytree of arrays, as a constant: no gradient flows through it.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> float(tg.grad(lambda x: x * tg.stop_gradient(x))(3.0))
+      3.0
+    """
+    return jax.tree.map(ops.stop_gradient, x)
