@@ -38,12 +38,12 @@ from .interop import export, from_jax
 from .names import listed
 from .op import Op
 from .parallel import axis_index, pmap, pmean, psum, sum_gradients
-from .recording import nan_safe
+from .pullbacks import vjp
 from .remat import checkpoint
 from .tape import Tape
-from .tools import eval_shape, named_call, stop_gradient, trace
+from .tools import eval_shape, named_call, nan_safe, stop_gradient, trace
 from .tracer import Tracer
-from .transforms import grad, value_and_grad, vjp
+from .transforms import grad, value_and_grad
 
 __version__ = "0.1.0"
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .collecting import long_lived
-from .errors import describe, describe_source, here
 from .lower import replay
 from .op import more_outputs
 from .ops import add, unbroadcast
 from .ops.collectives import psum_op, vary
 from .passes import dead_code, optimize
 from .recording import Recording, state
+from .remedies import wrong_rule
 from .tape import NOWHERE, Node, Tape, Var, aval_of, make_aval
 from .tracer import Literal, Tracer, new_input, operand
 
@@ -102,7 +102,8 @@ def _backward(
                 needs = [v in active for v in inputs]
                 found = rules(node, out_cts, needs)
                 if (type(found) is not list and type(found) is not tuple) or len(found) != len(inputs):
-                    raise _wrong_rule(node, f"a list of {len(inputs)} cotangents, one an operand, None for zero", found)
+                    wanted = f"a list of {len(inputs)} cotangents, one an operand, None for zero"
+                    raise TypeError(wrong_rule(node, wanted, found))
                 for v, need, ct in zip(inputs, needs, found, strict=True):
                     if need and ct is not None:
                         accumulate(v, ct, node)
@@ -135,29 +136,18 @@ def _fitted(ct: Any, v: Var, node: Node | None) -> Any:
     """
     wanted = f"a cotangent for {v.aval}"
     if ct is None or isinstance(ct, (list, tuple)):
-        raise _wrong_rule(node, wanted, ct)
+        raise TypeError(wrong_rule(node, wanted, ct))
     if not isinstance(ct, Var):
         try:
             ct = operand(state.tape, ct)  # type: ignore[arg-type]
         except TypeError:
-            raise _wrong_rule(node, wanted, ct) from None
+            raise TypeError(wrong_rule(node, wanted, ct)) from None
     shape, given = v.aval.shape, ct.aval.shape
     if given != shape:
         kept = given[max(0, len(given) - len(shape)) :]
         if len(kept) < len(shape) or any(n != m and n != 1 for n, m in zip(shape, kept, strict=True)):
-            raise _wrong_rule(node, f"{wanted}, of its shape or of one that it broadcasts to", ct, ValueError)
+            raise ValueError(wrong_rule(node, f"{wanted}, of its shape or of one that it broadcasts to", ct))
     return unbroadcast(ct, v.aval)
-
-
-def _wrong_rule(node: Node | None, wanted: str, found: Any, kind: type[Exception] = TypeError) -> Exception:
-    if node is None:
-        return kind(f"the cotangent of an output is {describe(found)}, not {wanted} {here()}")
-    types = ", ".join(repr(v.aval) for v in node.inputs)
-    returned = f"a {type(found).__name__} of {len(found)}" if isinstance(found, (list, tuple)) else describe(found)
-    return kind(
-        f"the rule (vjp) of the op {node.op.name}({types}) at {describe_source(node.source)} returned {returned}, and "
-        f"must return {wanted}. It was differentiated {here()}."
-    )
 
 
 def ones(v: Var) -> Any:
@@ -181,14 +171,20 @@ class Linearized:
     grads: tuple[int, ...]
     taps: tuple[str, ...] = ()
 
+    def read(self, inputs: Sequence[Any], outputs: Sequence[Any], residuals: Sequence[Any]) -> list[Any]:
+        """Those of these that `saved` names, in its order."""
+        values = {"input": inputs, "output": outputs, "residual": residuals}
+        return [values[kind][i] for kind, i in self.saved]
+
 
 def body_cotangents(
     node: Node, cts: Sequence[Any], needs: Sequence[bool], over: frozenset[str] = NOWHERE
 ) -> tuple[Linearized, list[Any]]:
     """For a node that runs a body: its linearized form, and the operands of the backward part."""
     lin = linearize(node.params["body"], needs, [ct is not None for ct in cts], over)
-    values = {"input": node.inputs, "output": node.outputs, "residual": more_outputs(node, body=lin.forward)}
-    return lin, [values[kind][i] for kind, i in lin.saved] + [cts[i] for i in lin.cts]
+    outputs = node.outputs
+    saved = lin.read(node.inputs, outputs, more_outputs(node, body=lin.forward))
+    return lin, saved + [cts[i] for i in lin.cts]
 
 
 def linearize(
@@ -269,6 +265,3 @@ def _recomputed(nodes: Sequence[Node], back: Tape, keep: Callable[[Node], bool] 
             again.append(node)
             wanted.update(node.inputs)
     return again[::-1]
-
-
-__all__ = ["Linearized", "Literal", "active_path", "backward", "linearize", "ones", "settled"]

@@ -12,7 +12,8 @@ from .arguments import Arguments, arguments_of
 from .backward import body_cotangents
 from .body import leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, here, name_of, need_function
-from .op import TYPED, Op
+from .inference import TYPED
+from .op import Op
 from .ops import move_axis, reduce_sum, transpose
 from .passes import optimize, program
 from .tape import NOWHERE, Aval, Node, Tape, Var, make_aval
@@ -197,7 +198,7 @@ def _batched_types(*avals: Aval, body: Tape, size: int, axis_name: str | None, *
 def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     batched, name = node.params["batched"], node.params["axis_name"]
     lin, operands = body_cotangents(node, cts, needs, NOWHERE if name is None else frozenset({name}))
-    flags = [batched[i] if kind == "input" else True for kind, i in lin.saved] + [True] * len(lin.cts)
+    flags = lin.read(batched, [True] * len(node.outputs), [True] * len(operands)) + [True] * len(lin.cts)
     outs = vmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
     put_gradients(lin, outs)
     grads: list[Any] = [None] * len(node.inputs)

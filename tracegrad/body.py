@@ -11,10 +11,11 @@ from .arguments import Arguments, arguments_of
 from .backward import Linearized, body_cotangents
 from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
-from .op import TYPED, Op
+from .inference import TYPED, output_types
+from .op import Op
 from .passes import compiled, optimize
 from .recording import Recording, state
-from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, output_types, with_axes
+from .tape import NOWHERE, Aval, Node, Tape, Var, aval_of, make_aval, with_axes
 from .tracer import Tracer, new_input, operand
 from .verify import verified
 

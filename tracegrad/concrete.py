@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from .errors import LeakedTracerError, NotRecordedError, TracerError, here, numpy_remedy, taker
-from .recording import depends, state
+from .recording import state
 from .remedies import IN_PLACE_OF_JAX, concrete_message, given_to_jax, leaked_message, vectorized
 from .tape import Var
 
@@ -21,6 +22,16 @@ def in_operator_of_jax(frame: FrameType) -> bool:
     It then gives the right-hand operand its turn, so that `jax_array + tracer` reaches `Tracer.__radd__`.
     """
     return frame.f_code.co_name.startswith(("_operator_", "deferring_binary_op"))
+
+
+def depends(value: Var, variables: Sequence[Var]) -> bool:
+    """Whether a derivative flows from `value` back to one of `variables`, on the tape of `value`."""
+    wanted: set[Var] = {value}
+    if value.tape is not None:
+        for node in reversed(value.tape.nodes):
+            if node.op.vjp is not None and not wanted.isdisjoint(node.outputs):
+                wanted.update([v for v in node.inputs if v.aval.differentiable])
+    return not wanted.isdisjoint(variables)
 
 
 class Concrete(Var):

@@ -14,8 +14,9 @@ from .backward import active_path, linearize, settled
 from .batching import vmap
 from .body import leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, describe_source, here, name_of, need_function
+from .inference import TYPED
 from .lower import replay
-from .op import TYPED, Op, more_outputs
+from .op import Op, more_outputs
 from .ops import add, astype, zeros_of
 from .ops.collectives import communicates, vary
 from .passes import dead_code, optimize, program

@@ -13,11 +13,12 @@ import jax
 from .backward import body_cotangents
 from .body import called_backward, record_body, without_static
 from .errors import describe, describe_source, here, name_of
-from .op import TYPED, Op, more_outputs
+from .inference import TYPED, output_types
+from .op import Op, more_outputs
 from .ops import zeros_of
 from .passes import compiled, optimize
 from .recording import state
-from .tape import Node, Tape, aval_of, output_types
+from .tape import Node, Tape, aval_of
 from .tracer import Tracer, operand
 
 tree_flatten, tree_unflatten, keystr = jax.tree.flatten, jax.tree.unflatten, jax.tree_util.keystr

@@ -17,10 +17,11 @@ from .batching import vmap
 from .checks import check_like
 from .errors import describe, here, name_of
 from .ops import alias, astype, equal, iota, reduce_sum, reshape, vary, zeros_of
+from .pullbacks import linear_part, pulled_back
 from .recording import current, state
 from .tape import Aval, aval_of
 from .tracer import Tracer, operand
-from .transforms import define_by_run, grad, linear_part, pulled_back, run_differentiated
+from .transforms import define_by_run, grad, run_differentiated
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 

@@ -13,9 +13,9 @@ from jax.extend.core import set_current_trace
 from .caches import Cache
 from .explain import History, explain_miss, steps
 from .lower import evaluate
-from .passes import dead_code, fold, optimize, program
+from .passes import dead_code, fold, fresh, optimize, program
 from .recording import Recording
-from .tape import Node, Tape, Var, fresh, structure
+from .tape import Node, Tape, Var, structure
 from .verify import verified
 
 LONG = 3_000

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 
 from .caches import Cache, Nothing
-from .errors import INTERNAL, LeakedTracerError, called, caller, describe, describe_source, here, user_source
+from .errors import INTERNAL, LeakedTracerError, called, describe, here, user_source
+from .inference import TYPED, infer, infer_or_explain
 from .recording import state
 from .remedies import leaked_message
-from .tape import NOWHERE, Aval, Node, Source, aval_of, make_aval, with_axes
+from .tape import Aval, Node, aval_of
 from .tracer import Literal, Tracer, record
 
 _TYPES, _COMPILED = 4_096, 256
@@ -20,9 +21,6 @@ _TYPES, _COMPILED = 4_096, 256
 
 Cotangents = Sequence[Any]
 JointRule = Callable[[Node, Cotangents, Sequence[bool]], Cotangents]
-
-TYPED: Callable[..., frozenset[str]] = lambda axes, **params: axes  # noqa: E731
-"""As `axes` of an op that runs a body: its outputs vary as the body's types say."""
 
 
 class Op:
@@ -122,63 +120,8 @@ class Op:
         """The types of the outputs for operands of these types."""
         key = (avals, *params.items()) if params else avals
         cache = self.avals[jax.config.jax_enable_x64]  # type: ignore[attr-defined]
-        known: tuple[Aval, ...] | None = cache.get(key)
-        if known is not None:
-            return known
-        varying = NOWHERE.union(*[a.varying for a in avals])
-        if varying and self.axes is not TYPED:
-            result = self.infer(tuple([with_axes(a, NOWHERE) for a in avals]), params)
-        elif self.shape is None:
-            result = self._lowered(avals, params)
-        else:
-            result = self._types(self.shape(*avals, **params), "its shape rule says")
-            if not self.trusted:
-                lowered = self._lowered(avals, params)
-                if [(a.shape, a.dtype) for a in lowered] != [(a.shape, a.dtype) for a in result]:
-                    raise TypeError(
-                        f"lower computes {', '.join(map(repr, lowered))}, and its shape rule says "
-                        f"{', '.join(map(repr, result))}. Make them agree, or leave the shape rule out."
-                    )
-        if self.axes is not TYPED:
-            varying = varying if self.axes is None else self.axes(varying, **params)
-            result = tuple([with_axes(a, varying) for a in result])
-        cache.keep(key, result)
-        return result
-
-    def _lowered(self, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval, ...]:
-        lower = self.lower
-        out = jax.eval_shape(lambda *xs: lower(*xs, **params), *[a.struct() for a in avals])
-        return self._types(out, "lower computes")
-
-    def _types(self, out: Any, who: str) -> tuple[Aval, ...]:
-        """What `lower` or the shape rule gives, as a type for each output."""
-        if self.multiple and (out is None or hasattr(out, "shape")):
-            raise TypeError(f"{who} {out!r}, and with multiple=True it must be a tuple")
-        outs = tuple(out) if self.multiple else (out,)
-        for o in outs:
-            if not hasattr(o, "shape"):
-                remedy = ". Make the op with multiple=True" if isinstance(o, (tuple, list)) else ""
-                raise TypeError(f"{who} {o!r}, which is not one array{remedy}")
-        return tuple([o if type(o) is Aval else make_aval(o.shape, o.dtype, o.weak_type) for o in outs])
-
-    def infer_or_explain(
-        self, avals: tuple[Aval, ...], params: dict[str, Any], source: Source | None
-    ) -> tuple[Aval, ...]:
-        """`infer`; what goes wrong is reported with the op, the operands' types and the user's line."""
-        try:
-            return self.infer(avals, params)
-        except (TypeError, ValueError, NotImplementedError, IndexError, ZeroDivisionError) as error:
-            types = ", ".join(map(repr, avals))
-            shown = "".join(f", {k}={v!r}" for k, v in params.items())
-            kind = type(error) if type(error) in (ValueError, IndexError, NotImplementedError) else TypeError
-            raise kind(f"{self.title()}({types}{shown}) at {describe_source(source)}\n  {error}") from None
-
-    def title(self) -> str:
-        """Its name in a message, after that of the public function that the user called, if that is made of several."""
-        name, function = caller()
-        if function is None or (state.tape is not None and state.tape.blame is not None):
-            return self.name
-        return name if function is self or name == self.name else f"{name}: {self.name}"
+        known = cache.get(key)
+        return known if known is not None else cache.keep(key, infer(self, avals, params))  # type: ignore[no-any-return]
 
     def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """The value, computed now: as one compiled call, or inline under a transformation of JAX's."""
@@ -202,7 +145,7 @@ class Op:
             except TypeError:
                 bad = next(a for a in args if not _is_array(a))
                 raise TypeError(f"{called()}: an operand is {describe(bad)}, which is not an array {here()}") from None
-            self.infer_or_explain(avals, params, user_source())
+            infer_or_explain(self, avals, params, user_source())
             raise
 
     def _checked(self, params: dict[str, Any], args: tuple[Any, ...]) -> Any:

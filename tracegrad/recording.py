@@ -125,31 +125,6 @@ def is_recording() -> bool:
 
 
 @contextmanager
-def nan_safe(enabled: bool) -> Iterator[None]:
-    """Says whether gradients recorded in the block are 0 where the incoming cotangent is 0, whatever the derivative.
-
-    They are, unless this is turned off: that is what keeps the branch of a `where` that was not taken from
-    making NaN. Without it a rule with a pole (of `sqrt`, `log`, `/`, `**`, ...) costs a comparison and a selection
-    less, and gives NaN for 0 times infinity, as JAX does.
-
-    Example:
-      >>> import tracegrad as tg, tracegrad.numpy as np
-      >>> f = lambda x: np.where(x > 0, np.sqrt(x), 0.0)
-      >>> float(tg.grad(f)(0.0))
-      0.0
-      >>> with tg.nan_safe(False):
-      ...     float(tg.grad(f)(0.0))
-      nan
-    """
-    outer = state.no_nan
-    state.no_nan = enabled
-    try:
-        yield
-    finally:
-        state.no_nan = outer
-
-
-@contextmanager
 def differentiating(variables: Sequence[Var]) -> Iterator[None]:
     """The block runs a function whose derivative with respect to these values is wanted."""
     outer = state.wrt
@@ -158,13 +133,3 @@ def differentiating(variables: Sequence[Var]) -> Iterator[None]:
         yield
     finally:
         state.wrt = outer
-
-
-def depends(value: Var, variables: Sequence[Var]) -> bool:
-    """Whether a derivative flows from `value` back to one of `variables`, on the tape of `value`."""
-    wanted: set[Var] = {value}
-    if value.tape is not None:
-        for node in reversed(value.tape.nodes):
-            if node.op.vjp is not None and not wanted.isdisjoint(node.outputs):
-                wanted.update([v for v in node.inputs if v.aval.differentiable])
-    return not wanted.isdisjoint(variables)

@@ -12,18 +12,18 @@ from .backward import linearize
 from .body import called_backward, put, record_body, taken, without_static
 from .checkpoint_policies import Policy, nothing_saveable
 from .errors import describe, here, name_of, need_function
-from .op import TYPED, Op, more_outputs
+from .inference import TYPED, output_types
+from .op import Op, more_outputs
 from .ops import optimization_barrier_op
 from .passes import compiled, optimize
 from .recording import state
-from .tape import Node, output_types
+from .tape import Node
 
 
 def _checkpoint_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     policy, body = node.params["policy"], node.params["body"]
     lin = linearize(body, needs, [ct is not None for ct in cts], keep=policy or nothing_saveable)
-    values = {"input": node.inputs, "residual": more_outputs(node, body=lin.forward)}
-    operands = [values[kind][i] for kind, i in lin.saved] + [cts[i] for i in lin.cts]
+    operands = lin.read(node.inputs, (), more_outputs(node, body=lin.forward)) + [cts[i] for i in lin.cts]
     if node.params["prevent_cse"]:
         # Else XLA would see that it has computed this before, and keep it after all.
         operands = list(optimization_barrier_op(*operands))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .errors import INTERNAL, describe_source, here
+from .errors import INTERNAL, describe, describe_source, here
 from .tape import Aval, Var
 
 _STATIC = "mark the argument static (static_argnums)"
@@ -110,6 +110,35 @@ def leaked_message(value: Var, op: Any = None) -> str:
         f"a traced value ({value.aval}) {used} {here()} after the recording it belongs to, of "
         f"{owner or 'a function'}, had ended. It was probably stored in a global, a list or an attribute from "
         "inside that function. Return it from the function instead (with `has_aux=True` under `grad`)."
+    )
+
+
+def of_another_recording(value: Var, tape: Any) -> str:
+    """The message for a value of a recording that does not enclose this one."""
+    return (
+        f"a value that another recording traced ({value.aval}) was used in {tape.name or 'a function'} {here()}, "
+        "which records separately (in another thread, or inside a jax transformation). Pass it as an argument."
+    )
+
+
+def of_an_inner_trace(aval: Aval) -> str:
+    """The message for a value of a transformation of JAX's, entered since the recording began."""
+    return (
+        f"a value that JAX traces ({aval}), in a function of JAX's such as jax.lax.scan or jax.vmap, was used {here()} "
+        "by a function of tracegrad that records. Use tracegrad's scan, vmap, ... there, or functions of jax.numpy "
+        "inside."
+    )
+
+
+def wrong_rule(node: Any, wanted: str, found: Any) -> str:
+    """The message for what the rule of an op returned, or for what was given as the cotangent of an output."""
+    if node is None:
+        return f"the cotangent of an output is {describe(found)}, not {wanted} {here()}"
+    types = ", ".join(repr(v.aval) for v in node.inputs)
+    returned = f"a {type(found).__name__} of {len(found)}" if isinstance(found, (list, tuple)) else describe(found)
+    return (
+        f"the rule (vjp) of the op {node.op.name}({types}) at {describe_source(node.source)} returned {returned}, and "
+        f"must return {wanted}. It was differentiated {here()}."
     )
 
 

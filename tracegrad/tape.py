@@ -222,11 +222,6 @@ class Tape:
         def text(self, whole: bool = False) -> str: ...
 
 
-def output_types(*avals: Aval, body: Tape, **params: Any) -> list[Aval]:
-    """The shape rule of an op that returns what its body does."""
-    return [v.aval for v in body.outputs]
-
-
 def structure(
     nodes: Iterable[Node], outputs: Iterable[Var], inputs: Iterable[Var] = ()
 ) -> tuple[tuple[Any, ...], list[Var]]:
@@ -267,22 +262,3 @@ def structure(
         p = position.get(v)
         key.append(read(v) if p is None else p)
     return tuple(key), leaves
-
-
-def fresh(tape: Tape) -> Tape:
-    """The same program with values of its own, so that it keeps nothing of the recording alive."""
-    new: dict[Var, Var] = {}
-
-    def renamed(v: Var) -> Var:
-        known = new.get(v, v if v.tape is None else None)
-        if known is None:
-            known = new[v] = type(v).__new__(type(v))
-            known.aval, known.tape, known.value = v.aval, v.tape, None
-        return known
-
-    def copied(n: Node) -> Node:
-        inputs, outputs = tuple(map(renamed, n.inputs)), tuple(map(renamed, n.outputs))
-        return Node(n.op, inputs, n.params, outputs, n.code, n.offset, n.grad)
-
-    inputs, nodes = tuple(map(renamed, tape.inputs)), tuple(map(copied, tape.nodes))
-    return tape.replace(inputs=inputs, nodes=nodes, outputs=tuple(map(renamed, tape.outputs)), arguments=None)

@@ -12,8 +12,9 @@ from jax.extend.core import find_top_trace
 
 from .concrete import Concrete, in_operator_of_jax, jax_value
 from .errors import HINTS, INTERNAL, InnerTraceError, LeakedTracerError, TracerError, called, describe, here
+from .inference import infer_or_explain
 from .recording import Recording
-from .remedies import leaked_message
+from .remedies import leaked_message, of_an_inner_trace, of_another_recording
 from .tape import Aval, Node, Var, aval_of, with_axes
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def record(tape: Recording, op: Op, args: tuple[Any, ...], params: dict[str, Any
     else:
         code, offset = blame.code, blame.offset  # type: ignore[assignment]
     if out_avals is None:
-        out_avals = op.infer_or_explain(avals, params, (code, offset))
+        out_avals = infer_or_explain(op, avals, params, (code, offset))
     if op.multiple:
         outputs = tuple([Tracer(aval, tape) for aval in out_avals])
         tape.nodes.append(Node(op, inputs, params, outputs, code, offset, blame is not None))
@@ -211,16 +212,9 @@ def operand(tape: Recording, value: Any, op: Op | None = None) -> Var:
             outer = outer.parent
         if outer is not None:
             return operand(tape, jax_value(value), op)
-        raise TracerError(
-            f"a value that another recording traced ({value.aval}) was used in {tape.name or 'a function'} {here()}, "
-            "which records separately (in another thread, or inside a jax transformation). Pass it as an argument."
-        )
+        raise TracerError(of_another_recording(value, tape))
     if tape.run is not None and isinstance(value, jax.core.Tracer) and find_top_trace(()) is not tape.trace:
-        raise InnerTraceError(
-            f"a value that JAX traces ({aval_or_explain(value)}), in a function of JAX's such as jax.lax.scan or "
-            f"jax.vmap, was used {here()} by a function of tracegrad that records. Use tracegrad's scan, vmap, ... "
-            "there, or functions of jax.numpy inside."
-        )
+        raise InnerTraceError(of_an_inner_trace(aval_of(value)))
     aval = aval_or_explain(value)
     if isinstance(value, (np.ndarray, np.generic)):
         # A copy: the caller may change the array before the recorded program runs.

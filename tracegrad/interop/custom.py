@@ -17,13 +17,14 @@ import numpy as np
 from ..backward import backward, body_cotangents
 from ..body import call, called_backward
 from ..errors import describe_source, here
+from ..inference import TYPED, output_types
 from ..jaxpr import INLINE, import_jaxpr, make_jaxpr, record_function, record_jaxpr
 from ..lower import replay
-from ..op import TYPED, Op, more_outputs
+from ..op import Op, more_outputs
 from ..ops import add, alias, neg, vary, xlog1py, xlogy, zeros_of
 from ..passes import program
 from ..recording import state
-from ..tape import Node, Tape, Var, aval_of, make_aval, output_types
+from ..tape import Node, Tape, Var, aval_of, make_aval
 
 
 class Rule:

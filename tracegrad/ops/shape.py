@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..op import TYPED, Op
+from ..inference import TYPED
+from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval, varying_in_jax
 from ..tracer import Literal
 from .elementwise import astype, sub

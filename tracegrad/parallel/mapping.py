@@ -17,8 +17,9 @@ from ..backward import body_cotangents
 from ..batching import argument_axes, leaf_axes, split_mapped
 from ..body import BodyCache, put, put_gradients, taken
 from ..errors import describe, here, need_function
+from ..inference import TYPED
 from ..lower import evaluate
-from ..op import TYPED, Op
+from ..op import Op
 from ..recording import state
 from ..tape import Aval, Node, Tape, aval_of, make_aval, with_axes
 from ..tracer import Tracer
@@ -71,11 +72,11 @@ def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     batched, whole, name = node.params["batched"], node.params["whole"], node.params["axis_name"]
     flags = _is_whole(node.params["body"], whole)
     lin, operands = body_cotangents(node, cts, needs, frozenset({name}))
-    split = {"input": batched, "output": [not w for w in flags], "residual": [True] * len(operands)}
+    split = lin.read(batched, [not w for w in flags], [True] * len(operands))
     params = {
         **node.params,
         "body": lin.backward,
-        "batched": tuple([split[kind][i] for kind, i in lin.saved] + [not flags[i] for i in lin.cts]),
+        "batched": tuple(split + [not flags[i] for i in lin.cts]),
         # The gradient of a replicated operand is summed over the devices, and is one for all.
         "whole": tuple(not batched[i] for i in lin.grads) + (False,) * len(lin.taps),
     }

@@ -6,6 +6,7 @@ from ..verify import verified
 from .common_subexpressions import common_subexpressions
 from .dead_code import dead_code
 from .fold import fold
+from .fresh import fresh
 from .outline import compiled, outline, program
 
 
@@ -18,4 +19,4 @@ def optimize(tape: Tape) -> Tape:
     return tape
 
 
-__all__ = ["common_subexpressions", "compiled", "dead_code", "fold", "optimize", "outline", "program"]
+__all__ = ["common_subexpressions", "compiled", "dead_code", "fold", "fresh", "optimize", "outline", "program"]

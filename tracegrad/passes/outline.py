@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..inference import TYPED, output_types
 from ..lower import lower
-from ..op import TYPED, Op
+from ..op import Op
 from ..ops.shape import slice_
-from ..tape import Node, Tape, Var, fresh, output_types, structure
+from ..tape import Node, Tape, Var, structure
 from ..verify import verified
+from .fresh import fresh
 
 GRAM = 6
 """How many nodes in a row have to recur before a repetition is looked for."""

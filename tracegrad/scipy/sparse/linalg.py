@@ -31,9 +31,9 @@ from ...names import listed
 from ...numpy.arguments import from_list, inexact, integer, promoted, type_of
 from ...numpy.creation import asarray
 from ...passes import optimize
+from ...pullbacks import vjp
 from ...tape import Tape
 from ...tracer import literal
-from ...transforms import vjp
 
 _Operator = Callable[[Any], Any]
 
