@@ -17,8 +17,9 @@ FLOORS = [
         "tape names collecting caches", "errors recording varying", "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
-        "batching custom capture optimizers", "derivatives checkpoint_policies show", "remat", "numpy", "random control", "parallel initializers", "lax",
-        "nn interop testing", "scipy", "protocols", "array", "__init__", "examples",
+        "batching custom capture optimizers", "derivatives checkpoint_policies show", "remat", "numpy",
+        "random control", "parallel initializers", "lax", "nn interop testing", "scipy", "protocols", "array",
+        "__init__", "examples",
     )
 ]  # fmt: skip
 """The files and folders of the package, from the ground up: each imports from lower floors alone."""

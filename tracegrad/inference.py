@@ -24,9 +24,14 @@ def infer(op: Op, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval
     Raises:
       TypeError: if the shape rule of a user's op and its lowering differ, or one gives something else than types.
     """
+    key = (avals, *params.items()) if params else avals
+    cache = op.avals[jax.config.jax_enable_x64]  # type: ignore[attr-defined]
+    known = cache.get(key)
+    if known is not None:
+        return known  # type: ignore[no-any-return]
     varying = NOWHERE.union(*[a.varying for a in avals])
     if varying and op.axes is not TYPED:
-        result = op.infer(tuple([with_axes(a, NOWHERE) for a in avals]), params)
+        result = infer(op, tuple([with_axes(a, NOWHERE) for a in avals]), params)
     elif op.shape is None:
         result = _lowered(op, avals, params)
     else:
@@ -41,7 +46,7 @@ def infer(op: Op, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval
     if op.axes is not TYPED:
         varying = varying if op.axes is None else op.axes(varying, **params)
         result = tuple([with_axes(a, varying) for a in result])
-    return result
+    return cache.keep(key, result)  # type: ignore[no-any-return]
 
 
 def _lowered(op: Op, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval, ...]:
@@ -67,7 +72,7 @@ def infer_or_explain(
 ) -> tuple[Aval, ...]:
     """The types of the outputs; what goes wrong is said with the op, the operands' types and the user's line."""
     try:
-        return op.infer(avals, params)
+        return infer(op, avals, params)
     except (TypeError, ValueError, NotImplementedError, IndexError, ZeroDivisionError) as error:
         types = ", ".join(map(repr, avals))
         shown = "".join(f", {k}={v!r}" for k, v in params.items())

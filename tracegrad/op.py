@@ -13,7 +13,7 @@ from .errors import INTERNAL, LeakedTracerError, called, describe, here, user_so
 from .inference import TYPED, infer, infer_or_explain
 from .recording import state
 from .remedies import leaked_message
-from .tape import Aval, Node, aval_of
+from .tape import Node, aval_of
 from .tracer import Literal, Tracer, record
 
 _TYPES, _COMPILED = 4_096, 256
@@ -106,6 +106,8 @@ class Op:
         self.avals: tuple[Any, ...] = (Nothing(), Nothing()) if axes is TYPED else (Cache(_TYPES), Cache(_TYPES))
         self._compiled = Cache(_COMPILED)
 
+    infer = infer
+
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
@@ -115,13 +117,6 @@ class Op:
         if tape is not None:
             return record(tape, self, args, params)
         return self.run(args, params)
-
-    def infer(self, avals: tuple[Aval, ...], params: dict[str, Any]) -> tuple[Aval, ...]:
-        """The types of the outputs for operands of these types."""
-        key = (avals, *params.items()) if params else avals
-        cache = self.avals[jax.config.jax_enable_x64]  # type: ignore[attr-defined]
-        known = cache.get(key)
-        return known if known is not None else cache.keep(key, infer(self, avals, params))  # type: ignore[no-any-return]
 
     def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """The value, computed now: as one compiled call, or inline under a transformation of JAX's."""
