@@ -268,7 +268,7 @@ def _tower(x: Any, n: int) -> Any:
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "CACHE_SIZE", 3)
+    monkeypatch.setattr(execute._programs, "size", 3)
     for n in range(1, 6):
         tg.grad(lambda x: tnp.sum(x * x))(np.ones(n, np.float32))
     assert len(execute._programs) == 3

@@ -147,7 +147,7 @@ def _public() -> dict[CodeType | None, list[tuple[str, Any]]]:
                         own = key if method in ("__init__", "__call__") else f"{key}.{method}"
                         found.setdefault(function.__code__, []).append((own, function))
     tracer = sys.modules[f"{package}.tracer"]
-    for key, value in vars(tracer.Tracer).items():
+    for key, value in (item for kind in tracer.Tracer.__mro__[:2] for item in vars(kind).items()):
         if not key.startswith("_") and hasattr(value, "__code__"):
             found.setdefault(value.__code__, []).append((key, value))
     return found

@@ -75,7 +75,7 @@ def remedy(wanted: str) -> tuple[str, str]:
     path = _path(user) if user is not None else []
     outermost = frames[-1]
     function = outermost.f_code.co_qualname
-    if _in_package(outermost) and (not function.startswith("Tracer.") or function in _PROTOCOLS):
+    if _in_package(outermost) and (not function.startswith(("Tracer.", "Concrete.")) or function in _PROTOCOLS):
         name = ast.unparse(path[-1].func) if path and isinstance(path[-1], ast.Call) else ""
         name = name if 0 < len(name) < 30 else outermost.f_code.co_name
         return f"a number known beforehand for {name}", _KNOWN
