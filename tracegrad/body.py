@@ -9,6 +9,7 @@ import jax
 
 from .arguments import Arguments, arguments_of
 from .backward import Linearized, body_cotangents
+from .caches import Cache
 from .closures import Reference, arrays_in, find_references
 from .errors import describe, here
 from .inference import TYPED, output_types
@@ -148,6 +149,10 @@ def put_gradients(lin: Linearized, outs: Sequence[Any]) -> None:
         state.capture.add("gradient", name, value)
 
 
+_KEPT = 256
+"""For how many sets of argument types a function keeps its bodies."""
+
+
 class BodyCache:
     """The bodies that a function has become, one for each set of argument types.
 
@@ -159,7 +164,7 @@ class BodyCache:
         self.fun = fun
         self.name: str = getattr(fun, "__name__", None) or type(fun).__name__
         self.references: list[Reference] | None = None
-        self.bodies: dict[Any, tuple[Tape, list[Any]]] = {}
+        self.bodies = Cache(_KEPT)
         self.version = 0
         self.watched: dict[int, Any] = {}
 
@@ -203,7 +208,7 @@ class BodyCache:
         body = optimize(raw)
         # What another recording made is that recording's alone.
         if not any(isinstance(value, (Tracer, jax.core.Tracer)) for value in captured):
-            self.bodies[key] = (body, captured)
+            self.bodies.keep(key, (body, captured))
         return body, arrays + captured
 
 

@@ -27,7 +27,7 @@ LONG_TINY, TINY = 800, 8
 ONE_OP = 20
 """What compiling one op by itself costs, in nodes of a program compiled whole (about 1 ms each)."""
 
-CACHE_SIZE = 1_024
+CACHE_SIZE = 512
 """How many compiled programs are kept."""
 
 _compiled_alone = Cache(8 * CACHE_SIZE)

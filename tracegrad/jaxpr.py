@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from .body import call, record_body
+from .caches import Cache
 from .closures import arrays_in, find_references
 from .errors import LeakedTracerError, NotRecordedError, TracerError, describe, describe_source, here
 from .op import Op
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 INLINE = 24
 """Equations up to which a nested jaxpr is recorded in its place, rather than as a call of a body of its own."""
+
+
+_KEPT = 128
+"""For how many sets of argument types a function of JAX keeps what it was traced to."""
 
 
 def from_jax(fun: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +66,7 @@ def from_jax(fun: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(fun):
         raise TypeError(f"from_jax: fun is {describe(fun)}, which is not a function {here()}")
     name = getattr(fun, "__name__", None) or type(fun).__name__
-    traced: dict[Any, Traced] = {}
+    traced = Cache(_KEPT)
     references: list[Any] | None = None
 
     @functools.wraps(fun)
@@ -85,7 +90,7 @@ def from_jax(fun: Callable[..., Any]) -> Callable[..., Any]:
             known = _trace(fun, name, leaves, static, tree, avals)
             if key is not None and not known.bound:
                 known.closed = closed  # kept, so that no other array takes its id
-                traced[key] = known
+                traced.keep(key, known)
         outs = known.run(inputs)
         return known.result(outs, fixed)
 
