@@ -161,8 +161,10 @@ def _raise(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
     kind = next(k for k in _KINDS if isinstance(error, k))
     if kind is AttributeError:
         kind = TypeError  # an argument is no array
-    types = [_shown(x) for x in args] + [f"{name}={_shown(x)}" for name, x in kwargs.items()]
     text = str(error).partition("\n")[0].rstrip(".:") or "an assertion of JAX's does not hold"
+    if text.startswith("Error interpreting argument to"):
+        text = "an argument is no array"
+    types = [_shown(x) for x in args] + [f"{name}={_shown(x)}" for name, x in kwargs.items()]
     raise kind(f"{called()}({', '.join(types)}): {text} {here()}") from error
 
 
