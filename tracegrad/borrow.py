@@ -59,8 +59,8 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
     def borrowed(*args: Any, **kwargs: Any) -> Any:
         if place is not None:
             refuse_out(args[place] if place < len(args) else kwargs.get("out"))
-        args = tuple([x if i in at or _is_named(x) else from_list(x) for i, x in enumerate(args)])
-        kwargs = {name: x if name in fixed or _is_named(x) else from_list(x) for name, x in kwargs.items()}
+        args = tuple([_of_list(x, i in at) for i, x in enumerate(args)])
+        kwargs = {name: _of_list(x, name in fixed) for name, x in kwargs.items()}
         given = tuple([x if i in at else None for i, x in enumerate(args)])
         named = tuple([(name, x) for name, x in kwargs.items() if name in fixed])
         leaves, tree = jax.tree.flatten(
@@ -134,6 +134,13 @@ def refuse_out(out: Any) -> None:
         )
 
 
+def _of_list(x: Any, static: bool) -> Any:
+    """`x`; a list as an array, or, where it is static, as a tuple, which is hashable."""
+    if not isinstance(x, (list, tuple)) or _is_named(x):
+        return x
+    return tuple([_of_list(part, True) for part in x]) if static else from_list(x)
+
+
 def _is_named(x: Any) -> bool:
     """Whether this is a name with its parameters, like the window `("kaiser", 4.0)`: no array, but static."""
     return isinstance(x, tuple) and any(isinstance(part, str) for part in x)
@@ -169,4 +176,4 @@ def _raise(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
 
 
 def _shown(x: Any) -> str:
-    return repr(x) if x is None or isinstance(x, (bool, int, str)) else describe(x)
+    return repr(x) if x is None or isinstance(x, (bool, int, float, str)) else describe(x)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from ..borrow import borrow
+from ..borrow import borrow, written
 from ..errors import called, describe, here
 from ..tracer import Tracer
 from .arguments import (
@@ -42,7 +42,7 @@ def _kept(out: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
     return ops.reshape(out, shape=tuple([1 if i in axes else n for i, n in enumerate(shape)]))
 
 
-def _accumulator(aval: Aval) -> Any:
+def _accumulator(aval: Any) -> Any:
     """The dtype in which integers and booleans are added up: the default integer, if that is wider."""
     wide = jax.dtypes.canonicalize_dtype(np.uint64 if aval.dtype.kind == "u" else np.int64)
     return aval.dtype if aval.dtype.kind != "b" and aval.dtype.itemsize >= wide.itemsize else wide
@@ -378,9 +378,15 @@ def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None
 cumulative_sum = borrow(
     jnp.cumulative_sum, "The running sum along an axis; with `include_initial`, after a first 0.", _AXIS
 )
-cumulative_prod = borrow(
-    jnp.cumulative_prod, "The running product along an axis; with `include_initial`, after a first 1.", _AXIS
-)
+
+
+@written("axis")
+def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
+    """The running product along an axis; with `include_initial`, after a first 1."""
+    x = jnp.asarray(x)
+    # Unlike `cumprod`, as the standard says: small integers are multiplied as the default integer.
+    dtype = _accumulator(x) if dtype is None and x.dtype.kind in "biu" else dtype
+    return jnp.cumulative_prod(x, axis=axis, dtype=dtype, include_initial=include_initial)
 
 
 # -- without NaN
