@@ -110,7 +110,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
 
     function = cast(FunctionType, borrowed)
     function.__name__ = fun.__name__
-    function.__qualname__ = fun.__qualname__
+    function.__qualname__ = fun.__name__
     function.__module__ = module
     function.__doc__ = doc or fun.__doc__
     function.__signature__ = signature.replace(  # type: ignore[attr-defined]

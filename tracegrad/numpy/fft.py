@@ -13,7 +13,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from ..borrow import written
+from ..borrow import borrow, written
 from ..errors import called, describe, here
 from ..names import listed
 from .arguments import axis_of, integer, order_of, type_of
@@ -101,8 +101,28 @@ def _transform1(a: Any, kind: str, n: Any, axis: Any, norm: Any) -> Any:
     return _transform(a, kind, None if n is None else (_count(n),), (axis,), norm)
 
 
-@written("n", "axis")
-def fft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
+def _along_one(kind: str) -> Callable[..., Any]:
+    def transform(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
+        return _transform1(a, kind, n, axis, norm)
+
+    transform.__name__ = kind
+    return transform
+
+
+def _along_several(kind: str, by_default: Sequence[int] | None = None) -> Callable[..., Any]:
+    def transform(
+        a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = by_default, norm: str | None = None
+    ) -> Any:
+        return _transform(a, kind, s, axes, norm)
+
+    transform.__name__ = kind + ("n" if by_default is None else "2")
+    return transform
+
+
+_ONE, _SEVERAL, _TWO = ("n", "axis"), ("s", "axes"), (-2, -1)
+
+fft = borrow(
+    _along_one("fft"),
     """`out[k] = sum over j of a[j] exp(-2 pi i j k / n)`, complex.
 
     Raises:
@@ -112,26 +132,26 @@ def fft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -
       >>> import tracegrad.numpy as np
       >>> np.fft.fft(np.array([1.0, 0.0, 0.0])).real.tolist()
       [1.0, 1.0, 1.0]
-    """
-    return _transform1(a, "fft", n, axis, norm)
-
-
-@written("n", "axis")
-def ifft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
-    """The inverse of `fft`."""
-    return _transform1(a, "ifft", n, axis, norm)
-
-
-@written("n", "axis")
-def rfft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
-    """The first `n // 2 + 1` elements of the `fft` of a real array; the others are conjugates of these."""
-    return _transform1(a, "rfft", n, axis, norm)
-
-
-@written("n", "axis")
-def irfft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
-    """The inverse of `rfft`: a real array of length `n`, by default `2 * (size - 1)`."""
-    return _transform1(a, "irfft", n, axis, norm)
+    """,
+    _ONE,
+)
+ifft = borrow(_along_one("ifft"), "The inverse of `fft`.", _ONE)
+rfft = borrow(
+    _along_one("rfft"),
+    "The first `n // 2 + 1` elements of the `fft` of a real array; the others are conjugates of these.",
+    _ONE,
+)
+irfft = borrow(
+    _along_one("irfft"), "The inverse of `rfft`: a real array of length `n`, by default `2 * (size - 1)`.", _ONE
+)
+fftn = borrow(_along_several("fft"), "`fft` along several axes: all, or the last `len(s)`, by default.", _SEVERAL)
+ifftn = borrow(_along_several("ifft"), "The inverse of `fftn`.", _SEVERAL)
+rfftn = borrow(_along_several("rfft"), "`rfft` along the last of several axes, `fft` along the others.", _SEVERAL)
+irfftn = borrow(_along_several("irfft"), "The inverse of `rfftn`.", _SEVERAL)
+fft2 = borrow(_along_several("fft", _TWO), "`fft` along two axes.", _SEVERAL)
+ifft2 = borrow(_along_several("ifft", _TWO), "The inverse of `fft2`.", _SEVERAL)
+rfft2 = borrow(_along_several("rfft", _TWO), "`rfft` along the last of two axes, `fft` along the other.", _SEVERAL)
+irfft2 = borrow(_along_several("irfft", _TWO), "The inverse of `rfft2`.", _SEVERAL)
 
 
 @written("n", "axis")
@@ -146,54 +166,6 @@ def ihfft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None)
     """The inverse of `hfft`: the first half of a signal that is its own conjugate reversed."""
     _check_norm(norm)
     return jnp.conj(_transform1(a, "rfft", n, axis, _SWAPPED[norm]))
-
-
-@written("s", "axes")
-def fftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """`fft` along several axes: all, or the last `len(s)`, by default."""
-    return _transform(a, "fft", s, axes, norm)
-
-
-@written("s", "axes")
-def ifftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """The inverse of `fftn`."""
-    return _transform(a, "ifft", s, axes, norm)
-
-
-@written("s", "axes")
-def rfftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """`rfft` along the last of several axes, `fft` along the others."""
-    return _transform(a, "rfft", s, axes, norm)
-
-
-@written("s", "axes")
-def irfftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """The inverse of `rfftn`."""
-    return _transform(a, "irfft", s, axes, norm)
-
-
-@written("s", "axes")
-def fft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """`fft` along two axes."""
-    return _transform(a, "fft", s, axes, norm)
-
-
-@written("s", "axes")
-def ifft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """The inverse of `fft2`."""
-    return _transform(a, "ifft", s, axes, norm)
-
-
-@written("s", "axes")
-def rfft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """`rfft` along the last of two axes, `fft` along the other."""
-    return _transform(a, "rfft", s, axes, norm)
-
-
-@written("s", "axes")
-def irfft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """The inverse of `rfft2`."""
-    return _transform(a, "irfft", s, axes, norm)
 
 
 # -- frequencies

@@ -343,14 +343,9 @@ def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = 
 
 
 def einsum(
-    subscripts: Any,
-    /,
-    *operands: Any,
-    out: None = None,
-    optimize: Any = True,
-    precision: Any = None,
+    subscripts: Any, /, *operands: Any, out: None = None, optimize: Any = True, precision: Any = None,
     preferred_element_type: Any = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """The sum of products that Einstein's notation describes.
 
     Each pair of operands becomes one `dot_general`, in an order that costs few multiplications. A label twice in one

@@ -18,18 +18,7 @@ from .. import ops
 from ..borrow import borrow, written
 from ..errors import called, describe, here
 from ..tracer import Tracer
-from .arguments import (
-    Aval,
-    axes_of,
-    axis_of,
-    dtype_of,
-    inexact,
-    is_inexact,
-    is_known,
-    literal,
-    refuse,
-    type_of,
-)
+from .arguments import Aval, axes_of, axis_of, dtype_of, inexact, is_inexact, is_known, literal, refuse, type_of
 from .creation import asarray
 from .manipulation import broadcast_to, ravel
 
@@ -77,15 +66,9 @@ def _reduced(
 
 
 def sum(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    keepdims: bool = False,
-    initial: Any = None,
-    where: Any = None,
-    promote_integers: bool = True,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+    where: Any = None, promote_integers: bool = True,
+) -> Any:  # fmt: skip
     """The sum along axes. Integers narrower than the default are added up as the default, if `promote_integers`.
 
     Raises:
@@ -107,15 +90,9 @@ def sum(
 
 
 def prod(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    keepdims: bool = False,
-    initial: Any = None,
-    where: Any = None,
-    promote_integers: bool = True,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+    where: Any = None, promote_integers: bool = True,
+) -> Any:  # fmt: skip
     """The product along axes. Its derivative is right where elements are 0."""
     refuse(out=out)
     aval = type_of(a)
@@ -266,17 +243,9 @@ def _count_where(where: Any, aval: Aval, axes: tuple[int, ...], keepdims: bool) 
 
 
 def var(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    ddof: float = 0,
-    keepdims: bool = False,
-    *,
-    where: Any = None,
-    mean: Any = None,
-    correction: float | None = None,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *,
+    where: Any = None, mean: Any = None, correction: float | None = None,
+) -> Any:  # fmt: skip
     """The mean squared distance from the mean along axes; `ddof` (or `correction`) is taken off the count.
 
     Args:
@@ -300,17 +269,9 @@ def var(
 
 
 def std(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    ddof: float = 0,
-    keepdims: bool = False,
-    *,
-    where: Any = None,
-    mean: Any = None,
-    correction: float | None = None,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *,
+    where: Any = None, mean: Any = None, correction: float | None = None,
+) -> Any:  # fmt: skip
     """The square root of the variance along axes; its derivative is 0 where it is 0."""
     refuse(out=out)
     return ops.root(var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction))
