@@ -281,17 +281,14 @@ def matvec(x1: Any, x2: Any, /) -> Any:
     """The products of matrices in the last two axes with vectors in the last one; the axes before them broadcast."""
     if type_of(x2).ndim < 1 or type_of(x1).ndim < 2:
         raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} {here()}. Give matrices and vectors.")
-    out = matmul(x1, ops.reshape(x2, shape=(*type_of(x2).shape, 1)))
-    return ops.reshape(out, shape=out.shape[:-1])
+    return einsum("...ij,...j->...i", x1, x2)
 
 
 def vecmat(x1: Any, x2: Any, /) -> Any:
     """The products of conjugated vectors in the last axis with matrices in the last two; the axes before broadcast."""
-    shape = type_of(x1).shape
-    if len(shape) < 1 or type_of(x2).ndim < 2:
+    if type_of(x1).ndim < 1 or type_of(x2).ndim < 2:
         raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} {here()}. Give vectors and matrices.")
-    out = matmul(ops.reshape(ops.conj(x1), shape=(*shape[:-1], 1, shape[-1])), x2)
-    return ops.reshape(out, shape=(*out.shape[:-2], out.shape[-1]))
+    return einsum("...i,...ij->...j", ops.conj(x1), x2)
 
 
 def outer(a: Any, b: Any, out: None = None) -> Any:

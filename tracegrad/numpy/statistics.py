@@ -16,7 +16,7 @@ from ..errors import called, describe, here
 from ..ops.indexing import Spec
 from .arguments import axis_of, common_type, dtype_of, inexact, integer, is_inexact, known, literal, promoted, type_of
 from .creation import array_like, asarray, full, linspace, zeros
-from .manipulation import diff
+from .manipulation import diff, reshape
 from .reductions import max as max_
 from .reductions import min as min_
 from .reductions import sum as sum_
@@ -201,18 +201,14 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
             raise ValueError(f"{called()}: range={describe(range)} {here()}. Give the first and the last edge.")
         low, high = range[0], range[1]
     low, high = asarray(low, dtype), asarray(high, dtype)
-    flat = ops.equal(low, high)
-    half = literal(0.5)
-    return linspace(
-        ops.where(flat, ops.sub(low, half), low), ops.where(flat, ops.add(high, half), high), n + 1, dtype=dtype
-    )
+    half = ops.where(low == high, literal(0.5), literal(0.0))
+    return linspace(low - half, high + half, n + 1, dtype=dtype)
 
 
 def _bin(edges: Any, x: Any) -> Any:
     """The number of the bin of each element, counted from 1; the last bin has its upper edge."""
-    n = edges.shape[0]
     at = searchsorted(edges, x, "right")
-    return ops.where(ops.equal(x, ops.getitem(edges, n - 1)), literal(n - 1), at)
+    return ops.where(x == edges[-1], literal(edges.shape[0] - 1), at)
 
 
 def histogram(
@@ -264,12 +260,10 @@ def histogramdd(
     if aval.ndim != 2:
         raise ValueError(f"{called()}: points {aval} {here()}. Give a matrix, a row a point.")
     n, d = aval.shape
-    if weights is None:
-        (x,) = _inexact_together((sample,))
-    else:
-        if type_of(weights).shape != (n,):
-            raise ValueError(f"{called()}: weights {describe(weights)} for {n} points {here()}. Give one a point.")
-        x, weights = _inexact_together((sample, weights))
+    if weights is not None and type_of(weights).shape != (n,):
+        raise ValueError(f"{called()}: weights {describe(weights)} for {n} points {here()}. Give one a point.")
+    x, *given = _inexact_together((sample,) if weights is None else (sample, weights))
+    weights = given[0] if given else None
     each = [bins] * d if isinstance(bins, int) else list(bins)
     spans = [None] * d if range is None else list(range)
     if len(each) != d or len(spans) != d:
@@ -281,19 +275,15 @@ def histogramdd(
     edges = [histogram_bin_edges(c, b, s) for c, b, s in zip(columns, each, spans, strict=True)]
     # Bins of the points that lie outside, below and above, frame the grid.
     shape = tuple(e.shape[0] + 1 for e in edges)
-    at: Any = literal(0)
+    at: Any = 0
     for column, e, size in zip(columns, edges, shape, strict=True):
-        at = ops.add(ops.mul(at, literal(size)), _bin(e, column))
-    counts = ops.reshape(bincount(at, weights, length=math.prod(shape)), shape=shape)
-    counts = ops.slice_(counts, start=(1,) * d, limit=tuple(s - 1 for s in shape), strides=(1,) * d)
+        at = _bin(e, column) + at * size
+    counts = ops.reshape(bincount(at, weights, length=math.prod(shape)), shape=shape)[(slice(1, -1),) * d]
     if density:
         counts = ops.astype(counts, dtype=type_of(x).dtype)
-        counts = ops.div(counts, sum_(counts))
+        counts = counts / sum_(counts)
         for i, e in enumerate(edges):
-            width = diff(e)
-            counts = ops.div(
-                counts, ops.reshape(width, shape=tuple(width.shape[0] if j == i else 1 for j in builtins.range(d)))
-            )
+            counts = counts / reshape(diff(e), tuple(-1 if j == i else 1 for j in builtins.range(d)))
     return counts, edges
 
 
