@@ -1,7 +1,8 @@
 """Linear algebra, with the signatures of `jax.numpy.linalg`: matrices are in the last two axes, the others a batch.
 
-Integers become floats. Where a derivative does not exist, the docstring says what the rule gives. The rules are beside
-the ops, in `tracegrad.ops.linalg`.
+Integers become floats. Matrices that should be square and are not, shapes that do not fit and options that there are
+not raise `ValueError`, half precision `TypeError`. Where a derivative does not exist, the docstring says what the rule
+gives. The rules are beside the ops, in `tracegrad.ops.linalg`.
 """
 
 from __future__ import annotations
@@ -144,9 +145,6 @@ def cholesky(a: Any, *, upper: bool = False, symmetrize_input: bool = True) -> A
       upper: whether to return `L^H` instead.
       symmetrize_input: whether the Hermitian part of `a` is taken; without it, the lower triangle is.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
@@ -165,9 +163,6 @@ def qr(a: Any, mode: str = "reduced") -> Any:
     Args:
       a: matrices, `(..., m, n)`.
       mode: "reduced" for `min(m, n)` columns of `Q`, "complete" for `m`, "r" for `R` alone.
-
-    Raises:
-      ValueError: for another mode.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -239,9 +234,6 @@ def eigh(a: Any, UPLO: str | None = None, symmetrize_input: bool = True) -> Eigh
       UPLO: "L" or "U", the triangle that is read without `symmetrize_input`; by default the lower.
       symmetrize_input: whether the Hermitian part of `a` is taken.
 
-    Raises:
-      ValueError: if the matrices are not square, or for another `UPLO`.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.eigh(np.array([[1.0, 0.0], [0.0, 3.0]])).eigenvalues.tolist()
@@ -264,9 +256,6 @@ def eig(a: Any) -> EigResult:
 
     The vectors have norm 1 and a real largest element, and that is how they are differentiated. Derivatives exist where
     the eigenvalues are distinct; where they are equal those of the vectors are not finite.
-
-    Raises:
-      ValueError: if the matrices are not square.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -294,9 +283,6 @@ def solve(a: Any, b: Any) -> Any:
     Returns:
       `x`, of the shape of `b` with the batch axes of both broadcast. It is not finite where `a` is singular.
 
-    Raises:
-      ValueError: if the shapes do not fit.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.array([2.0, 2.0])).tolist()
@@ -307,11 +293,7 @@ def solve(a: Any, b: Any) -> Any:
 
 
 def inv(a: Any) -> Any:
-    """The inverse of square matrices; not finite where one is singular.
-
-    Raises:
-      ValueError: if the matrices are not square.
-    """
+    """The inverse of square matrices; not finite where one is singular."""
     a = matrices(a, square=True)
     return la.solve(a, broadcast_to(eye(a.shape[-1], dtype=a.dtype), a.shape))
 
@@ -327,9 +309,6 @@ def pinv(a: Any, rtol: Any = None, hermitian: bool = False, *, rcond: Any = None
         10 max(m, n) times the rounding error of the dtype.
       hermitian: whether the matrices are Hermitian, which is quicker.
       rcond: another name of `rtol`.
-
-    Raises:
-      ValueError: if both `rtol` and `rcond` are given.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -370,9 +349,6 @@ def lstsq(a: Any, b: Any, rcond: Any = None, *, numpy_resid: bool = False) -> tu
 
     Returns:
       `(x, residuals, rank, singular values)`: the sums of squared residuals, one a column of `b`.
-
-    Raises:
-      ValueError: if the shapes do not fit.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -435,9 +411,6 @@ def det(a: Any) -> Any:
     The derivative is the matrix of cofactors; it and the second derivative are right for singular matrices too. The
     third derivative of singular matrices of more than three rows is not finite.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> tg.grad(np.linalg.det)(np.array([[1.0, 2.0], [2.0, 4.0]])).tolist()
@@ -452,9 +425,6 @@ def slogdet(a: Any, *, method: str | None = None) -> SlogdetResult:
     Args:
       a: square matrices, `(..., n, n)`.
       method: "lu", as by default.
-
-    Raises:
-      ValueError: if the matrices are not square, or for another method.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -522,9 +492,6 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
       ord: for vectors 2 (the default), 1, 0, inf, -inf or any other number; for matrices "fro" (the default), "nuc"
         (the sum of the singular values), 2 and -2 (the largest and the smallest), 1, -1, inf or -inf.
 
-    Raises:
-      ValueError: for another `ord`, or other than one or two axes.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.norm(np.array([3.0, 4.0])).item()
@@ -591,9 +558,6 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 def matrix_power(a: Any, n: int) -> Any:
     """A square matrix multiplied by itself, `n` times in all, by repeated squaring; its inverse, for negative `n`.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.matrix_power(np.array([[1, 1], [0, 1]]), 5).tolist()
@@ -620,9 +584,6 @@ def multi_dot(arrays: Sequence[Any], *, precision: Any = None) -> Any:
 
     Args:
       arrays: matrices; the first and the last may be vectors.
-
-    Raises:
-      ValueError: if there are fewer than two, or their shapes do not fit.
 
     Example:
       >>> import tracegrad.numpy as np

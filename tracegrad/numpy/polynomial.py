@@ -109,10 +109,10 @@ def polyval(p: Any, x: Any, *, unroll: int = 16) -> Any:
 
 
 def _order(m: Any, inverse: str) -> int:
-    m = integer(m, "m")
-    if m < 0:
-        raise ValueError(f"{called()}: m={m} is negative {here()}. Use {inverse}.")
-    return m
+    n = integer(m, "m")
+    if n < 0:
+        raise ValueError(f"{called()}: m={n} is negative {here()}. Use {inverse}.")
+    return n
 
 
 @written("m")
@@ -177,8 +177,11 @@ def roots(p: Any, *, strip_zeros: bool = True) -> Any:
         trailing = c.shape[0] - 1 - int(found[-1])
         c = c[int(found[0]) : int(found[-1]) + 1]
     n = c.shape[0] - 1
-    found = [linalg.eigvals(concatenate([(-c[1:] / c[:1])[None], eye(n - 1, n, dtype=c.dtype)]))] if n > 0 else []
-    return concatenate([*found, zeros((trailing,), dtype)])
+    end = zeros((trailing,), dtype)
+    if n < 1:
+        return end
+    companion = concatenate([(-c[1:] / c[:1])[None], eye(n - 1, n, dtype=c.dtype)])
+    return concatenate([linalg.eigvals(companion), end])
 
 
 @written("N")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from opt_einsum.parser import parse_einsum_input
+from opt_einsum.parser import parse_einsum_input  # type: ignore[import-untyped]
 
 from .. import ops
 from ..borrow import borrow, written

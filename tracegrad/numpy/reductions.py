@@ -1,7 +1,7 @@
 """Sums and other functions that reduce or scan along axes.
 
-An `axis` is an integer, a tuple of them, or `None` for all; `keepdims` leaves the reduced axes with size 1; where
-`where` is false an element is left out; `initial` is one more element.
+An `axis` is an integer, a tuple of them, or `None` for all, and a `ValueError` where there is none; `keepdims`
+leaves the reduced axes with size 1; where `where` is false an element is left out; `initial` is one more element.
 """
 
 from __future__ import annotations
@@ -71,9 +71,6 @@ def sum(
 ) -> Any:  # fmt: skip
     """The sum along axes. Integers narrower than the default are added up as the default, if `promote_integers`.
 
-    Raises:
-      ValueError: if there is no such axis.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.sum(np.array([[1, 2], [3, 4]]), axis=0).tolist()
@@ -113,22 +110,16 @@ def _limit(aval: Aval, top: bool) -> Any:
 def max(
     a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Any:
-    """The largest element along axes; elements that tie share the derivative equally.
-
-    Raises:
-      ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
-    """
+    """The largest element along axes; elements that tie share the derivative equally. With no element, or `where`, it
+    needs `initial`."""
     return _extremum(ops.reduce_max, a, axis, out, keepdims, initial, where, False, ops.maximum)
 
 
 def min(
     a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Any:
-    """The smallest element along axes; elements that tie share the derivative equally.
-
-    Raises:
-      ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
-    """
+    """The smallest element along axes; elements that tie share the derivative equally. With no element, or `where`, it
+    needs `initial`."""
     return _extremum(ops.reduce_min, a, axis, out, keepdims, initial, where, True, ops.minimum)
 
 
@@ -512,7 +503,7 @@ def _at_places(x: Any, places: Any, method: str, host: Any) -> Any:
 
     if low is high or (host is np and (low == high).all()):
         return at(low)
-    weight = 0.5 if method == "midpoint" else places - low
+    weight: Any = 0.5 if method == "midpoint" else places - low
     if host is np and method != "midpoint":
         weight = weight.astype(_real_dtype(x.dtype))
     below = at(low)

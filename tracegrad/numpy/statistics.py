@@ -81,7 +81,7 @@ def cov(
         if w is not None:
             weights = w if weights is None else weights * w
     if weights is None:
-        count = n - less
+        count: Any = n - less
         weighted = centered = x - x.sum(1, keepdims=True) / n
     else:
         weights = jnp.asarray(weights, ops.inexact_dtype(jnp.result_type(weights)))
