@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import FunctionType
@@ -25,34 +26,41 @@ _KINDS = (NotImplementedError, IndexError, KeyError, ValueError, TypeError, Asse
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
-    """A function of JAX as one of ours.
+def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, module: str | None = None) -> _F:
+    """A function of JAX, or one written with `jax.numpy`, as one of ours.
 
     Where no argument is a traced value, JAX's own runs. Otherwise JAX traces it once for each set of argument types to
     a jaxpr, which becomes a body, and a call of it is recorded: its derivatives are those of our ops. Lists become
     arrays, with the traced values in them.
 
     Args:
-      fun: the function of JAX.
-      doc: its docstring here.
+      fun: the function.
+      doc: its docstring here; by default its own.
       static: the names of parameters whose numbers and lists are part of the program: axes, sizes, orders.
         Numbers elsewhere are values like arrays; a string, a bool and what is no array is always static.
-      module: where it is public.
+      module: where it is public; by default where this is called.
 
     Raises:
       TypeError, ValueError: what JAX raises, from the borrowed function, and with the name under which it was called,
-        the types of the arguments and the user's line.
+        the types of the arguments and the user's line; what says the user's line already, as it is.
     """
+    module = module or sys._getframe(1).f_globals["__name__"]
     signature = inspect.signature(fun)
     fixed = frozenset(static)
     unknown = fixed - signature.parameters.keys()
     assert not unknown, (fun, unknown)
-    at = frozenset(i for i, name in enumerate(signature.parameters) if name in fixed)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, p in signature.parameters.items() if p.kind in kinds]
+    at = frozenset(i for i, name in enumerate(names) if name in fixed)
     bodies: OrderedDict[Any, Traced] = OrderedDict()
 
+    place = names.index("out") if "out" in names else None
+
     def borrowed(*args: Any, **kwargs: Any) -> Any:
-        args = tuple([x if i in at or _is_named(x) else from_list(x) for i, x in enumerate(args)])
-        kwargs = {name: x if name in fixed or _is_named(x) else from_list(x) for name, x in kwargs.items()}
+        if place is not None:
+            refuse_out(args[place] if place < len(args) else kwargs.get("out"))
+        args = tuple([_of_list(x, i in at) for i, x in enumerate(args)])
+        kwargs = {name: _of_list(x, name in fixed) for name, x in kwargs.items()}
         given = tuple([x if i in at else None for i, x in enumerate(args)])
         named = tuple([(name, x) for name, x in kwargs.items() if name in fixed])
         leaves, tree = jax.tree.flatten(
@@ -63,7 +71,7 @@ def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
             is_leaf=_is_named,
         )
         if not any(isinstance(x, Tracer) for x in leaves):
-            _known(signature, fixed, args, kwargs)
+            _known(names, fixed, args, kwargs)
             try:
                 return fun(*args, **kwargs)
             except _KINDS as error:
@@ -77,7 +85,7 @@ def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
         try:
             known = bodies.get(key)
         except TypeError:
-            _known(signature, fixed, args, kwargs)
+            _known(names, fixed, args, kwargs)
             key = known = None
         if known is None:
 
@@ -102,14 +110,35 @@ def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
 
     function = cast(FunctionType, borrowed)
     function.__name__ = fun.__name__
-    function.__qualname__ = fun.__qualname__
+    function.__qualname__ = fun.__name__
     function.__module__ = module
-    function.__doc__ = doc
+    function.__doc__ = doc or fun.__doc__
     function.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()],
         return_annotation=inspect.Signature.empty,
     )
     return cast(_F, function)
+
+
+def written(*static: str) -> Callable[[_F], _F]:
+    """A decorator for a function written with `jax.numpy`, which is borrowed; these of its parameters are static."""
+    return lambda fun: borrow(fun, None, static, module=fun.__module__)
+
+
+def refuse_out(out: Any) -> None:
+    """Raises for NumPy's argument `out`, unless it is `None`."""
+    if out is not None:
+        raise TypeError(
+            f"{called()}: the argument out={describe(out)} is not supported {here()}. Arrays are never changed in "
+            f"place: write `x = {called()}(...)`."
+        )
+
+
+def _of_list(x: Any, static: bool) -> Any:
+    """`x`; a list as an array, or, where it is static, as a tuple, which is hashable."""
+    if not isinstance(x, (list, tuple)) or _is_named(x):
+        return x
+    return tuple([_of_list(part, True) for part in x]) if static else from_list(x)
 
 
 def _is_named(x: Any) -> bool:
@@ -122,9 +151,9 @@ def _flat(result: Any) -> tuple[list[Any], list[Any]]:
     return leaves, [tree]
 
 
-def _known(signature: inspect.Signature, fixed: frozenset[str], args: Any, kwargs: Any) -> None:
+def _known(names: list[str], fixed: frozenset[str], args: Any, kwargs: Any) -> None:
     """Raises if a parameter that has to be known is a traced value."""
-    for name, x in {**dict(zip(signature.parameters, args, strict=False)), **kwargs}.items():
+    for name, x in {**dict(zip(names, args, strict=False)), **kwargs}.items():
         if name in fixed and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x)):
             raise TypeError(
                 f"{called()}: {name} is {describe(x)}, a traced value, {here()}, and has to be known when the function "
@@ -134,13 +163,17 @@ def _known(signature: inspect.Signature, fixed: frozenset[str], args: Any, kwarg
 
 def _raise(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
     """What JAX says, with the function as the user called it, what it was given, and the user's line."""
+    if here() in str(error):
+        raise error
     kind = next(k for k in _KINDS if isinstance(error, k))
     if kind is AttributeError:
         kind = TypeError  # an argument is no array
-    types = [_shown(x) for x in args] + [f"{name}={_shown(x)}" for name, x in kwargs.items()]
     text = str(error).partition("\n")[0].rstrip(".:") or "an assertion of JAX's does not hold"
+    if text.startswith("Error interpreting argument to"):
+        text = "an argument is no array"
+    types = [_shown(x) for x in args] + [f"{name}={_shown(x)}" for name, x in kwargs.items()]
     raise kind(f"{called()}({', '.join(types)}): {text} {here()}") from error
 
 
 def _shown(x: Any) -> str:
-    return repr(x) if x is None or isinstance(x, (bool, int, str)) else describe(x)
+    return repr(x) if x is None or isinstance(x, (bool, int, float, str)) else describe(x)

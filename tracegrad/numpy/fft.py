@@ -13,8 +13,7 @@ Example:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,36 +21,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
+from ..borrow import borrow, written
 from ..errors import called, describe, here
 from ..names import listed
-from .arguments import Aval, axis_of, dtype_of, integer, literal, order_of, type_of
-from .manipulation import moveaxis, roll
-
-_SCALE = {None: (0.0, 1.0), "backward": (0.0, 1.0), "ortho": (0.5, 0.5), "forward": (1.0, 0.0)}
-"""How a norm divides 1/n between the forward and the inverse transform: as exponents."""
+from .arguments import axis_of, integer, order_of, type_of
+from .manipulation import roll
 
 _SWAPPED = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": "backward"}
+"""The norm under which the inverse of a transform is scaled as the transform is under this one."""
 
 
 def _check_norm(norm: Any) -> None:
-    if norm not in _SCALE:
+    if norm not in _SWAPPED:
         raise ValueError(f'{called()}: norm={norm!r} {here()}. Use "backward", "ortho" or "forward".')
 
 
-def _converted(a: Any, aval: Aval, kind: str) -> Any:
+def _converted(a: Any, kind: str) -> Any:
     """`a` in the dtype that a transform of this kind takes."""
-    floats = aval.dtype if aval.differentiable else ops.inexact_dtype(aval.dtype)
-    if kind == "rfft":
-        if floats.kind == "c":
-            raise TypeError(
-                f"{called()} takes real values, not {describe(a)} {here()}. Use the transform without r, or .real "
-                "of it."
-            )
-        wanted = jnp.promote_types(floats, np.float32)
-    else:
-        wanted = jnp.promote_types(floats, np.complex64)
-    wanted = jax.dtypes.canonicalize_dtype(wanted)
-    return a if aval.dtype == wanted else ops.astype(a, dtype=wanted)
+    a = jnp.asarray(a)
+    floats = ops.inexact_dtype(a.dtype)
+    if kind == "rfft" and floats.kind == "c":
+        raise TypeError(
+            f"{called()} takes real values, not {describe(a)} {here()}. Use the transform without r, or .real of it."
+        )
+    return a.astype(
+        jax.dtypes.canonicalize_dtype(jnp.promote_types(floats, np.float32 if kind == "rfft" else np.complex64))
+    )
 
 
 def _axes(s: Any, axes: Any, ndim: int) -> tuple[int, ...]:
@@ -82,52 +77,52 @@ def _lengths(s: Any, sizes: list[int], kind: str) -> list[int]:
     return lengths
 
 
-def _resized(a: Any, sizes: dict[int, int]) -> Any:
-    """`a` cut or padded with zeros at the end of axes, to these sizes."""
-    config = tuple((0, sizes.get(i, n) - n, 0) for i, n in enumerate(a.shape))
-    return ops.pad(a, literal(0.0), config=config) if any(hi for _, hi, _ in config) else a
-
-
 def _transform(a: Any, kind: str, s: Any, axes: Any, norm: Any) -> Any:
-    aval = type_of(a)
     _check_norm(norm)
-    order = _axes(s, axes, aval.ndim)
-    a = _converted(a, aval, kind)
+    order = _axes(s, axes, jnp.ndim(a))
+    a = _converted(a, kind)
     if not order:
         if kind in ("rfft", "irfft"):
-            raise ValueError(f"{called()}: no axis to transform: {aval}, axes {axes} {here()}. Name at least one.")
-        return ops.alias(a)
-    lengths = _lengths(s, [aval.shape[i] for i in order], kind)
-    sizes = dict(zip(order, lengths, strict=True))
-    if kind == "irfft":
-        sizes[order[-1]] = lengths[-1] // 2 + 1
-    a = _resized(a, sizes)
+            raise ValueError(f"{called()}: no axis to transform: {describe(a)} {here()}. Name at least one.")
+        return a
+    lengths = _lengths(s, [a.shape[i] for i in order], kind)
+    return getattr(jnp.fft, f"{kind}n")(a, lengths, order, norm)
 
-    # XLA takes three axes at most. The half spectrum is made first and used up last.
-    full = {"rfft": "fft", "irfft": "ifft"}.get(kind, kind)
-    count = len(order)
-    steps = [(kind if hi == count else full, max(hi - 3, 0), hi) for hi in range(count, 0, -3)]
-    for step, lo, hi in steps if kind != "irfft" else reversed(steps):
-        last = tuple(range(aval.ndim - (hi - lo), aval.ndim))
-        in_place = order[lo:hi] == last
-        a = a if in_place else moveaxis(a, order[lo:hi], last)
-        a = ops.fft_op(a, kind=step, lengths=tuple(lengths[lo:hi]))
-        a = a if in_place else moveaxis(a, last, order[lo:hi])
 
-    # XLA's inverse divides by n.
-    forward, inverse = _SCALE[norm]
-    exponent = -forward if kind in ("fft", "rfft") else 1.0 - inverse
-    return a if not exponent else ops.mul(a, literal(math.prod(lengths) ** exponent))
+def _count(n: Any) -> int:
+    count = integer(n, "n")
+    if count < 1:
+        raise ValueError(f"{called()}: n={n} {here()}. The length must be at least 1.")
+    return count
 
 
 def _transform1(a: Any, kind: str, n: Any, axis: Any, norm: Any) -> Any:
-    axis_of(axis, type_of(a).ndim)
-    if n is not None and integer(n, "n") < 1:
-        raise ValueError(f"{called()}: n={n} {here()}. The length must be at least 1.")
-    return _transform(a, kind, None if n is None else (n,), (axis,), norm)
+    axis_of(axis, jnp.ndim(a))
+    return _transform(a, kind, None if n is None else (_count(n),), (axis,), norm)
 
 
-def fft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
+def _along_one(kind: str) -> Callable[..., Any]:
+    def transform(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
+        return _transform1(a, kind, n, axis, norm)
+
+    transform.__name__ = kind
+    return transform
+
+
+def _along_several(kind: str, by_default: Sequence[int] | None = None) -> Callable[..., Any]:
+    def transform(
+        a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = by_default, norm: str | None = None
+    ) -> Any:
+        return _transform(a, kind, s, axes, norm)
+
+    transform.__name__ = kind + ("n" if by_default is None else "2")
+    return transform
+
+
+_ONE, _SEVERAL, _TWO = ("n", "axis"), ("s", "axes"), (-2, -1)
+
+fft = borrow(
+    _along_one("fft"),
     """`out[k] = sum over j of a[j] exp(-2 pi i j k / n)`, complex.
 
     Raises:
@@ -137,92 +132,46 @@ def fft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -
       >>> import tracegrad.numpy as np
       >>> np.fft.fft(np.array([1.0, 0.0, 0.0])).real.tolist()
       [1.0, 1.0, 1.0]
-    """
-    return _transform1(a, "fft", n, axis, norm)
+    """,
+    _ONE,
+)
+ifft = borrow(_along_one("ifft"), "The inverse of `fft`.", _ONE)
+rfft = borrow(
+    _along_one("rfft"),
+    "The first `n // 2 + 1` elements of the `fft` of a real array; the others are conjugates of these.",
+    _ONE,
+)
+irfft = borrow(
+    _along_one("irfft"), "The inverse of `rfft`: a real array of length `n`, by default `2 * (size - 1)`.", _ONE
+)
+fftn = borrow(_along_several("fft"), "`fft` along several axes: all, or the last `len(s)`, by default.", _SEVERAL)
+ifftn = borrow(_along_several("ifft"), "The inverse of `fftn`.", _SEVERAL)
+rfftn = borrow(_along_several("rfft"), "`rfft` along the last of several axes, `fft` along the others.", _SEVERAL)
+irfftn = borrow(_along_several("irfft"), "The inverse of `rfftn`.", _SEVERAL)
+fft2 = borrow(_along_several("fft", _TWO), "`fft` along two axes.", _SEVERAL)
+ifft2 = borrow(_along_several("ifft", _TWO), "The inverse of `fft2`.", _SEVERAL)
+rfft2 = borrow(_along_several("rfft", _TWO), "`rfft` along the last of two axes, `fft` along the other.", _SEVERAL)
+irfft2 = borrow(_along_several("irfft", _TWO), "The inverse of `rfft2`.", _SEVERAL)
 
 
-def ifft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
-    """The inverse of `fft`."""
-    return _transform1(a, "ifft", n, axis, norm)
-
-
-def rfft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
-    """The first `n // 2 + 1` elements of the `fft` of a real array; the others are conjugates of these."""
-    return _transform1(a, "rfft", n, axis, norm)
-
-
-def irfft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
-    """The inverse of `rfft`: a real array of length `n`, by default `2 * (size - 1)`."""
-    return _transform1(a, "irfft", n, axis, norm)
-
-
+@written("n", "axis")
 def hfft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
     """The `fft`, which is real, of a signal that is its own conjugate reversed, given by its first half."""
     _check_norm(norm)
-    return _transform1(ops.conj(a), "irfft", n, axis, _SWAPPED[norm])
+    return _transform1(jnp.conj(a), "irfft", n, axis, _SWAPPED[norm])
 
 
+@written("n", "axis")
 def ihfft(a: Any, n: int | None = None, axis: int = -1, norm: str | None = None) -> Any:
     """The inverse of `hfft`: the first half of a signal that is its own conjugate reversed."""
     _check_norm(norm)
-    return ops.conj(_transform1(a, "rfft", n, axis, _SWAPPED[norm]))
-
-
-def fftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """`fft` along several axes: all, or the last `len(s)`, by default."""
-    return _transform(a, "fft", s, axes, norm)
-
-
-def ifftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """The inverse of `fftn`."""
-    return _transform(a, "ifft", s, axes, norm)
-
-
-def rfftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """`rfft` along the last of several axes, `fft` along the others."""
-    return _transform(a, "rfft", s, axes, norm)
-
-
-def irfftn(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None) -> Any:
-    """The inverse of `rfftn`."""
-    return _transform(a, "irfft", s, axes, norm)
-
-
-def fft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """`fft` along two axes."""
-    return _transform(a, "fft", s, axes, norm)
-
-
-def ifft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """The inverse of `fft2`."""
-    return _transform(a, "ifft", s, axes, norm)
-
-
-def rfft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """`rfft` along the last of two axes, `fft` along the other."""
-    return _transform(a, "rfft", s, axes, norm)
-
-
-def irfft2(a: Any, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str | None = None) -> Any:
-    """The inverse of `rfft2`."""
-    return _transform(a, "irfft", s, axes, norm)
+    return jnp.conj(_transform1(a, "rfft", n, axis, _SWAPPED[norm]))
 
 
 # -- frequencies
 
 
-def _frequencies(k: Any, n: int, d: Any, dtype: Any) -> Any:
-    wanted = dtype_of(float if dtype is None else dtype)
-    return ops.div(ops.astype(k, dtype=wanted), ops.astype(ops.mul(d, literal(float(n))), dtype=wanted))
-
-
-def _count(n: Any) -> int:
-    count: int = integer(n, "n")
-    if count < 1:
-        raise ValueError(f"{called()}: n={n} {here()}. The length must be at least 1.")
-    return count
-
-
+@written("n")
 def fftfreq(n: int, d: Any = 1.0, *, dtype: Any = None) -> Any:
     """The frequency of each element of an `fft` of length `n`, for samples `d` apart.
 
@@ -231,16 +180,13 @@ def fftfreq(n: int, d: Any = 1.0, *, dtype: Any = None) -> Any:
       >>> np.fft.fftfreq(4).tolist()
       [0.0, 0.25, -0.5, -0.25]
     """
-    n = _count(n)
-    i = ops.iota(dtype=np.dtype(np.int32), shape=(n,), axis=0)
-    k = ops.where(ops.less(i, literal((n + 1) // 2)), i, ops.sub(i, literal(n)))
-    return _frequencies(k, n, d, dtype)
+    return jnp.fft.fftfreq(_count(n), d, dtype=dtype)
 
 
+@written("n")
 def rfftfreq(n: int, d: Any = 1.0, *, dtype: Any = None) -> Any:
     """The frequency of each element of an `rfft` of length `n`, for samples `d` apart."""
-    n = _count(n)
-    return _frequencies(ops.iota(dtype=np.dtype(np.int32), shape=(n // 2 + 1,), axis=0), n, d, dtype)
+    return jnp.fft.rfftfreq(_count(n), d, dtype=dtype)
 
 
 def _shifted(x: Any, axes: Any, sign: int) -> Any:

@@ -1,14 +1,17 @@
 """Linear algebra, with the signatures of `jax.numpy.linalg`: matrices are in the last two axes, the others a batch.
 
-Integers become floats. Where a derivative does not exist, the docstring says what the rule gives. The rules are beside
-the ops, in `tracegrad.ops.linalg`.
+Integers become floats. Matrices that should be square and are not, shapes that do not fit and options that there are
+not raise `ValueError`, half precision `TypeError`. Where a derivative does not exist, the docstring says what the rule
+gives. The rules are beside the ops, in `tracegrad.ops.linalg`.
 """
 
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,16 +23,7 @@ from ..ops.shape import broadcast_to
 from ..spectrum import eigh_op
 from ..tracer import literal
 from . import products
-from .arguments import (
-    axes_of,
-    axis_of,
-    inexact,
-    integer,
-    order_of,
-    promoted,
-    type_of,
-    types_of,
-)
+from .arguments import axes_of, axis_of, inexact, integer, order_of, promoted, type_of, types_of
 from .creation import array_like, eye, zeros
 from .manipulation import diagonal as diagonal_
 from .manipulation import expand_dims, matrix_transpose, moveaxis, ravel
@@ -40,41 +34,11 @@ from .reductions import max as max_
 from .reductions import min as min_
 from .reductions import sum as sum_
 
-
-class EighResult(NamedTuple):
-    """The eigenvalues of Hermitian matrices, in ascending order, and the eigenvectors as columns."""
-
-    eigenvalues: Any
-    eigenvectors: Any
-
-
-class EigResult(NamedTuple):
-    """The eigenvalues of matrices, and the eigenvectors as columns."""
-
-    eigenvalues: Any
-    eigenvectors: Any
-
-
-class QRResult(NamedTuple):
-    """A matrix with orthonormal columns, and an upper triangular one."""
-
-    Q: Any
-    R: Any
-
-
-class SlogdetResult(NamedTuple):
-    """The sign of determinants, and the logarithm of their absolute value."""
-
-    sign: Any
-    logabsdet: Any
-
-
-class SVDResult(NamedTuple):
-    """Left singular vectors as columns, singular values in descending order, right singular vectors as rows."""
-
-    U: Any
-    S: Any
-    Vh: Any
+EighResult = namedtuple("EighResult", "eigenvalues eigenvectors")
+EigResult = namedtuple("EigResult", "eigenvalues eigenvectors")
+QRResult = namedtuple("QRResult", "Q R")
+SlogdetResult = namedtuple("SlogdetResult", "sign logabsdet")
+SVDResult = namedtuple("SVDResult", "U S Vh")
 
 
 # -- arguments
@@ -181,9 +145,6 @@ def cholesky(a: Any, *, upper: bool = False, symmetrize_input: bool = True) -> A
       upper: whether to return `L^H` instead.
       symmetrize_input: whether the Hermitian part of `a` is taken; without it, the lower triangle is.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
@@ -203,9 +164,6 @@ def qr(a: Any, mode: str = "reduced") -> Any:
       a: matrices, `(..., m, n)`.
       mode: "reduced" for `min(m, n)` columns of `Q`, "complete" for `m`, "r" for `R` alone.
 
-    Raises:
-      ValueError: for another mode.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> Q, R = np.linalg.qr(np.ones((3, 2)))
@@ -219,11 +177,7 @@ def qr(a: Any, mode: str = "reduced") -> Any:
 
 
 def svd(
-    a: Any,
-    full_matrices: bool = True,
-    compute_uv: bool = True,
-    hermitian: bool = False,
-    subset_by_index: None = None,
+    a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False, subset_by_index: None = None
 ) -> Any:
     """The singular value decomposition `a = U @ diag(S) @ Vh`.
 
@@ -256,7 +210,7 @@ def svd(
         order = ops.argsort(s, descending=True)
         s, w = (ops.take_along_axis(x, order) for x in (s, w))
         v = ops.take_along_axis(v, la.row(order), axis=-1)
-        signs = ops.where(ops.less(w, literal(0)), literal(-1.0), literal(1.0))
+        signs = ops.where(w < 0, literal(-1.0), literal(1.0))
         return SVDResult(v, s, ops.mul(la.adjoint(v), la.column(signs)))
     s, *vectors = la.svd_op(a, full_matrices=bool(full_matrices and compute_uv), compute_uv=bool(compute_uv))
     return SVDResult(vectors[0], s, vectors[1]) if compute_uv else s
@@ -280,9 +234,6 @@ def eigh(a: Any, UPLO: str | None = None, symmetrize_input: bool = True) -> Eigh
       UPLO: "L" or "U", the triangle that is read without `symmetrize_input`; by default the lower.
       symmetrize_input: whether the Hermitian part of `a` is taken.
 
-    Raises:
-      ValueError: if the matrices are not square, or for another `UPLO`.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.eigh(np.array([[1.0, 0.0], [0.0, 3.0]])).eigenvalues.tolist()
@@ -305,9 +256,6 @@ def eig(a: Any) -> EigResult:
 
     The vectors have norm 1 and a real largest element, and that is how they are differentiated. Derivatives exist where
     the eigenvalues are distinct; where they are equal those of the vectors are not finite.
-
-    Raises:
-      ValueError: if the matrices are not square.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -335,9 +283,6 @@ def solve(a: Any, b: Any) -> Any:
     Returns:
       `x`, of the shape of `b` with the batch axes of both broadcast. It is not finite where `a` is singular.
 
-    Raises:
-      ValueError: if the shapes do not fit.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.array([2.0, 2.0])).tolist()
@@ -348,11 +293,7 @@ def solve(a: Any, b: Any) -> Any:
 
 
 def inv(a: Any) -> Any:
-    """The inverse of square matrices; not finite where one is singular.
-
-    Raises:
-      ValueError: if the matrices are not square.
-    """
+    """The inverse of square matrices; not finite where one is singular."""
     a = matrices(a, square=True)
     return la.solve(a, broadcast_to(eye(a.shape[-1], dtype=a.dtype), a.shape))
 
@@ -368,9 +309,6 @@ def pinv(a: Any, rtol: Any = None, hermitian: bool = False, *, rcond: Any = None
         10 max(m, n) times the rounding error of the dtype.
       hermitian: whether the matrices are Hermitian, which is quicker.
       rcond: another name of `rtol`.
-
-    Raises:
-      ValueError: if both `rtol` and `rcond` are given.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -389,8 +327,7 @@ def pinv(a: Any, rtol: Any = None, hermitian: bool = False, *, rcond: Any = None
     if rtol is None:
         rtol = literal(10.0 * max(a.shape[-2:]) * _eps(a.dtype))
     u, s, vh = svd(a, full_matrices=False, hermitian=hermitian)
-    cutoff = ops.mul(expand_dims(rtol, -1), s[..., :1])
-    return _pseudo_inverse(a, u, s, vh, ops.greater(s, cutoff))
+    return _pseudo_inverse(a, u, s, vh, s > s[..., :1] * expand_dims(rtol, -1))
 
 
 def _pseudo_inverse(a: Any, u: Any, s: Any, vh: Any, kept: Any) -> Any:
@@ -413,9 +350,6 @@ def lstsq(a: Any, b: Any, rcond: Any = None, *, numpy_resid: bool = False) -> tu
     Returns:
       `(x, residuals, rank, singular values)`: the sums of squared residuals, one a column of `b`.
 
-    Raises:
-      ValueError: if the shapes do not fit.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> x, *_ = np.linalg.lstsq(np.array([[1.0], [1.0]]), np.array([1.0, 3.0]))
@@ -432,18 +366,16 @@ def lstsq(a: Any, b: Any, rcond: Any = None, *, numpy_resid: bool = False) -> tu
     m, n = a.shape
     columns = b if b.ndim == 2 else la.column(b)
     u, s, vh = svd(a, full_matrices=False)
-    if rcond is None:
-        rcond = literal(max(m, n) * _eps(a.dtype))
-    else:
-        rcond = ops.where(ops.less(rcond, literal(0)), literal(_eps(a.dtype)), rcond)
-    kept = ops.bitwise_and(ops.greater(s, literal(0)), ops.greater_equal(s, ops.mul(rcond, s[:1])))
+    eps = literal(_eps(a.dtype))
+    rcond = max(m, n) * _eps(a.dtype) if rcond is None else ops.where(ops.less(rcond, literal(0)), eps, rcond)
+    kept = (s > 0) & (s >= s[:1] * rcond)
     rank = sum_(kept)
     x = la.product(_pseudo_inverse(a, u, s, vh, kept), columns)
     if numpy_resid and (m <= n or int(rank) < n):
         residuals = zeros((0,), s.dtype)
     else:
-        left = ops.sub(columns, la.product(a, x))
-        residuals = sum_(ops.real(ops.mul(left, la.conjugate(left))), 0)
+        left = columns - la.product(a, x)
+        residuals = sum_(ops.real(left * la.conjugate(left)), 0)
     return (ravel(x) if b.ndim == 1 else x), residuals, rank, s
 
 
@@ -479,9 +411,6 @@ def det(a: Any) -> Any:
     The derivative is the matrix of cofactors; it and the second derivative are right for singular matrices too. The
     third derivative of singular matrices of more than three rows is not finite.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> tg.grad(np.linalg.det)(np.array([[1.0, 2.0], [2.0, 4.0]])).tolist()
@@ -497,9 +426,6 @@ def slogdet(a: Any, *, method: str | None = None) -> SlogdetResult:
       a: square matrices, `(..., n, n)`.
       method: "lu", as by default.
 
-    Raises:
-      ValueError: if the matrices are not square, or for another method.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> sign, logarithm = np.linalg.slogdet(np.array([[0.0, 1.0], [1.0, 0.0]]))
@@ -510,11 +436,9 @@ def slogdet(a: Any, *, method: str | None = None) -> SlogdetResult:
         raise ValueError(f"{called()}: method={method!r} {here()}. Use 'lu'.")
     a = matrices(a, square=True)
     lu, pivots, _ = la.lu_op(a)
-    order = ops.iota(dtype=np.dtype(np.int32), shape=(a.shape[-1],), axis=0)
-    swaps = ops.reduce_sum(ops.astype(ops.not_equal(pivots, order), dtype=np.dtype(np.int32)), axes=(a.ndim - 2,))
-    parity = ops.astype(ops.sub(literal(1), ops.mul(literal(2), ops.remainder(swaps, literal(2)))), dtype=a.dtype)
+    swaps = sum_(pivots != np.arange(a.shape[-1], dtype=np.int32), -1)
     diagonal = la.diagonal_of(lu)
-    sign = ops.mul(parity, ops.reduce_prod(ops.sign(diagonal), axes=(a.ndim - 2,)))
+    sign = ops.astype(1 - 2 * (swaps % 2), dtype=a.dtype) * ops.reduce_prod(ops.sign(diagonal), axes=(a.ndim - 2,))
     return SlogdetResult(sign, ops.reduce_sum(ops.log(ops.abs_(diagonal)), axes=(a.ndim - 2,)))
 
 
@@ -532,14 +456,12 @@ def matrix_rank(M: Any, rtol: Any = None, *, hermitian: bool = False, tol: Any =
             raise ValueError(f"{called()}: tol and rtol are two names of one thing {here()}. Give one.")
         rtol = tol
     if type_of(M).ndim < 2:
-        return ops.astype(any_(ops.not_equal(array_like(M), literal(0))), dtype=np.dtype(np.int32))
+        return ops.astype(any_(array_like(M) != 0), dtype=np.dtype(np.int32))
     a = matrices(M, square=hermitian)
     s = svd(a, full_matrices=False, compute_uv=False, hermitian=hermitian)
     if rtol is None:
-        if not s.shape[-1]:
-            return sum_(ops.not_equal(s, literal(0)), -1)
-        rtol = ops.mul(max_(s, -1), literal(max(a.shape[-2:]) * _eps(a.dtype)))
-    return sum_(ops.greater(s, expand_dims(rtol, -1)), -1)
+        rtol = max_(s, -1, initial=literal(0.0)) * (max(a.shape[-2:]) * _eps(a.dtype))
+    return sum_(s > expand_dims(rtol, -1), -1)
 
 
 def cond(x: Any, p: Any = None) -> Any:
@@ -554,12 +476,10 @@ def cond(x: Any, p: Any = None) -> Any:
         raise ValueError(f"{called()}: matrices of shape {x.shape} have no element {here()}")
     if p in (None, 2, -2):
         s = svdvals(x)
-        first, last = s[..., 0], s[..., -1]
-        out = ops.div(last, first) if p == -2 else ops.div(first, last)
+        out = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
     else:
-        out = ops.mul(norm(x, p, (-2, -1)), norm(inv(x), p, (-2, -1)))
-    missing = any_(ops.not_equal(x, x), (-2, -1))
-    singular = ops.bitwise_and(ops.not_equal(out, out), ops.bitwise_not(missing))
+        out = norm(x, p, (-2, -1)) * norm(inv(x), p, (-2, -1))
+    singular = (out != out) & ~any_(x != x, (-2, -1))
     return ops.where(singular, literal(math.inf), out)
 
 
@@ -572,9 +492,6 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
       ord: for vectors 2 (the default), 1, 0, inf, -inf or any other number; for matrices "fro" (the default), "nuc"
         (the sum of the singular values), 2 and -2 (the largest and the smallest), 1, -1, inf or -inf.
 
-    Raises:
-      ValueError: for another `ord`, or other than one or two axes.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.norm(np.array([3.0, 4.0])).item()
@@ -582,14 +499,9 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     """
     aval = type_of(x)
     x = inexact(x, aval)
-    if axis is None:
-        axes = tuple(range(aval.ndim))
-        if ord is None:
-            return _root_of_squares(x, aval.shape, axes, keepdims)
-    elif isinstance(axis, (tuple, list)):
-        axes = order_of(axis, aval.ndim)
-    else:
-        axes = axes_of(axis, aval.ndim)
+    axes = order_of(axis, aval.ndim) if isinstance(axis, (tuple, list)) else axes_of(axis, aval.ndim)
+    if (axis is None and ord is None) or (len(axes) == 2 and axes[0] != axes[1] and ord in (None, "fro", "f")):
+        return _vector_norm(x, aval.shape, 2, axes, keepdims)
     if len(axes) == 1:
         return _vector_norm(x, aval.shape, 2 if ord is None else ord, axes, keepdims)
     if len(axes) != 2 or axes[0] == axes[1]:
@@ -597,45 +509,33 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
             f"{called()}: ord={ord!r} over axes {axes} of shape {aval.shape} {here()}. Name one axis, or two that "
             "differ."
         )
-    if ord in (None, "fro", "f"):
-        return _root_of_squares(x, aval.shape, axes, keepdims)
     if ord in (2, -2, "nuc"):
         s = svdvals(moveaxis(x, axes, (-2, -1)))
         best = sum_(s, -1) if ord == "nuc" else max_(s, -1, initial=literal(0.0)) if ord == 2 else min_(s, -1)
-        return _kept(best, aval.shape, axes) if keepdims else best
-    if ord not in (1, -1, math.inf, -math.inf):
+    elif ord in (1, -1, math.inf, -math.inf):
+        # The sums of columns (of rows), with their axis kept, so that the other one keeps its place.
+        sums = sum_(ops.abs_(x), axes[ord not in (1, -1)], keepdims=True)
+        best = (max_ if ord > 0 else min_)(sums, axes)
+    else:
         raise ValueError(f"{called()}: ord={ord!r} of matrices {here()}. Use 'fro', 'nuc', 2, -2, 1, -1, inf or -inf.")
-    rows, columns = axes
-    summed, other = (rows, columns) if ord in (1, -1) else (columns, rows)
-    sums = sum_(ops.abs_(x), summed, keepdims=True)
-    best = (max_ if ord > 0 else min_)(sums, other, keepdims=True)
-    return best if keepdims else ops.reshape(best, shape=tuple(n for i, n in enumerate(aval.shape) if i not in axes))
-
-
-def _root_of_squares(x: Any, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> Any:
-    square = ops.real(ops.mul(x, ops.conj(x))) if x.dtype.kind == "c" else ops.mul(x, x)
-    out = ops.root(ops.reduce_sum(square, axes=axes))
-    return _kept(out, shape, axes) if keepdims else out
+    return _kept(best, aval.shape, axes) if keepdims else best
 
 
 def _vector_norm(x: Any, shape: tuple[int, ...], ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     if isinstance(ord, str):
         raise ValueError(f"{called()}: ord={ord!r} of vectors {here()}. Use a number, or name two axes.")
     if ord == 2:
-        return _root_of_squares(x, shape, axes, keepdims)
-    if ord == math.inf:
-        return max_(ops.abs_(x), axes, keepdims=keepdims)
-    if ord == -math.inf:
-        return min_(ops.abs_(x), axes, keepdims=keepdims)
-    size = ops.abs_(x)
-    if ord == 0:
-        out = ops.reduce_sum(ops.astype(ops.not_equal(x, literal(0)), dtype=size.dtype), axes=axes)
+        square = ops.real(ops.mul(x, ops.conj(x))) if x.dtype.kind == "c" else ops.mul(x, x)
+        out = ops.root(ops.reduce_sum(square, axes=axes))
+    elif ord in (math.inf, -math.inf):
+        out = (max_ if ord > 0 else min_)(ops.abs_(x), axes)
+    elif ord == 0:
+        out = ops.reduce_sum(ops.astype(ops.not_equal(x, literal(0)), dtype=ops.abs_(x).dtype), axes=axes)
     elif ord == 1:
-        out = ops.reduce_sum(size, axes=axes)
+        out = ops.reduce_sum(ops.abs_(x), axes=axes)
     else:
-        p = literal(float(ord))
-        total = ops.reduce_sum(ops.pow_(size, p), axes=axes)
-        zero = ops.equal(total, literal(0))
+        total = ops.reduce_sum(ops.pow_(ops.abs_(x), literal(float(ord))), axes=axes)
+        zero = total == 0
         # For a negative `ord` an element that is 0 makes the sum infinite and the norm 0.
         out = ops.where(zero, literal(0.0), ops.pow_(ops.where(zero, literal(1.0), total), literal(1 / float(ord))))
     return _kept(out, shape, axes) if keepdims else out
@@ -658,9 +558,6 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 def matrix_power(a: Any, n: int) -> Any:
     """A square matrix multiplied by itself, `n` times in all, by repeated squaring; its inverse, for negative `n`.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad.numpy as np
       >>> np.linalg.matrix_power(np.array([[1, 1], [0, 1]]), 5).tolist()
@@ -678,8 +575,7 @@ def matrix_power(a: Any, n: int) -> Any:
         if n % 2:
             out = a if out is None else matmul(out, a)
         n //= 2
-        if n:
-            a = matmul(a, a)
+        a = matmul(a, a) if n else a
     return array_like(out)
 
 
@@ -688,9 +584,6 @@ def multi_dot(arrays: Sequence[Any], *, precision: Any = None) -> Any:
 
     Args:
       arrays: matrices; the first and the last may be vectors.
-
-    Raises:
-      ValueError: if there are fewer than two, or their shapes do not fit.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -706,31 +599,24 @@ def multi_dot(arrays: Sequence[Any], *, precision: Any = None) -> Any:
         )
     sizes = [shapes[0][0] if len(shapes[0]) == 2 else 1, *[s[0] for s in shapes[1:]]]
     sizes.append(shapes[-1][1] if len(shapes[-1]) == 2 else 1)
-    return _chain(list(arrays), _best_splits(sizes), 0, len(arrays) - 1, precision)
 
+    @cache
+    def cheapest(i: int, j: int) -> tuple[int, int]:
+        """How many multiplications the product of the matrices from `i` to `j` takes, and after which it splits."""
+        if i == j:
+            return 0, i
+        costs = (
+            (cheapest(i, k)[0] + cheapest(k + 1, j)[0] + sizes[i] * sizes[k + 1] * sizes[j + 1], k) for k in range(i, j)
+        )
+        return min(costs)
 
-def _best_splits(sizes: list[int]) -> dict[tuple[int, int], int]:
-    """For each run of matrices, after which of them to split it, so that the fewest numbers are multiplied."""
-    n = len(sizes) - 1
-    cost = {(i, i): 0 for i in range(n)}
-    split = {}
-    for length in range(1, n):
-        for i in range(n - length):
-            j = i + length
-            options = {
-                k: cost[i, k] + cost[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j)
-            }  # fmt: skip
-            split[i, j] = best = min(options, key=options.__getitem__)
-            cost[i, j] = options[best]
-    return split
+    def product(i: int, j: int) -> Any:
+        if i == j:
+            return arrays[i]
+        k = cheapest(i, j)[1]
+        return matmul(product(i, k), product(k + 1, j), precision=precision)
 
-
-def _chain(arrays: list[Any], splits: dict[tuple[int, int], int], i: int, j: int, precision: Any) -> Any:
-    if i == j:
-        return arrays[i]
-    k = splits[i, j]
-    left, right = _chain(arrays, splits, i, k, precision), _chain(arrays, splits, k + 1, j, precision)
-    return matmul(left, right, precision=precision)
+    return product(0, len(arrays) - 1)
 
 
 def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:

@@ -7,23 +7,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from opt_einsum.parser import parse_einsum_input  # type: ignore[import-untyped]
 
 from .. import ops
+from ..borrow import borrow, written
 from ..errors import called, describe, here
 from ..tracer import Tracer
-from .arguments import (
-    Aval,
-    axis_of,
-    dtype_of,
-    integer,
-    order_of,
-    promoted,
-    refuse,
-    type_of,
-)
+from .arguments import Aval, dtype_of, integer, order_of, promoted, refuse, type_of
 from .creation import array_like
-from .manipulation import diagonal, moveaxis, part_along, ravel, roll
+from .manipulation import diagonal, moveaxis, ravel
 from .reductions import sum as sum_
 
 Labels = tuple[Any, ...]
@@ -61,6 +55,8 @@ def plan(
     """How to sum the product of operands, whose axes are labelled `terms`, over the labels not in `output`."""
     sizes: dict[Any, int] = {}
     for term, shape in zip(terms, shapes, strict=True):
+        if len(term) != len(shape):
+            raise ValueError(f"{''.join(term)!r} labels {len(term)} axes of an operand that has {len(shape)}")
         for label, n in zip(term, shape, strict=True):
             if sizes.setdefault(label, n) != n:
                 if n != 1 and sizes[label] != 1:
@@ -135,9 +131,8 @@ def _path(labels: Sequence[Labels], output: Labels, sizes: dict[Any, int], optim
     elif optimize is False:
         steps = []
     else:
-        names = {label: chr(ord("a") + k) if k < 26 else chr(ord("A") + k - 26) for k, label in enumerate(sizes)}
-        spelled = ",".join("".join(names[x] for x in term) for term in labels)
-        spelled += "->" + "".join(names[x] for x in output if any(x in term for term in labels))
+        spelled = ",".join(map("".join, labels)) + "->"
+        spelled += "".join(x for x in output if any(x in term for term in labels))
         shells = [np.broadcast_to(np.zeros(()), [sizes[x] for x in term]) for term in labels]
         method = "optimal" if n <= 4 else "greedy"
         steps = np.einsum_path(spelled, *shells, optimize=(method, 2**62))[0][1:]
@@ -190,17 +185,6 @@ def contract(p: Plan, operands: Sequence[Any], avals: Sequence[Aval], precision:
     return out if p.order is None else ops.transpose(out, axes=p.order)
 
 
-def planned(terms: tuple[Labels, ...], output: Labels, avals: Sequence[Aval], optimize: Any = "greedy") -> Plan:
-    """The plan, with what is wrong reported by name, shapes and line."""
-    try:
-        return plan(terms, output, tuple([a.shape for a in avals]), optimize)
-    except ValueError as error:
-        shapes = " and ".join(str(a.shape) for a in avals)
-        raise ValueError(
-            f"{called()}: shapes {shapes} do not fit {here()}: {error}. Transpose or reshape one of them."
-        ) from None
-
-
 # -- the products
 
 
@@ -242,16 +226,13 @@ def matmul(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any
     if n == m and x.shape[:-2] == y.shape[:-2]:
         batch = tuple(range(n - 2))
         return ops.dot_general(a, b, dims=(((n - 1,), (n - 2,)), (batch, batch)), **keywords)
-    # Labels: the batch axes counted from the right, then row, inner and column.
-    left = (*range(2 - n, 0), "row", "inner") if n > 1 else ("inner",)
-    right = (*range(2 - m, 0), "inner", "column")
-    output = (*range(min(2 - n, 2 - m), 0), *(("row",) if n > 1 else ()), "column")
     if x.shape[-1] != y.shape[-2]:
         raise ValueError(
             f"{called()}: shapes {x.shape} and {y.shape} do not fit {here()}: the last size of the first, "
             f"{x.shape[-1]}, must be the last but one of the second, {y.shape[-2]}. Transpose or reshape one of them."
         )
-    return contract(planned((left, right), output, (x, y)), (a, b), (x, y), precision, preferred_element_type)
+    subscripts = "...ij,...jk->...ik" if n > 1 else "j,...jk->...k"
+    return einsum(subscripts, a, b, precision=precision, preferred_element_type=preferred_element_type)
 
 
 def dot(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any = None, out: None = None) -> Any:
@@ -288,34 +269,26 @@ def vdot(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any =
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The sum over an axis of products, the conjugate of the first with the second; the other axes broadcast."""
-    x, y = type_of(x1), type_of(x2)
-    i, j = axis_of(axis, x.ndim), axis_of(axis, y.ndim)
-    left: list[Any] = [*range(1 - x.ndim, 0)]
-    left.insert(i, "inner")
-    right: list[Any] = [*range(1 - y.ndim, 0)]
-    right.insert(j, "inner")
-    if x.shape[i] != y.shape[j]:
-        raise ValueError(f"{called()}: shapes {x.shape} and {y.shape} differ along axis {axis} {here()}")
-    output = tuple(range(1 - max(x.ndim, y.ndim), 0))
-    p = planned((tuple(left), tuple(right)), output, (x, y))
-    return contract(p, (ops.conj(x1) if x.dtype.kind == "c" else x1, x2), (x, y), precision, preferred_element_type)
+    x1, x2 = moveaxis(x1, axis, -1), moveaxis(x2, axis, -1)
+    n, m = x1.shape[-1], x2.shape[-1]
+    if n != m:
+        raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} have {n} and {m} along axis {axis} {here()}")
+    x1 = ops.conj(x1) if x1.dtype.kind == "c" else x1
+    return einsum("...i,...i->...", x1, x2, precision=precision, preferred_element_type=preferred_element_type)
 
 
 def matvec(x1: Any, x2: Any, /) -> Any:
     """The products of matrices in the last two axes with vectors in the last one; the axes before them broadcast."""
     if type_of(x2).ndim < 1 or type_of(x1).ndim < 2:
         raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} {here()}. Give matrices and vectors.")
-    out = matmul(x1, ops.reshape(x2, shape=(*type_of(x2).shape, 1)))
-    return ops.reshape(out, shape=out.shape[:-1])
+    return einsum("...ij,...j->...i", x1, x2)
 
 
 def vecmat(x1: Any, x2: Any, /) -> Any:
     """The products of conjugated vectors in the last axis with matrices in the last two; the axes before broadcast."""
-    shape = type_of(x1).shape
-    if len(shape) < 1 or type_of(x2).ndim < 2:
+    if type_of(x1).ndim < 1 or type_of(x2).ndim < 2:
         raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} {here()}. Give vectors and matrices.")
-    out = matmul(ops.reshape(ops.conj(x1), shape=(*shape[:-1], 1, shape[-1])), x2)
-    return ops.reshape(out, shape=(*out.shape[:-2], out.shape[-1]))
+    return einsum("...i,...ij->...j", ops.conj(x1), x2)
 
 
 def outer(a: Any, b: Any, out: None = None) -> Any:
@@ -342,35 +315,19 @@ def tensordot(a: Any, b: Any, axes: Any = 2, *, precision: Any = None, preferred
     return _dot_general(a, b, x, y, ((left, right), ((), ())), precision, preferred_element_type)
 
 
-def kron(a: Any, b: Any) -> Any:
-    """The Kronecker product: blocks of `b`, each multiplied by an element of `a`."""
-    x, y = type_of(a).shape, type_of(b).shape
-    n = max(len(x), len(y))
-    x, y = (1,) * (n - len(x)) + x, (1,) * (n - len(y)) + y
-    left = ops.reshape(a, shape=tuple(s for size in x for s in (size, 1)))
-    right = ops.reshape(b, shape=tuple(s for size in y for s in (1, size)))
-    return ops.reshape(ops.mul(left, right), shape=tuple(p * q for p, q in zip(x, y, strict=True)))
+kron = borrow(jnp.kron, "The Kronecker product: blocks of `b`, each multiplied by an element of `a`.")
 
 
+@written("axisa", "axisb", "axisc", "axis")
 def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
     """The vector product along an axis of size 3; for vectors of size 2, its third component."""
-    if axis is not None:
-        axisa = axisb = axisc = axis
-    a, b = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
-    sizes = (a.shape[-1], b.shape[-1])
-    if sizes == (2, 2):
-        a0, a1 = (part_along(a, a.shape, a.ndim - 1, k, k + 1) for k in range(2))
-        b0, b1 = (part_along(b, b.shape, b.ndim - 1, k, k + 1) for k in range(2))
-        return ops.reshape(z := ops.sub(ops.mul(a0, b1), ops.mul(a1, b0)), shape=z.shape[:-1])
-    if sizes != (3, 3):
+    axes = (axisa, axisb) if axis is None else (axis, axis)
+    sizes = [jnp.moveaxis(x, i, -1).shape[-1] for x, i in zip((a, b), axes, strict=True)]
+    if sizes not in ([2, 2], [3, 3]):
         raise ValueError(
             f"{called()}: the vectors have {sizes[0]} and {sizes[1]} elements {here()}. Give both 3, or both 2."
         )
-    out = ops.sub(
-        ops.mul(roll(a, -1, -1), roll(b, -2, -1)),
-        ops.mul(roll(a, -2, -1), roll(b, -1, -1)),
-    )
-    return moveaxis(out, -1, axisc)
+    return jnp.cross(a, b, axisa, axisb, axisc, axis)
 
 
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None) -> Any:
@@ -383,14 +340,9 @@ def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = 
 
 
 def einsum(
-    subscripts: Any,
-    /,
-    *operands: Any,
-    out: None = None,
-    optimize: Any = True,
-    precision: Any = None,
+    subscripts: Any, /, *operands: Any, out: None = None, optimize: Any = True, precision: Any = None,
     preferred_element_type: Any = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """The sum of products that Einstein's notation describes.
 
     Each pair of operands becomes one `dot_general`, in an order that costs few multiplications. A label twice in one
@@ -410,17 +362,17 @@ def einsum(
     """
     refuse(out=out)
     if not isinstance(subscripts, str):
-        subscripts, operands = _spell((subscripts, *operands))
+        subscripts, operands = _with_lists((subscripts, *operands))
     avals = tuple([x.aval if type(x) is Tracer else type_of(x) for x in operands])
     if isinstance(optimize, list):
         optimize = tuple(x if isinstance(x, str) else tuple(x) for x in optimize)
     elif optimize is not False:
         optimize = "greedy"
     try:
-        p = einsum_plan(subscripts, avals, optimize)
+        p = einsum_plan(subscripts, tuple([a.shape for a in avals]), optimize)
     except ValueError as error:
         shapes = ", ".join(str(a.shape) for a in avals)
-        raise ValueError(f"{called()}({subscripts!r}) of shapes {shapes} {here()}: {error}") from None
+        raise ValueError(f"{called()}: {subscripts!r} does not fit shapes {shapes} {here()}: {error}") from None
     result = contract(p, operands, avals, precision, preferred_element_type)
     if not p.pairs and len(operands) == 1 and not p.prepare and p.order is None:
         result = array_like(result)
@@ -429,76 +381,44 @@ def einsum(
 
 def einsum_path(subscripts: Any, /, *operands: Any, optimize: Any = "greedy") -> tuple[Any, str]:
     """The order in which `numpy.einsum_path` would multiply the operands, for `einsum(optimize=...)`, and a report."""
-    if not isinstance(subscripts, str):
-        subscripts, operands = _spell((subscripts, *operands))
-    shells = [np.broadcast_to(np.zeros(()), type_of(x).shape) for x in operands]
+    given = [subscripts, *operands]
+    for i in range(1, len(given)) if isinstance(subscripts, str) else range(0, len(given) - 1, 2):
+        given[i] = np.broadcast_to(np.zeros(()), type_of(given[i]).shape)
     try:
-        path, report = np.einsum_path(subscripts, *shells, optimize="greedy" if optimize == "auto" else optimize)
+        path, report = np.einsum_path(*given, optimize="greedy" if optimize == "auto" else optimize)
     except ValueError as error:
         raise ValueError(f"{called()}({subscripts!r}) {here()}: {error}") from None
     return path, str(report)
 
 
 @lru_cache(maxsize=4096)
-def einsum_plan(subscripts: str, avals: tuple[Aval, ...], optimize: Any) -> Plan:
-    """The plan for operands of these types."""
-    terms, output = parse(subscripts, tuple([a.ndim for a in avals]))
-    return plan(terms, output, tuple([a.shape for a in avals]), optimize)
-
-
-def parse(subscripts: str, ndims: tuple[int, ...]) -> tuple[tuple[Labels, ...], Labels]:
-    """The labels of each operand and of the result; those of `...` are negative integers."""
-    left, arrow, right = subscripts.replace(" ", "").partition("->")
-    written = left.split(",")
-    if len(written) != len(ndims):
-        raise ValueError(
-            f"there are labels for {len(written)} operands, and {len(ndims)} operands. Give as many of each."
-        )
-    terms = [_labels(text, ndim) for text, ndim in zip(written, ndims, strict=True)]
-    dots = min((label for term in terms for label in term if isinstance(label, int)), default=0)
-    if arrow:
-        output = _labels(right, len(right.replace("...", "")) - dots if "..." in right else len(right))
-        if "..." not in right and dots:
-            raise ValueError("the operands have '...' and the result has not. Add it after '->'.")
+def einsum_plan(subscripts: Any, shapes: tuple[tuple[int, ...], ...], optimize: Any) -> Plan:
+    """The plan for operands of these shapes; subscripts are a string, or tuples, of each operand and of the result."""
+    if isinstance(subscripts, str):
+        arguments: list[Any] = [subscripts, *shapes]
+        left, arrow, right = subscripts.partition("->")
     else:
-        letters = [label for term in terms for label in term if isinstance(label, str)]
-        output = (*range(dots, 0), *sorted(label for label in set(letters) if letters.count(label) == 1))
-    if len(set(output)) != len(output):
-        raise ValueError(f"the result {right!r} has a label twice")
-    missing = [label for label in output if not any(label in term for term in terms)]
-    if missing:
-        raise ValueError(f"the result's label {missing[0]!r} is in no operand")
-    return tuple(terms), output
+        arguments = [x for pair in zip(shapes, subscripts, strict=False) for x in pair]
+        arguments += subscripts[len(shapes) :]
+        left, arrow, right = "", "", ""
+    written, output, _ = parse_einsum_input(arguments, shapes=True)
+    if not written.replace(",", "x").isalpha():
+        raise ValueError("there is something other than letters and '...'")
+    if arrow and "..." not in right and set(written) - set(left) - set(output):
+        raise ValueError("the operands have '...' and the result has not. Add it after '->'.")
+    return plan(tuple(map(tuple, written.split(","))), tuple(output), shapes, optimize)
 
 
-def _labels(text: str, ndim: int) -> Labels:
-    before, dots, after = text.partition("...")
-    letters = before + after
-    if not all(c.isalpha() for c in letters):
-        raise ValueError(f"{text!r} has something other than letters and one '...'")
-    if (not dots and len(letters) != ndim) or len(letters) > ndim:
-        raise ValueError(f"{text!r} labels {len(letters)} axes of an operand that has {ndim}")
-    return (*before, *range(len(letters) - ndim, 0), *after)
-
-
-def _spell(arguments: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
-    """NumPy's other form of `einsum`, operands each followed by a list of integers, as a string and the operands."""
-    operands, lists = arguments[0::2], arguments[1::2]
-    output = None
-    if len(operands) > len(lists):
-        operands, output = operands[:-1], operands[-1]
-
-    def text(labels: Any) -> str:
+def _with_lists(arguments: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """NumPy's other form of `einsum`, operands each followed by a list of integers, as the lists and the operands."""
+    pairs = len(arguments) // 2 * 2
+    lists = [*arguments[1:pairs:2], *arguments[pairs:]]
+    for labels in lists:
         if not isinstance(labels, (tuple, list)):
             raise TypeError(
                 f"{called()}: {describe(labels)} stands where labels are expected {here()}. Give a string first."
             )
-        return "".join(
-            "..." if x is Ellipsis else chr(ord("A") + x) if x < 26 else chr(ord("a") + x - 26) for x in labels
-        )
-
-    spelled = ",".join(map(text, lists))
-    return spelled if output is None else f"{spelled}->{text(output)}", tuple(operands)
+    return tuple(map(tuple, lists)), tuple(arguments[0:pairs:2])
 
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Sums and other functions that reduce or scan along axes.
 
-An `axis` is an integer, a tuple of them, or `None` for all; `keepdims` leaves the reduced axes with size 1; where
-`where` is false an element is left out; `initial` is one more element.
+An `axis` is an integer, a tuple of them, or `None` for all, and a `ValueError` where there is none; `keepdims`
+leaves the reduced axes with size 1; where `where` is false an element is left out; `initial` is one more element.
 """
 
 from __future__ import annotations
@@ -11,27 +11,19 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
+from ..borrow import borrow, written
 from ..errors import called, describe, here
 from ..tracer import Tracer
-from .arguments import (
-    Aval,
-    axes_of,
-    axis_of,
-    dtype_of,
-    inexact,
-    is_inexact,
-    is_known,
-    literal,
-    refuse,
-    type_of,
-)
-from .creation import asarray, zeros, zeros_like
+from .arguments import Aval, axes_of, axis_of, dtype_of, inexact, is_inexact, is_known, literal, refuse, type_of
+from .creation import asarray
 from .manipulation import broadcast_to, ravel
 
-_HALF = (np.dtype(np.float16), jax.numpy.bfloat16.dtype)
+_HALF = (np.dtype(np.float16), jnp.bfloat16.dtype)
+_AXIS = ("axis",)
 
 
 def _kept(out: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
@@ -39,7 +31,7 @@ def _kept(out: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
     return ops.reshape(out, shape=tuple([1 if i in axes else n for i, n in enumerate(shape)]))
 
 
-def _accumulator(aval: Aval) -> Any:
+def _accumulator(aval: Any) -> Any:
     """The dtype in which integers and booleans are added up: the default integer, if that is wider."""
     wide = jax.dtypes.canonicalize_dtype(np.uint64 if aval.dtype.kind == "u" else np.int64)
     return aval.dtype if aval.dtype.kind != "b" and aval.dtype.itemsize >= wide.itemsize else wide
@@ -74,19 +66,10 @@ def _reduced(
 
 
 def sum(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    keepdims: bool = False,
-    initial: Any = None,
-    where: Any = None,
-    promote_integers: bool = True,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+    where: Any = None, promote_integers: bool = True,
+) -> Any:  # fmt: skip
     """The sum along axes. Integers narrower than the default are added up as the default, if `promote_integers`.
-
-    Raises:
-      ValueError: if there is no such axis.
 
     Example:
       >>> import tracegrad.numpy as np
@@ -104,15 +87,9 @@ def sum(
 
 
 def prod(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    keepdims: bool = False,
-    initial: Any = None,
-    where: Any = None,
-    promote_integers: bool = True,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+    where: Any = None, promote_integers: bool = True,
+) -> Any:  # fmt: skip
     """The product along axes. Its derivative is right where elements are 0."""
     refuse(out=out)
     aval = type_of(a)
@@ -126,29 +103,23 @@ def _limit(aval: Aval, top: bool) -> Any:
         return top
     if is_inexact(aval.dtype):
         return literal(math.inf if top else -math.inf)
-    info: Any = jax.numpy.iinfo(aval.dtype)  # type: ignore[no-untyped-call]
+    info: Any = jnp.iinfo(aval.dtype)  # type: ignore[no-untyped-call]
     return np.asarray(info.max if top else info.min, aval.dtype)
 
 
 def max(
     a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Any:
-    """The largest element along axes; elements that tie share the derivative equally.
-
-    Raises:
-      ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
-    """
+    """The largest element along axes; elements that tie share the derivative equally. With no element, or `where`, it
+    needs `initial`."""
     return _extremum(ops.reduce_max, a, axis, out, keepdims, initial, where, False, ops.maximum)
 
 
 def min(
     a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Any:
-    """The smallest element along axes; elements that tie share the derivative equally.
-
-    Raises:
-      ValueError: if there is no element and no `initial`, or `where` comes without `initial`.
-    """
+    """The smallest element along axes; elements that tie share the derivative equally. With no element, or `where`, it
+    needs `initial`."""
     return _extremum(ops.reduce_min, a, axis, out, keepdims, initial, where, True, ops.minimum)
 
 
@@ -177,10 +148,7 @@ def _extremum(
     return _reduced(op, a, aval, axis, keepdims, initial, where, neutral, join)
 
 
-def ptp(a: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> Any:
-    """The largest less the smallest element along axes."""
-    refuse(out=out)
-    return ops.sub(max(a, axis, keepdims=keepdims), min(a, axis, keepdims=keepdims))
+ptp = borrow(jnp.ptp, "The largest less the smallest element along axes.", _AXIS)
 
 
 def any(a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Any:
@@ -266,17 +234,9 @@ def _count_where(where: Any, aval: Aval, axes: tuple[int, ...], keepdims: bool) 
 
 
 def var(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    ddof: float = 0,
-    keepdims: bool = False,
-    *,
-    where: Any = None,
-    mean: Any = None,
-    correction: float | None = None,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *,
+    where: Any = None, mean: Any = None, correction: float | None = None,
+) -> Any:  # fmt: skip
     """The mean squared distance from the mean along axes; `ddof` (or `correction`) is taken off the count.
 
     Args:
@@ -300,17 +260,9 @@ def var(
 
 
 def std(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    ddof: float = 0,
-    keepdims: bool = False,
-    *,
-    where: Any = None,
-    mean: Any = None,
-    correction: float | None = None,
-) -> Any:
+    a: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *,
+    where: Any = None, mean: Any = None, correction: float | None = None,
+) -> Any:  # fmt: skip
     """The square root of the variance along axes; its derivative is 0 where it is 0."""
     refuse(out=out)
     return ops.root(var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction))
@@ -331,17 +283,9 @@ def _weights(weights: Any, aval: Aval, axis: Any) -> Any:
     return ops.broadcast_in_dim(ops.transpose(weights, axes=tuple(order)), shape=aval.shape, dims=tuple(sorted(axes)))
 
 
-def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, keepdims: bool = False) -> Any:
-    """The weighted average along axes; with `returned`, a pair of it and the sum of the weights."""
-    aval = type_of(a)
-    axes = axes_of(axis, aval.ndim)
-    if weights is None:
-        out = mean(a, axes, keepdims=keepdims)
-        return (out, ops.add(zeros_like(out), literal(_count(aval, axes)))) if returned else out
-    weights = _weights(weights, aval, axis)
-    total = sum(weights, axes, keepdims=keepdims)
-    out = ops.div(sum(ops.mul(a, weights), axes, keepdims=keepdims), total)
-    return (out, total) if returned else out
+average = borrow(
+    jnp.average, "The weighted average along axes; with `returned`, a pair of it and the sum of the weights.", _AXIS
+)
 
 
 def logsumexp(a: Any, axis: Any = None, keepdims: bool = False, *, where: Any = None) -> Any:
@@ -383,28 +327,18 @@ def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None
     return _scanned(ops.cumprod, a, axis, dtype, out)
 
 
-def _cumulative(scan: Any, x: Any, axis: int | None, dtype: Any, include_initial: bool, first: int) -> Any:
-    n = type_of(x).ndim
-    if axis is None:
-        if n != 1:
-            raise ValueError(f"{called()}: an array of {n} axes needs `axis` {here()}. Name the one to run along.")
-        axis = 0
-    # Unlike `cumsum`, as the standard says: small integers are added up as the default integer.
-    out = scan(_prepared(x, type_of(x), dtype), axis)
-    if include_initial:
-        i = axis_of(axis, n)
-        out = ops.pad(out, first, config=tuple((int(j == i), 0, 0) for j in range(n)))
-    return out
+cumulative_sum = borrow(
+    jnp.cumulative_sum, "The running sum along an axis; with `include_initial`, after a first 0.", _AXIS
+)
 
 
-def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
-    """The running sum along an axis; with `include_initial`, after a first 0."""
-    return _cumulative(cumsum, x, axis, dtype, include_initial, 0)
-
-
+@written("axis")
 def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
     """The running product along an axis; with `include_initial`, after a first 1."""
-    return _cumulative(cumprod, x, axis, dtype, include_initial, 1)
+    x = jnp.asarray(x)
+    # Unlike `cumprod`, as the standard says: small integers are multiplied as the default integer.
+    dtype = _accumulator(x) if dtype is None and x.dtype.kind in "biu" else dtype
+    return jnp.cumulative_prod(x, axis=axis, dtype=dtype, include_initial=include_initial)
 
 
 # -- without NaN
@@ -418,20 +352,18 @@ def _numbers(a: Any, where: Any = None) -> Any:
     return mask if where is None else ops.bitwise_and(mask, where)
 
 
-def nansum(
-    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
-    where: Any = None,
-) -> Any:  # fmt: skip
-    """The sum along axes of what is not NaN."""
-    return sum(a, axis, dtype, out, keepdims, initial, _numbers(a, where))
-
-
-def nanprod(
-    a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
-    where: Any = None,
-) -> Any:  # fmt: skip
-    """The product along axes of what is not NaN."""
-    return prod(a, axis, dtype, out, keepdims, initial, _numbers(a, where))
+nansum = borrow(jnp.nansum, "The sum along axes of what is not NaN.", _AXIS)
+nanprod = borrow(jnp.nanprod, "The product along axes of what is not NaN.", _AXIS)
+nancumsum = borrow(jnp.nancumsum, "The running sum of what is not NaN.", _AXIS)
+nancumprod = borrow(jnp.nancumprod, "The running product of what is not NaN.", _AXIS)
+nanmax = borrow(jnp.nanmax, "The largest element along axes that is not NaN; NaN where there is none.", _AXIS)
+nanmin = borrow(jnp.nanmin, "The smallest element along axes that is not NaN; NaN where there is none.", _AXIS)
+nanargmax = borrow(
+    jnp.nanargmax, "The index of the first largest element that is not NaN; -1 where there is none.", _AXIS
+)
+nanargmin = borrow(
+    jnp.nanargmin, "The index of the first smallest element that is not NaN; -1 where there is none.", _AXIS
+)
 
 
 def nanmean(
@@ -455,65 +387,6 @@ def nanstd(
 ) -> Any:  # fmt: skip
     """The standard deviation along axes of what is not NaN."""
     return std(a, axis, dtype, out, ddof, keepdims, where=_numbers(a, where), mean=mean)
-
-
-def _nan_extremum(
-    find: Any, a: Any, axis: Any, out: None, keepdims: bool, initial: Any, where: Any, sign: float
-) -> Any:
-    numbers = _numbers(a)
-    if numbers is None:
-        return find(a, axis, out, keepdims, initial, where)
-    best = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims, initial, where)
-    if initial is not None:
-        return best
-    return ops.where(any(numbers, axis, keepdims=keepdims), best, literal(math.nan))
-
-
-def nanmax(
-    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
-) -> Any:
-    """The largest element along axes that is not NaN; NaN where there is none."""
-    return _nan_extremum(max, a, axis, out, keepdims, initial, where, -1.0)
-
-
-def nanmin(
-    a: Any, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
-) -> Any:
-    """The smallest element along axes that is not NaN; NaN where there is none."""
-    return _nan_extremum(min, a, axis, out, keepdims, initial, where, 1.0)
-
-
-def _nan_position(find: Any, a: Any, axis: Any, out: None, keepdims: bool | None, sign: float) -> Any:
-    numbers = _numbers(a)
-    if numbers is None:
-        return find(a, axis, out, keepdims)
-    found = find(ops.where(numbers, a, literal(sign * math.inf)), axis, out, keepdims)
-    return ops.where(any(numbers, axis, keepdims=bool(keepdims)), found, literal(-1))
-
-
-def nanargmax(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
-    """The index of the first largest element that is not NaN; -1 where there is none."""
-    return _nan_position(argmax, a, axis, out, keepdims, -1.0)
-
-
-def nanargmin(a: Any, axis: int | None = None, out: None = None, keepdims: bool | None = None) -> Any:
-    """The index of the first smallest element that is not NaN; -1 where there is none."""
-    return _nan_position(argmin, a, axis, out, keepdims, 1.0)
-
-
-def _without_nan(a: Any, instead: float) -> Any:
-    numbers = _numbers(a)
-    return a if numbers is None else ops.where(numbers, a, literal(instead))
-
-
-def nancumsum(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
-    """The running sum of what is not NaN."""
-    return cumsum(_without_nan(a, 0.0), axis, dtype, out)
-
-
-def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
-    """The running product of what is not NaN."""
-    return cumprod(_without_nan(a, 1.0), axis, dtype, out)
 
 
 # -- order statistics
@@ -587,20 +460,15 @@ def _quantile(
         w = ops.take_along_axis(ops.astype(w, dtype=_real_dtype(x.dtype)), order, -1, "promise_in_bounds")
     x = ops.sort(x, axis=len(kept))
     nans = ops.isnan(x)
-    if fixed and not skip and not counted:
-        # NaN is sorted last, and makes the result NaN.
-        bad = ops.reduce_any(nans, axes=(len(kept),))
-        found = [_at_place(x, kept, float(part) * (n - 1), bad, method) for part in parts.ravel()]
-        if not parts.ndim:
-            return _kept(found[0], aval.shape, axes) if keepdims else found[0]
-        if not found:
-            return zeros((*parts.shape, *(_kept_shape(aval.shape, axes) if keepdims else kept)), x.dtype)
-        joined = ops.concatenate(*[ops.reshape(v, shape=(1, *kept)) for v in found], axis=0)
-        shape: tuple[int, ...] = parts.shape
+    host = fixed and not skip and not counted
+    dtype = _real_dtype(x.dtype)
+    if host:
+        # NaN is sorted last, and makes the result NaN. Places are found as Python's floats.
+        shape, bad = parts.shape, ops.reduce_any(nans, axes=(len(kept),))
+        joined = _at_places(x, parts.ravel() * (n - 1), method, np)
     else:
         parts = asarray(q)
         shape = parts.shape
-        dtype = _real_dtype(x.dtype)
         parts = ops.astype(ops.reshape(parts, shape=(math.prod(shape),)), dtype=dtype)
         count = ops.reduce_sum(ops.astype(ops.bitwise_not(nans), dtype=dtype), axes=(len(kept),))
         bad = ops.less(count, literal(1 if skip else n))
@@ -608,10 +476,10 @@ def _quantile(
             joined = _at_shares(x, ops.where(nans, literal(0.0), w), parts)
         else:
             last = ops.maximum(ops.sub(count, literal(1)), literal(0))
-            joined = _at_places(x, ops.mul(ops.reshape(last, shape=(*kept, 1)), parts), method)
-        joined = ops.where(ops.reshape(bad, shape=(*kept, 1)), literal(math.nan), joined)
-        joined = ops.transpose(joined, axes=(len(kept), *range(len(kept))))
-    inner = _kept_shape(aval.shape, axes) if keepdims else kept
+            joined = _at_places(x, ops.mul(ops.reshape(last, shape=(*kept, 1)), parts), method, ops)
+    joined = ops.where(ops.reshape(bad, shape=(*kept, 1)), literal(math.nan), joined)
+    joined = ops.transpose(joined, axes=(len(kept), *range(len(kept))))
+    inner = tuple(1 if i in axes else n for i, n in enumerate(aval.shape)) if keepdims else kept
     return ops.reshape(joined, shape=(*shape, *inner))
 
 
@@ -619,49 +487,28 @@ def _real_dtype(dtype: Any) -> Any:
     return np.finfo(dtype).dtype if dtype.kind == "c" else dtype
 
 
-def _kept_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(1 if i in axes else n for i, n in enumerate(shape))
-
-
-def _at_place(x: Any, kept: tuple[int, ...], place: float, bad: Any, method: str) -> Any:
-    """The sorted `x` at a place between the elements of its last axis; NaN where `bad`."""
-
-    def at(k: int) -> Any:
-        start, limit = (*[0] * len(kept), k), (*kept, k + 1)
-        return ops.reshape(ops.slice_(x, start=start, limit=limit, strides=(1,) * len(limit)), shape=kept)
-
-    low, high = math.floor(place), math.ceil(place)
+def _at_places(x: Any, places: Any, method: str, host: Any) -> Any:
+    """The sorted `x` at places between the elements of its last axis; `host` is NumPy where they are known."""
+    low, high = host.floor(places), host.ceil(places)
     if method == "nearest":
-        low = high = builtins.round(place)
+        low = high = host.rint(places)
     elif method in ("lower", "higher"):
         low = high = low if method == "lower" else high
-    weight = 0.5 if method == "midpoint" and low != high else place - low
-    value = at(low)
-    if low != high:
-        value = ops.add(ops.mul(value, literal(1 - weight)), ops.mul(at(high), literal(weight)))
-    return ops.where(bad, literal(math.nan), value)
-
-
-def _at_places(x: Any, places: Any, method: str) -> Any:
-    """The sorted `x` at traced places between the elements of its last axis."""
-    low, high = ops.floor(places), ops.ceil(places)
-    if method == "nearest":
-        low = high = ops.rint(places)
-    elif method in ("lower", "higher"):
-        low = high = low if method == "lower" else high
-    index = np.dtype(np.int32)
-    last = literal(x.shape[-1] - 1)
 
     def at(k: Any) -> Any:
-        k = ops.maximum(ops.minimum(ops.astype(k, dtype=index), last), literal(0))
-        return ops.take_along_axis(x, k, -1, "promise_in_bounds")
+        if host is np:
+            return ops.take(x, k.astype(np.int32), -1, "clip")
+        k = ops.minimum(ops.astype(k, dtype=np.dtype(np.int32)), literal(x.shape[-1] - 1))
+        return ops.take_along_axis(x, ops.maximum(k, literal(0)), -1, "promise_in_bounds")
 
-    if low is high:
+    if low is high or (host is np and (low == high).all()):
         return at(low)
-    weight = ops.sub(places, low)
-    if method == "midpoint":
-        weight = ops.where(ops.equal(low, high), literal(0.0), literal(0.5))
-    return ops.add(ops.mul(at(low), ops.sub(literal(1), weight)), ops.mul(at(high), weight))
+    weight: Any = 0.5 if method == "midpoint" else places - low
+    if host is np and method != "midpoint":
+        weight = weight.astype(_real_dtype(x.dtype))
+    below = at(low)
+    # At a place that is an element there is nothing between, even if it is infinite.
+    return ops.where(low == high, below, below * (1 - weight) + at(high) * weight)
 
 
 def _at_shares(x: Any, weights: Any, parts: Any) -> Any:

@@ -7,7 +7,8 @@ The shape of these results depends on values, which are read at once, unless `si
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
@@ -19,34 +20,9 @@ from .creation import array_like, full, ones, zeros
 from .manipulation import concatenate, moveaxis, ravel, reshape
 from .selection import argsort, nonzero
 
-
-class UniqueAll(NamedTuple):
-    """What `unique_all` gives."""
-
-    values: Any
-    indices: Any
-    inverse_indices: Any
-    counts: Any
-
-
-class UniqueCounts(NamedTuple):
-    """What `unique_counts` gives."""
-
-    values: Any
-    counts: Any
-
-
-class UniqueInverse(NamedTuple):
-    """What `unique_inverse` gives."""
-
-    values: Any
-    inverse_indices: Any
-
-
-def part_along(x: Any, start: int, stop: int) -> Any:
-    """The slices from `start` to `stop` along the first axis."""
-    rest = len(x.shape) - 1
-    return ops.slice_(x, start=(start, *[0] * rest), limit=(stop, *x.shape[1:]), strides=(1,) * len(x.shape))
+UniqueAll = namedtuple("UniqueAll", "values indices inverse_indices counts")
+UniqueCounts = namedtuple("UniqueCounts", "values counts")
+UniqueInverse = namedtuple("UniqueInverse", "values inverse_indices")
 
 
 def _count(mask: Any) -> Any:
@@ -72,10 +48,10 @@ def _ordered(x: Any, equal_nan: bool) -> tuple[Any, Any, Any]:
         rows, order = x, ops.iota(dtype=np.dtype(np.int32), shape=(n,), axis=0)
     if not n:
         return rows, order, zeros((0,), bool)
-    before, after = part_along(rows, 0, n - 1), part_along(rows, 1, n)
-    differ = ops.not_equal(before, after)
+    before, after = rows[:-1], rows[1:]
+    differ = before != after
     if equal_nan and is_inexact(x.dtype):
-        differ = ops.bitwise_and(differ, ops.bitwise_not(ops.bitwise_and(ops.isnan(before), ops.isnan(after))))
+        differ = differ & ~(ops.isnan(before) & ops.isnan(after))
     if x.ndim > 1:
         differ = ops.reduce_any(differ, axes=tuple(range(1, x.ndim)))
     return rows, order, ops.concatenate(ones((1,), bool), differ, axis=0)
@@ -90,23 +66,16 @@ def _picked(x: Any, mask: Any, size: int | None, fill_value: Any) -> Any:
         return ops.take(x, at, 0, "clip")
     real = _below(_count(mask), size)
     if fill_value is None:
-        return ops.take(x, ops.where(real, at, part_along(at, 0, 1)), 0, "clip")
+        return ops.take(x, ops.where(real, at, at[:1]), 0, "clip")
     real = ops.reshape(real, shape=(size, *[1] * (x.ndim - 1)))
     return ops.where(real, ops.take(x, at, 0, "clip"), ops.astype(fill_value, dtype=x.dtype))
 
 
 def unique(
-    ar: Any,
-    return_index: bool = False,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    axis: int | None = None,
-    *,
-    equal_nan: bool = True,
-    size: int | None = None,
-    fill_value: Any = None,
+    ar: Any, return_index: bool = False, return_inverse: bool = False, return_counts: bool = False,
+    axis: int | None = None, *, equal_nan: bool = True, size: int | None = None, fill_value: Any = None,
     sorted: bool = True,
-) -> Any:
+) -> Any:  # fmt: skip
     """The distinct elements of an array, or its distinct slices along an axis, in order.
 
     Args:
@@ -140,7 +109,7 @@ def unique(
     if return_index:
         out.append(_picked(order, first, size, None))
     if return_inverse:
-        number = ops.sub(ops.cumsum(ops.astype(first, dtype=index), axis=0), literal(1))
+        number = ops.cumsum(ops.astype(first, dtype=index), axis=0) - 1
         spec = Spec((0,), mode="promise_in_bounds", unique=True)
         inverse = ops.scatter(zeros((n,), index), number, order, kind="set", spec=spec) if n else number
         out.append(reshape(inverse, shape) if axis is None else inverse)
@@ -149,7 +118,7 @@ def unique(
             ends = ops.concatenate(nonzero(first)[0], full((1,), n, index), axis=0)
         else:
             ends = nonzero(first, size=size + 1, fill_value=n)[0]
-        out.append(ops.sub(part_along(ends, 1, ends.shape[0]), part_along(ends, 0, ends.shape[0] - 1)))
+        out.append(ends[1:] - ends[:-1])
     return out[0] if len(out) == 1 else tuple(out)
 
 
@@ -194,12 +163,6 @@ def isin(
     return ops.bitwise_not(found) if invert else found
 
 
-def _distinct(x: Any, assume_unique: bool) -> tuple[Any, Any, Any]:
-    """A vector in order, where each element came from, and which to count."""
-    rows, order, first = _ordered(x, True)
-    return rows, order, ones(first.shape, bool) if assume_unique else first
-
-
 def union1d(ar1: Any, ar2: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
     """The distinct elements of two arrays together, in order; see `unique`."""
     return unique(concatenate([ar1, ar2], None), size=size, fill_value=fill_value)
@@ -218,8 +181,7 @@ def setdiff1d(
     if assume_unique:
         return _picked(x, isin(x, ar2, invert=True), size, 0 if fill_value is None else fill_value)
     rows, _, first = _ordered(x, True)
-    kept = ops.bitwise_and(first, isin(rows, ar2, invert=True))
-    return _picked(rows, kept, size, 0 if fill_value is None else fill_value)
+    return _picked(rows, first & isin(rows, ar2, invert=True), size, 0 if fill_value is None else fill_value)
 
 
 def _both(ar1: Any, ar2: Any) -> tuple[Any, Any]:
@@ -239,24 +201,17 @@ def setxor1d(
         return _picked(rows, first, size, fill_value)
     # Of each run of equal elements, the first: if the last one has the same owner.
     owner = ops.take(owner, order, 0, "clip")
-    last = ops.concatenate(part_along(first, 1, first.shape[0]), ones((1,), bool), axis=0)
-    at = ops.sort(
-        ops.where(last, ops.iota(dtype=np.dtype(np.int32), shape=first.shape, axis=0), literal(rows.shape[0]))
-    )
-    run = ops.sub(ops.cumsum(ops.astype(first, dtype=np.dtype(np.int32)), axis=0), literal(1))
-    same = ops.equal(owner, ops.take(owner, ops.take(at, run, 0, "clip"), 0, "clip"))
-    return _picked(rows, ops.bitwise_and(first, same), size, fill_value)
+    last = ops.concatenate(first[1:], ones((1,), bool), axis=0)
+    at = ops.sort(ops.where(last, np.arange(rows.shape[0], dtype=np.int32), literal(rows.shape[0])))
+    run = ops.cumsum(ops.astype(first, dtype=np.dtype(np.int32)), axis=0) - 1
+    same = owner == ops.take(owner, ops.take(at, run, 0, "clip"), 0, "clip")
+    return _picked(rows, first & same, size, fill_value)
 
 
 def intersect1d(
-    ar1: Any,
-    ar2: Any,
-    assume_unique: bool = False,
-    return_indices: bool = False,
-    *,
-    size: int | None = None,
+    ar1: Any, ar2: Any, assume_unique: bool = False, return_indices: bool = False, *, size: int | None = None,
     fill_value: Any = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """The distinct elements that are in both arrays, in order.
 
     Args:
@@ -268,7 +223,7 @@ def intersect1d(
     x, y = _both(ar1, ar2)
     rows, order, first = _ordered(x, True)
     # The test is equality, by which NaN is in no array.
-    both = ops.bitwise_and(first, isin(rows, y))
+    both = first & isin(rows, y)
     values = _picked(rows, both, size, fill_value)
     if not return_indices:
         return values

@@ -7,26 +7,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from .. import ops
+from ..borrow import borrow, written
 from ..errors import called, describe, here
 from ..ops.indexing import Spec
-from .arguments import (
-    axes_of,
-    axis_of,
-    common_type,
-    dtype_of,
-    inexact,
-    integer,
-    is_inexact,
-    known,
-    literal,
-    promoted,
-    type_of,
-)
+from .arguments import axis_of, common_type, dtype_of, inexact, integer, is_inexact, known, literal, promoted, type_of
 from .creation import array_like, asarray, full, linspace, zeros
-from .manipulation import concatenate, diagonal, diff, matrix_transpose, part_along, ravel, squeeze
-from .products import matmul
-from .reductions import average
+from .manipulation import diff, reshape
 from .reductions import max as max_
 from .reductions import min as min_
 from .reductions import sum as sum_
@@ -51,16 +41,11 @@ def _inexact_together(xs: Sequence[Any]) -> list[Any]:
 # -- covariance
 
 
+@written("ddof")
 def cov(
-    m: Any,
-    y: Any = None,
-    rowvar: bool = True,
-    bias: bool = False,
-    ddof: int | None = None,
-    fweights: Any = None,
-    aweights: Any = None,
-    dtype: Any = None,
-) -> Any:
+    m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None, fweights: Any = None,
+    aweights: Any = None, dtype: Any = None,
+) -> Any:  # fmt: skip
     """The covariance matrix of variables, a row each.
 
     Args:
@@ -76,103 +61,68 @@ def cov(
       >>> np.cov(np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])).tolist()
       [[1.0, -1.0], [-1.0, 1.0]]
     """
-
-    def rows(x: Any) -> Any:
-        aval = type_of(x)
-        if aval.ndim > 2:
-            raise ValueError(f"{called()}: {aval} {here()}. Give an array of at most two axes.")
-        x = array_like(x)
-        if aval.ndim < 2:
-            return ops.reshape(x, shape=(1, math.prod(aval.shape)))
-        return x if rowvar else matrix_transpose(x)
-
     if ddof is not None and ddof != int(ddof):
         raise ValueError(f"{called()}: ddof={ddof} {here()}. Give an integer.")
-    both = [m] if y is None else [m, y]
-    parts = [
-        rows(x) for x in _inexact_together([ops.astype(x, dtype=dtype_of(dtype)) for x in both] if dtype else both)
-    ]
-    x = parts[0] if len(parts) == 1 else concatenate(parts, 0)
+    given = [jnp.asarray(v, None if dtype is None else dtype_of(dtype)) for v in (m, y) if v is not None]
+    for v in given:
+        if v.ndim > 2:
+            raise ValueError(f"{called()}: {describe(v)} {here()}. Give an array of at most two axes.")
+    common = ops.inexact_dtype(jnp.result_type(*given))
+    parts = [jnp.atleast_2d(v if rowvar or v.ndim < 2 else v.T).astype(common) for v in given]
+    x = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
     n = x.shape[1]
     less = (0 if bias else 1) if ddof is None else ddof
     weights = None
     for name, w in (("fweights", fweights), ("aweights", aweights)):
-        if w is None:
-            continue
-        if type_of(w).shape != (n,):
+        if w is not None and jnp.shape(w) != (n,):
             raise ValueError(
                 f"{called()}: {name}={describe(w)} for {n} observations {here()}. Give one an observation."
             )
-        weights = w if weights is None else ops.mul(weights, w)
+        if w is not None:
+            weights = w if weights is None else weights * w
     if weights is None:
-        mean, count = ops.div(ops.reduce_sum(x, axes=(1,)), literal(n)), literal(float(n - less))
-        weighted = centered = ops.sub(x, ops.reshape(mean, shape=(x.shape[0], 1)))
+        count: Any = n - less
+        weighted = centered = x - x.sum(1, keepdims=True) / n
     else:
-        weights = inexact(weights, type_of(weights))
-        mean, total = average(x, 1, weights, True)
-        total = ops.getitem(total, 0)
-        if not less:
-            count = total
-        elif aweights is None:
-            count = ops.sub(total, literal(less))
-        else:
-            share = ops.div(sum_(ops.mul(weights, aweights)), total)
-            count = ops.sub(total, ops.mul(share, literal(less)))
-        centered = ops.sub(x, ops.reshape(mean, shape=(x.shape[0], 1)))
-        weighted = ops.mul(centered, weights)
-    return squeeze(ops.div(matmul(weighted, ops.conj(matrix_transpose(centered))), count))
+        weights = jnp.asarray(weights, ops.inexact_dtype(jnp.result_type(weights)))
+        total = weights.sum()
+        share = 1 if aweights is None else (weights * aweights).sum() / total
+        count = total - less * share if less else total
+        centered = x - (x * weights).sum(1, keepdims=True) / total
+        weighted = centered * weights
+    return (weighted @ centered.T.conj() / count).squeeze()
 
 
+@written()
 def corrcoef(x: Any, y: Any = None, rowvar: bool = True, dtype: Any = None) -> Any:
     """The correlation coefficients of variables, a row each (a column, if not `rowvar`): `cov` of them standardised."""
     c = cov(x, y, rowvar, dtype=dtype)
     if not c.ndim:
-        return ops.div(c, c)
-    n = c.shape[0]
-    spread = ops.sqrt(ops.real(ops.reshape(diagonal(c), shape=(n, 1))))
-    c = ops.div(ops.div(c, spread), ops.reshape(spread, shape=(1, n)))
+        return c / c
+    spread = jnp.sqrt(jnp.diagonal(c).real)
+    c = c / spread[:, None] / spread
 
     def bounded(part: Any) -> Any:
-        return ops.maximum(ops.minimum(part, literal(1.0)), literal(-1.0))
+        return jnp.maximum(jnp.minimum(part, 1.0), -1.0)
 
-    return ops.complex_(bounded(ops.real(c)), bounded(ops.imag(c))) if c.dtype.kind == "c" else bounded(c)
+    return jax.lax.complex(bounded(c.real), bounded(c.imag)) if c.dtype.kind == "c" else bounded(c)
 
 
 # -- sliding products
 
 
-def _slid(a: Any, v: Any, mode: str, flipped: bool, precision: Any, dtype: Any) -> Any:
-    a, v = _vector(a), _vector(v)
-    if not a.shape[0] or not v.shape[0]:
-        raise ValueError(
-            f"{called()}: vectors of {a.shape[0]} and {v.shape[0]} elements {here()}. Neither may be empty."
-        )
-    if dtype is None:
-        a, v = _inexact_together((a, v))
-    else:
-        a, v = promoted((a, v), (type_of(a), type_of(v)))
-    if not flipped:
-        v = ops.conj(v)
-    swapped = a.shape[0] < v.shape[0]
-    if swapped:
-        a, v = v, a
-    if flipped:
-        v = ops.rev(v, axes=(0,))
-    n = v.shape[0]
+def _check_slid(a: Any, v: Any, mode: str) -> None:
+    for x in (a, v):
+        if jnp.ndim(x) != 1:
+            raise ValueError(f"{called()}: {describe(x)} {here()}. Give a vector.")
+    if not len(a) or not len(v):
+        raise ValueError(f"{called()}: vectors of {len(a)} and {len(v)} elements {here()}. Neither may be empty.")
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"{called()}: mode={mode!r} {here()}. Use 'full', 'same' or 'valid'.")
-    padding = {"full": (n - 1, n - 1), "same": (n // 2, n - n // 2 - 1), "valid": (0, 0)}[mode]
-    out = ops.conv_general_dilated(
-        ops.reshape(a, shape=(1, 1, a.shape[0])), ops.reshape(v, shape=(1, 1, n)), (1,), (padding,),
-        precision=precision, preferred_element_type=None if dtype is None else dtype_of(dtype),
-    )  # fmt: skip
-    out = ops.reshape(out, shape=(out.shape[-1],))
-    return ops.rev(out, axes=(0,)) if swapped and not flipped else out
 
 
-def convolve(
-    a: Any, v: Any, mode: str = "full", *, precision: Any = None, preferred_element_type: Any = None
-) -> Any:  # fmt: skip
+@written()
+def convolve(a: Any, v: Any, mode: str = "full", *, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The convolution of two vectors, `sum_k a[k] v[n - k]`.
 
     Args:
@@ -183,14 +133,15 @@ def convolve(
       >>> np.convolve(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])).tolist()
       [0.0, 1.0, 2.5, 4.0, 1.5]
     """
-    return _slid(a, v, mode, True, precision, preferred_element_type)
+    _check_slid(a, v, mode)
+    return jnp.convolve(a, v, mode, precision=precision, preferred_element_type=preferred_element_type)
 
 
-def correlate(
-    a: Any, v: Any, mode: str = "valid", *, precision: Any = None, preferred_element_type: Any = None
-) -> Any:  # fmt: skip
+@written()
+def correlate(a: Any, v: Any, mode: str = "valid", *, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The correlation of two vectors, `sum_n a[n + k] conj(v[n])`; `mode` as for `convolve`."""
-    return _slid(a, v, mode, False, precision, preferred_element_type)
+    _check_slid(a, v, mode)
+    return jnp.correlate(a, v, mode, precision=precision, preferred_element_type=preferred_element_type)
 
 
 # -- histograms
@@ -250,18 +201,14 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
             raise ValueError(f"{called()}: range={describe(range)} {here()}. Give the first and the last edge.")
         low, high = range[0], range[1]
     low, high = asarray(low, dtype), asarray(high, dtype)
-    flat = ops.equal(low, high)
-    half = literal(0.5)
-    return linspace(
-        ops.where(flat, ops.sub(low, half), low), ops.where(flat, ops.add(high, half), high), n + 1, dtype=dtype
-    )
+    half = ops.where(low == high, literal(0.5), literal(0.0))
+    return linspace(low - half, high + half, n + 1, dtype=dtype)
 
 
 def _bin(edges: Any, x: Any) -> Any:
     """The number of the bin of each element, counted from 1; the last bin has its upper edge."""
-    n = edges.shape[0]
     at = searchsorted(edges, x, "right")
-    return ops.where(ops.equal(x, ops.getitem(edges, n - 1)), literal(n - 1), at)
+    return ops.where(x == edges[-1], literal(edges.shape[0] - 1), at)
 
 
 def histogram(
@@ -276,20 +223,12 @@ def histogram(
       weights: what each element counts.
       density: whether to divide by the total and the width of each bin.
     """
-    if weights is None:
-        x = ravel(inexact(array_like(a), type_of(a)))
-        weights = full(x.shape, 1, x.dtype)
-    else:
-        if type_of(a).shape != type_of(weights).shape:
-            raise ValueError(
-                f"{called()}: weights {describe(weights)} for {describe(a)} {here()}. Give them one shape."
-            )
-        x, weights = (ravel(v) for v in _inexact_together((a, weights)))
-    edges = histogram_bin_edges(x, bins, range)
-    n = edges.shape[0]
-    counts = part_along(bincount(_bin(edges, x), weights, length=n), (n,), 0, 1, n)
-    if density:
-        counts = ops.div(ops.div(counts, diff(edges)), sum_(counts))
+    if weights is not None and type_of(a).shape != type_of(weights).shape:
+        raise ValueError(f"{called()}: weights {describe(weights)} for {describe(a)} {here()}. Give them one shape.")
+    x = inexact(array_like(a), type_of(a))
+    weights = full(x.shape, 1, x.dtype) if weights is None else array_like(weights)
+    points = ops.reshape(x, shape=(x.size, 1))
+    counts, (edges,) = histogramdd(points, [bins], [range], ops.reshape(weights, shape=(x.size,)), density)
     return counts, edges
 
 
@@ -321,12 +260,10 @@ def histogramdd(
     if aval.ndim != 2:
         raise ValueError(f"{called()}: points {aval} {here()}. Give a matrix, a row a point.")
     n, d = aval.shape
-    if weights is None:
-        (x,) = _inexact_together((sample,))
-    else:
-        if type_of(weights).shape != (n,):
-            raise ValueError(f"{called()}: weights {describe(weights)} for {n} points {here()}. Give one a point.")
-        x, weights = _inexact_together((sample, weights))
+    if weights is not None and type_of(weights).shape != (n,):
+        raise ValueError(f"{called()}: weights {describe(weights)} for {n} points {here()}. Give one a point.")
+    x, *given = _inexact_together((sample,) if weights is None else (sample, weights))
+    weights = given[0] if given else None
     each = [bins] * d if isinstance(bins, int) else list(bins)
     spans = [None] * d if range is None else list(range)
     if len(each) != d or len(spans) != d:
@@ -338,25 +275,22 @@ def histogramdd(
     edges = [histogram_bin_edges(c, b, s) for c, b, s in zip(columns, each, spans, strict=True)]
     # Bins of the points that lie outside, below and above, frame the grid.
     shape = tuple(e.shape[0] + 1 for e in edges)
-    at: Any = literal(0)
+    at: Any = 0
     for column, e, size in zip(columns, edges, shape, strict=True):
-        at = ops.add(ops.mul(at, literal(size)), _bin(e, column))
-    counts = ops.reshape(bincount(at, weights, length=math.prod(shape)), shape=shape)
-    counts = ops.slice_(counts, start=(1,) * d, limit=tuple(s - 1 for s in shape), strides=(1,) * d)
+        at = _bin(e, column) + at * size
+    counts = ops.reshape(bincount(at, weights, length=math.prod(shape)), shape=shape)[(slice(1, -1),) * d]
     if density:
         counts = ops.astype(counts, dtype=type_of(x).dtype)
-        counts = ops.div(counts, sum_(counts))
+        counts = counts / sum_(counts)
         for i, e in enumerate(edges):
-            width = diff(e)
-            counts = ops.div(
-                counts, ops.reshape(width, shape=tuple(width.shape[0] if j == i else 1 for j in builtins.range(d)))
-            )
+            counts = counts / reshape(diff(e), tuple(-1 if j == i else 1 for j in builtins.range(d)))
     return counts, edges
 
 
 # -- interpolation and differences
 
 
+@written()
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
     """The piecewise linear function through the points `(xp, fp)`, at `x`.
 
@@ -371,52 +305,17 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
       >>> tg.grad(np.interp)(1.5, np.array([1.0, 2.0, 4.0]), np.array([0.0, 3.0, 1.0])).item()
       3.0
     """
-    x, xp, fp = array_like(x), _vector(xp), _vector(fp)
-    if xp.shape != fp.shape or not xp.shape[0]:
+    if jnp.ndim(xp) != 1 or jnp.shape(xp) != jnp.shape(fp) or not len(xp):
         raise ValueError(
-            f"{called()}: points {describe(xp)} and {describe(fp)} {here()}. Give as many of each, at least one."
+            f"{called()}: points {describe(xp)} and {describe(fp)} {here()}. Give vectors of one length, at least 1."
         )
     for name, end in (("left", left), ("right", right)):
         if isinstance(end, str) and end != "extrapolate":
             raise ValueError(f"{called()}: {name}={end!r} {here()}. Give a number, or 'extrapolate'.")
-    x, xp = _inexact_together((x, xp))
-    (fp,) = _inexact_together((fp,))
-    if period is not None:
-        period = ops.abs_(period)
-        x, xp = ops.remainder(x, period), ops.remainder(xp, period)
-        order = ops.argsort(xp)
-        xp, fp = (ops.take(v, order, 0, "clip") for v in (xp, fp))
-        n = xp.shape[0]
-        xp = ops.concatenate(
-            ops.sub(part_along(xp, (n,), 0, n - 1, n), period),
-            xp,
-            ops.add(part_along(xp, (n,), 0, 0, 1), period),
-            axis=0,
-        )
-        fp = ops.concatenate(part_along(fp, (n,), 0, n - 1, n), fp, part_along(fp, (n,), 0, 0, 1), axis=0)
-    n = xp.shape[0]
-    first, last = ops.getitem(fp, 0), ops.getitem(fp, n - 1)
-    if n == 1:
-        value = ops.add(ops.mul(x, literal(0.0)), first)
-    else:
-        i = ops.searchsorted(xp, x, "right")
-        i = ops.maximum(ops.minimum(i, literal(n - 1)), literal(1))
-        before = ops.sub(i, literal(1))
-        x0, x1, f0, f1 = (ops.take(v, at, 0, "clip") for v, at in ((xp, before), (xp, i), (fp, before), (fp, i)))
-        width = ops.sub(x1, x0)
-        # Where two points fall together there is a step, and no slope.
-        step = ops.equal(width, literal(0))
-        slope = ops.div(ops.sub(f1, f0), ops.where(step, literal(1.0), width))
-        value = ops.where(step, f0, ops.add(f0, ops.mul(ops.sub(x, x0), slope)))
-    if period is not None:
-        return value
-    if not isinstance(left, str):
-        value = ops.where(ops.less(x, ops.getitem(xp, 0)), first if left is None else left, value)
-    if not isinstance(right, str):
-        value = ops.where(ops.greater(x, ops.getitem(xp, n - 1)), last if right is None else right, value)
-    return value
+    return jnp.interp(x, xp, fp, left, right, period)
 
 
+@written("axis", "edge_order")
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int | None = None) -> Any:
     """The derivative of a function from its values on a grid, along each axis: central differences of second order.
 
@@ -430,98 +329,47 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int | None = N
       An array for one axis, a list of them for several.
 
     The formula for places that are not evenly spaced is that of Fornberg, "Generation of finite difference formulas on
-    arbitrarily spaced grids" (1988), for three points.
+    arbitrarily spaced grids" (1988), for three points: the derivative of the parabola through them.
     """
-    f = inexact(array_like(f), type_of(f))
-    axes = axes_of(axis, f.ndim) if not isinstance(axis, (tuple, list)) else tuple(
-        axis_of(a, f.ndim) for a in axis
-    )  # fmt: skip
+    f = jnp.asarray(f)
+    f = f.astype(ops.inexact_dtype(f.dtype))
+    several = isinstance(axis, (tuple, list))
+    axes = [axis_of(i, f.ndim) for i in (range(f.ndim) if axis is None else axis if several else (axis,))]
     order = 1 if edge_order is None else edge_order
     if order not in (1, 2):
         raise ValueError(f"{called()}: edge_order={edge_order} {here()}. Use 1 or 2.")
-    spacing = list(varargs) or [1.0]
-    if len(spacing) == 1 and not (isinstance(spacing[0], (list, tuple)) or type_of(spacing[0]).ndim):
+    spacing = [jnp.asarray(h) for h in varargs or (1.0,)]
+    if len(spacing) == 1 and not spacing[0].ndim:
         spacing = spacing * len(axes)
     if len(spacing) != len(axes):
         raise ValueError(
             f"{called()}: {len(spacing)} spacings for {len(axes)} axes {here()}. Give one, or one an axis."
         )
-    for i in axes:
-        if f.shape[i] < order + 1:
-            raise ValueError(f"{called()}: {f.shape[i]} values along axis {i} {here()}. Give at least {order + 1}.")
-    out = [_derivative(f, i, asarray(h), order) for i, h in zip(axes, spacing, strict=True)]
-    return out[0] if len(out) == 1 and not isinstance(axis, (tuple, list)) else out
+    for i, h in zip(axes, spacing, strict=True):
+        n = f.shape[i]
+        if n < order + 1:
+            raise ValueError(f"{called()}: {n} values along axis {i} {here()}. Give at least {order + 1}.")
+        if h.ndim and h.shape != (n,):
+            raise ValueError(
+                f"{called()}: places {describe(h)} for {n} values along axis {i} {here()}. Give one a value."
+            )
+    out = [_derivative(f, i, h, order) for i, h in zip(axes, spacing, strict=True)]
+    return out[0] if len(out) == 1 and not several else out
 
 
 def _derivative(f: Any, axis: int, h: Any, order: int) -> Any:
-    shape = f.shape
-    n = shape[axis]
-
-    def at(start: int, stop: int) -> Any:
-        return part_along(f, shape, axis, start, stop)
-
-    def combined(*terms: tuple[Any, Any]) -> Any:
-        total: Any = None
-        for weight, value in terms:
-            term = ops.mul(value, weight)
-            total = term if total is None else ops.add(total, term)
-        return total
-
-    if type_of(h).ndim:
-        if type_of(h).shape != (n,):
-            raise ValueError(
-                f"{called()}: places {describe(h)} for {n} values along axis {axis} {here()}. Give one a value."
-            )
-        steps = ops.reshape(diff(h), shape=tuple(n - 1 if j == axis else 1 for j in range(len(shape))))
-
-        def step(start: int, stop: int) -> Any:
-            return part_along(steps, steps.shape, axis, start, stop)
-    else:
-
-        def step(start: int, stop: int) -> Any:
-            return h
-
-    def three(a: Any, b: Any, where: int) -> list[Any]:
-        """The weights of three points, `a` and `b` apart, for the derivative at the `where`-th of them."""
-        both = ops.add(a, b)
-        if where == 0:
-            last = ops.neg(ops.div(a, ops.mul(b, both)))
-            return [
-                ops.neg(ops.div(ops.add(ops.mul(a, literal(2)), b), ops.mul(a, both))),
-                ops.div(both, ops.mul(a, b)),
-                last,
-            ]
-        if where == 1:
-            first = ops.neg(ops.div(b, ops.mul(a, both)))
-            return [first, ops.div(ops.sub(b, a), ops.mul(a, b)), ops.div(a, ops.mul(b, both))]
-        return [ops.neg(weight) for weight in three(b, a, 0)[::-1]]
-
-    parts = []
-    if order == 1:
-        parts.append(ops.div(ops.sub(at(1, 2), at(0, 1)), step(0, 1)))
-    else:
-        parts.append(combined(*zip(three(step(0, 1), step(1, 2), 0), (at(0, 1), at(1, 2), at(2, 3)), strict=True)))
-    if n > 2 and not type_of(h).ndim:
-        parts.append(ops.div(ops.sub(at(2, n), at(0, n - 2)), ops.mul(h, literal(2))))
-    elif n > 2:
-        weights = three(step(0, n - 2), step(1, n - 1), 1)
-        parts.append(combined(*zip(weights, (at(0, n - 2), at(1, n - 1), at(2, n)), strict=True)))
-    if order == 1:
-        parts.append(ops.div(ops.sub(at(n - 1, n), at(n - 2, n - 1)), step(n - 2, n - 1)))
-    else:
-        ends = at(n - 3, n - 2), at(n - 2, n - 1), at(n - 1, n)
-        parts.append(combined(*zip(three(step(n - 3, n - 2), step(n - 2, n - 1), 2), ends, strict=True)))
-    return ops.concatenate(*parts, axis=axis)
+    f = jnp.moveaxis(f, axis, -1)
+    step = jnp.diff(h) if h.ndim else jnp.full((f.shape[-1] - 1,), h)
+    slope = jnp.diff(f) / step
+    bend = jnp.diff(slope) / (step[1:] + step[:-1])
+    middle = slope[..., :-1] + bend * step[:-1] if h.ndim else (f[..., 2:] - f[..., :-2]) / (2 * h)
+    first, last = slope[..., :1], slope[..., -1:]
+    if order == 2:
+        first, last = first - bend[..., :1] * step[0], last + bend[..., -1:] * step[-1]
+    return jnp.moveaxis(jnp.concatenate([first, middle, last], -1), -1, axis)
 
 
-def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    """The differences of neighbours in the flattened array, between `to_begin` and `to_end`."""
-    x = ravel(array_like(ary))
-    parts = [diff(x) if x.shape[0] else x]
-    for end, place in ((to_begin, 0), (to_end, len(parts) + 1)):
-        if end is not None:
-            parts.insert(place, ops.astype(ravel(asarray(end)), dtype=x.dtype))
-    return ops.concatenate(*parts, axis=0)
+ediff1d = borrow(jnp.ediff1d, "The differences of neighbours in the flattened array, between `to_begin` and `to_end`.")
 
 
 __all__ = [

@@ -25,11 +25,8 @@ def _cosines(M: Any, weights: Sequence[float]) -> Any:
     n, k = _places(M)
     if k is None:
         return ones((n,))
-    total: Any = literal(weights[0])
-    for i, weight in enumerate(weights[1:], 1):
-        wave = ops.cos(ops.mul(k, literal(2 * math.pi * i / (n - 1))))
-        total = ops.add(total, ops.mul(wave, literal(weight)))
-    return total
+    waves = [ops.cos(k * (2 * math.pi * i / (n - 1))) * weight for i, weight in enumerate(weights[1:], 1)]
+    return sum(waves, weights[0])
 
 
 def bartlett(M: int) -> Any:
@@ -37,7 +34,7 @@ def bartlett(M: int) -> Any:
     n, k = _places(M)
     if k is None:
         return ones((n,))
-    return ops.sub(literal(1.0), ops.abs_(ops.sub(ops.mul(k, literal(2 / (n - 1))), literal(1.0))))
+    return 1.0 - ops.abs_(k * (2 / (n - 1)) - 1.0)
 
 
 def hanning(M: int) -> Any:
@@ -60,9 +57,9 @@ def kaiser(M: int, beta: Any) -> Any:
     n, k = _places(M)
     if k is None:
         return ones((n,))
-    x = ops.sub(ops.mul(k, literal(2 / (n - 1))), literal(1.0))
+    x = k * (2 / (n - 1)) - 1.0
     # 0 at the ends, where rounding must not make it negative.
-    inside = ops.root(ops.maximum(ops.sub(literal(1.0), ops.mul(x, x)), literal(0.0)))
+    inside = ops.root(ops.maximum(1.0 - x * x, literal(0.0)))
     return ops.div(i0(ops.mul(inside, beta)), i0(beta))
 
 
