@@ -89,7 +89,7 @@ from .ops import (
     zeta,
 )
 from .ops.conv import dilated, explicit_padding, per_axis
-from .ops.indexing import Windows, fill_of, mode_of
+from .ops.gather import Windows, fill_of, mode_of
 from .parallel.collectives import axis_index, axis_size, pmax, pmean, pmin, psum
 from .tape import aval_of
 from .tracer import literal

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import ops
 from ..errors import called, describe, here
-from ..ops.indexing import Spec
+from ..ops.gather import Spec
 from .arguments import (
     axes_of,
     axis_of,

@@ -34,7 +34,7 @@ from .elementwise import (
     sub,
     where,
 )
-from .indexing import Spec, gather
+from .gather import Spec, gather
 from .linear import dot_general
 from .reduce import argmax
 from .shape import concatenate, iota, pad, reduce_sum, reshape, slice_, splat, transpose, zeros_of
