@@ -69,7 +69,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
         for where, x in given:
             kind = type(x)
             if where in fixed or where in at or kind in _STATIC:
-                parts += (where, kind, x)
+                parts += (where, kind, tuple(x) if kind is list else x)
             elif kind is Tracer:
                 traced = True
                 parts += (where, x.aval)
