@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 from jax import lax as _lax
-from jax.lax import conv_dimension_numbers
 
-from .. import numpy as tnp
 from .. import ops
-from ..borrow import borrow
+from ..borrow import borrow, written
 from ..errors import called, here
-from ..numpy.arguments import dtype_of, order_of, type_of
+from ..numpy.arguments import dtype_of, order_of, promoted, type_of
 from ..ops.arraylike import unsharded
-from ..ops.conv import conv_general_dilated, dilated, explicit_padding, per_axis
-from .shapes import rev
+from ..ops.conv import conv_general_dilated, explicit_padding, per_axis
 
 
 def _index_tuple(value: Any) -> tuple[int, ...]:
@@ -140,29 +137,7 @@ def conv_with_general_padding(
     )
 
 
-def _transposed_padding(k: int, stride: int, padding: Any) -> tuple[int, int]:
-    """The padding of a transposed convolution, from that of the convolution with this kernel and stride.
-
-    Where it leaves the size open, the result is as large as the input times the stride ("SAME"), or the largest
-    that the convolution would take ("VALID").
-    """
-    if padding == "SAME":
-        total = k + stride - 2
-        low = k - 1 if stride > k - 1 else -(-total // 2)
-        return low, total - low
-    if padding == "VALID":
-        return k - 1, max(k, stride) - 1
-    return k - 1 - padding[0], k - 1 - padding[1]
-
-
-_LAYOUTS = {
-    2: ("NC", "IO", "NC"),
-    3: ("NHC", "HIO", "NHC"),
-    4: ("NHWC", "HWIO", "NHWC"),
-    5: ("NHWDC", "HWDIO", "NHWDC"),
-}
-
-
+@written("strides", "padding", "rhs_dilation", "dimension_numbers", "precision", "preferred_element_type")
 def conv_transpose(
     lhs: Any,
     rhs: Any,
@@ -197,25 +172,18 @@ def conv_transpose(
       (1, 8, 2)
     """
     x, kernel = type_of(lhs), type_of(rhs)
-    if dimension_numbers is None:
-        if x.ndim not in _LAYOUTS:
-            raise ValueError(f"{called()}: there is no default layout for {x} {here()}. Give dimension_numbers.")
-        dimension_numbers = _LAYOUTS[x.ndim]
-    numbers = conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
-    space = numbers.rhs_spec[2:]
-    strides = per_axis(strides, len(space), "strides")
-    dilation = per_axis(1 if rhs_dilation is None else rhs_dilation, len(space), "rhs_dilation")
+    rank = x.ndim - 2
+    if dimension_numbers is None and not 0 <= rank <= 3:
+        raise ValueError(f"{called()}: there is no default layout for {x} {here()}. Give dimension_numbers.")
     if isinstance(padding, str) and padding not in ("SAME", "VALID"):
         raise ValueError(f"{called()}: padding={padding!r} {here()}. Use 'SAME', 'VALID', or (low, high) pairs.")
-    if isinstance(padding, str) or use_consistent_padding:
-        forward = [padding] * len(space) if isinstance(padding, str) else list(padding)
-        sizes = [dilated(kernel.shape[a], d) for a, d in zip(space, dilation, strict=True)]
-        padding = [_transposed_padding(k, s, p) for k, s, p in zip(sizes, strides, forward, strict=True)]
-    if transpose_kernel:
-        rhs = tnp.swapaxes(rev(rhs, space), numbers.rhs_spec[0], numbers.rhs_spec[1])
-    return conv_general_dilated(
-        lhs, rhs, (1,) * len(space), padding, strides, dilation, numbers,
-        precision=precision, preferred_element_type=preferred_element_type,
+    strides = per_axis(strides, rank, "strides")
+    if not isinstance(padding, str):
+        padding = explicit_padding(padding, strides, strides, strides)
+    return _lax.conv_transpose(
+        *promoted([lhs, rhs], [x, kernel]), strides, padding,
+        per_axis(1 if rhs_dilation is None else rhs_dilation, rank, "rhs_dilation"), dimension_numbers,
+        transpose_kernel, precision, preferred_element_type, use_consistent_padding,
     )  # fmt: skip
 
 

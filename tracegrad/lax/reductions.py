@@ -79,12 +79,9 @@ _MONOIDS: dict[Any, _Monoid] = {
     **dict.fromkeys([min, _lax.min, jnp.minimum, np.minimum], _MIN),
 }
 _OURS: dict[Any, Any] = {
-    _lax.bitwise_and: bitwise_and,
-    _lax.bitwise_or: bitwise_or,
-    _lax.bitwise_xor: bitwise_xor,
-    jnp.bitwise_and: bitwise_and,
-    jnp.bitwise_or: bitwise_or,
-    jnp.bitwise_xor: bitwise_xor,
+    **dict.fromkeys([_lax.bitwise_and, jnp.bitwise_and], bitwise_and),
+    **dict.fromkeys([_lax.bitwise_or, jnp.bitwise_or], bitwise_or),
+    **dict.fromkeys([_lax.bitwise_xor, jnp.bitwise_xor], bitwise_xor),
     jnp.logical_and: tnp.logical_and,
     jnp.logical_or: tnp.logical_or,
 }
