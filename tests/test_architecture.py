@@ -17,14 +17,14 @@ FLOORS = [
         "tape names", "errors varying", "remedies arguments pickling", "tracer", "op", "lower closures", "ops",
         "passes", "backward execute", "spectrum", "body", "jaxpr", "borrow", "compile", "transforms",
         "forward custom capture optimizers",
-        "checkpoint_policies show", "remat", "numpy", "random control", "parallel initializers", "lax",
+        "checkpoint_policies show", "remat", "numpy", "random control", "parallel initializers loops", "lax",
         "nn interop testing", "scipy", "protocols", "array", "__init__", "examples",
     )
 ]  # fmt: skip
 """The files and folders of the package, from the ground up: each imports from lower floors alone."""
 
 CORE = ["tape", "tracer", "op", "backward", "lower", "execute", "transforms"]
-CORE_LINES, LONGEST = 2_431, 1_350
+CORE_LINES, LONGEST = 2_431, 800
 """What the core and the longest file have at most: these only ever fall."""
 
 GLOBALS = {

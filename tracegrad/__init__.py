@@ -27,11 +27,12 @@ from . import (
 )
 from . import show as show
 from .capture import Captured, capture, tap
-from .control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from .control import cond, fori_loop, scan, switch, while_loop
 from .custom import custom_vjp
 from .errors import LeakedTracerError, TracerError
 from .forward import hvp, jacfwd, jvp, linearize
 from .interop import export, from_jax
+from .loops import associative_scan, map
 from .names import listed
 from .op import Op
 from .parallel import axis_index, pmap, pmean, psum, sum_gradients

@@ -38,7 +38,8 @@ from jax.lax import (
     reduce_window_shape_tuple,
 )
 
-from ..control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from ..control import cond, fori_loop, scan, switch, while_loop
+from ..loops import associative_scan, map
 from ..names import listed
 from ..parallel.collectives import axis_index, axis_size, pmax, pmean, pmin, psum
 from ..transforms import stop_gradient

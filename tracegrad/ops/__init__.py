@@ -12,6 +12,7 @@ from .gather import *
 from .indexing import *
 from .linalg import *
 from .linear import *
+from .matrix_functions import *
 from .reduce import *
 from .shape import *
 from .sort import *
