@@ -63,7 +63,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
         parts: list[Any] = [jax.config.jax_enable_x64]  # type: ignore[attr-defined]
         inputs: list[Any] = []
         traced = False
-        given = list(enumerate(args))
+        given: list[tuple[Any, Any]] = list(enumerate(args))
         if kwargs:
             given += [(name, kwargs[name]) for name in sorted(kwargs)]
         for where, x in given:
@@ -144,7 +144,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
 
     function = cast(FunctionType, borrowed)
     function.__name__ = fun.__name__
-    function.__qualname__ = fun.__qualname__
+    function.__qualname__ = getattr(fun, "__qualname__", fun.__name__)  # a ufunc of jax.numpy has none
     function.__module__ = module
     function.__doc__ = doc or fun.__doc__
     function.__signature__ = signature.replace(  # type: ignore[attr-defined]

@@ -180,8 +180,9 @@ def conv_transpose(
     strides = per_axis(strides, rank, "strides")
     if not isinstance(padding, str):
         padding = explicit_padding(padding, strides, strides, strides)
+    lhs, rhs = promoted([lhs, rhs], [x, kernel])
     return _lax.conv_transpose(
-        *promoted([lhs, rhs], [x, kernel]), strides, padding,
+        lhs, rhs, strides, padding,
         per_axis(1 if rhs_dilation is None else rhs_dilation, rank, "rhs_dilation"), dimension_numbers,
         transpose_kernel, precision, preferred_element_type, use_consistent_padding,
     )  # fmt: skip

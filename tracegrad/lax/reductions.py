@@ -19,9 +19,10 @@ from .. import ops
 from ..borrow import borrow
 from ..errors import called, here
 from ..numpy.arguments import axes_of, axis_of, dtype_of, type_of
+from ..ops.arraylike import unsharded
 from ..ops.conv import dilated, explicit_padding, per_axis
 from .elementwise import add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, max, min, mul, neg
-from .shapes import broadcast, full, pad, slice, slice_in_dim, transpose, unsharded
+from .shapes import broadcast, full, pad, slice, slice_in_dim, transpose
 
 
 def _whole(op: Any, name: str, what: str) -> Callable[..., Any]:
@@ -87,12 +88,16 @@ _OURS: dict[Any, Any] = {
 }
 
 
+def _flat(tree: Any) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(tree)
+
+
 def _reduction(
     operands: Any, init_values: Any, computation: Any
 ) -> tuple[list[Any], list[Any], Any, _Monoid | None, Callable[..., list[Any]]]:
     """The arrays, their first values, the tree they are in, what is known of the computation, and it over lists."""
-    xs, tree = jax.tree.flatten(operands)
-    firsts, first_tree = jax.tree.flatten(init_values)
+    xs, tree = _flat(operands)
+    firsts, first_tree = _flat(init_values)
     if tree != first_tree or not xs:
         raise ValueError(f"{called()}: operands {tree} and init_values {first_tree} {here()} must be the same pytree")
     avals = [type_of(x) for x in xs]
@@ -106,7 +111,7 @@ def _reduction(
     fn = monoid.combine if monoid is not None else _OURS.get(computation, computation)
 
     def combine(left: list[Any], right: list[Any]) -> list[Any]:
-        out, out_tree = jax.tree.flatten(fn(tree.unflatten(left), tree.unflatten(right)))
+        out, out_tree = _flat(fn(tree.unflatten(left), tree.unflatten(right)))
         found = [type_of(v).dtype for v in out]
         if out_tree != tree or found != [a.dtype for a in avals]:
             expected = ", ".join(str(a.dtype) for a in avals)
@@ -158,7 +163,7 @@ def reduce(
         return tree.unflatten([broadcast(v, rest) for v in firsts])
     if monoid is not None:
         total = monoid.reduce(xs[0], axes=axes)
-        neutral = _is_neutral(jax.tree.flatten(init_values)[0][0], monoid, aval.dtype)
+        neutral = _is_neutral(_flat(init_values)[0][0], monoid, aval.dtype)
         return tree.unflatten([total if neutral else monoid.combine(firsts[0], total)])
     xs = [tnp.reshape(transpose(x, (*axes, *kept)), (count, *rest)) for x in xs]
     while count > 1:
@@ -238,7 +243,7 @@ def reduce_window(
         out = flip(ops.window_max(flip(x), **params))
     else:
         out = (ops.window_sum if monoid is _SUM else ops.window_max)(x, **params)
-    neutral = _is_neutral(jax.tree.flatten(init_value)[0][0], monoid, aval.dtype)
+    neutral = _is_neutral(_flat(init_value)[0][0], monoid, aval.dtype)
     return tree.unflatten([out if neutral else monoid.combine(firsts[0], out)])
 
 
@@ -380,7 +385,7 @@ approx_min_k = _approximate("approx_min_k", False)
 
 def optimization_barrier(operand: Any, /) -> Any:
     """`operand`, a pytree of arrays, kept apart: XLA fuses or moves nothing across, also in the backward pass."""
-    leaves, tree = jax.tree.flatten(operand)
+    leaves, tree = _flat(operand)
     return tree.unflatten(ops.optimization_barrier_op(*leaves)) if leaves else operand
 
 
