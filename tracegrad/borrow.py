@@ -44,7 +44,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
 
     Raises:
       TypeError, ValueError: what JAX raises, from the borrowed function, and with the name under which it was called,
-        the types of the arguments and the user's line; what says the user's line already, as it is.
+        the types of the arguments and the user's line; what begins with the name and says the line, as it is.
     """
     module = module or sys._getframe(1).f_globals["__name__"]
     signature = inspect.signature(fun)
@@ -209,14 +209,16 @@ def _known(names: list[str], fixed: frozenset[str], args: Any, kwargs: Any) -> N
 
 def _raise(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
     """What JAX says, with the function as the user called it, what it was given, and the user's line."""
-    if here() in str(error):
+    name, where = called(), here()
+    if where in str(error) and str(error).startswith(name):
         raise error
     kind = next(k for k in _KINDS if isinstance(error, k))
     if kind is AttributeError:
         kind = TypeError  # an argument is no array
-    types = [_shown(x) for x in args] + [f"{name}={_shown(x)}" for name, x in kwargs.items()]
+    types = [_shown(x) for x in args] + [f"{key}={_shown(x)}" for key, x in kwargs.items()]
     text = str(error).partition("\n")[0].rstrip(".:") or "an assertion of JAX's does not hold"
-    raise kind(f"{called()}({', '.join(types)}): {text} {here()}") from error
+    text = text if where in text else f"{text} {where}"
+    raise kind(f"{name}({', '.join(types)}): {text}") from error
 
 
 def _shown(x: Any) -> str:
