@@ -18,14 +18,14 @@ FLOORS = [
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture optimizers", "derivatives checkpoint_policies show", "remat", "numpy",
-        "random control", "parallel initializers", "lax", "nn interop testing", "scipy", "protocols", "array",
+        "random control", "parallel initializers loops", "lax", "nn interop testing", "scipy", "protocols", "array",
         "__init__", "examples",
     )
 ]  # fmt: skip
 """The files and folders of the package, from the ground up: each imports from lower floors alone."""
 
 CORE = ["tape", "recording", "tracer", "op", "backward", "lower", "execute", "transforms"]
-CORE_LINES, LONGEST = 1_500, 1_350
+CORE_LINES, LONGEST = 1_500, 800
 """What the core and the longest file have at most: these only ever fall."""
 
 GLOBALS = {

@@ -29,12 +29,13 @@ from . import show as show
 from .batching import vmap
 from .capture import Captured, capture, tap
 from .compile import jit
-from .control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from .control import cond, fori_loop, scan, switch, while_loop
 from .custom import custom_vjp
 from .derivatives import elementwise_grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize
 from .errors import LeakedTracerError, TracerError
 from .explain import explain
 from .interop import export, from_jax
+from .loops import associative_scan, map
 from .names import listed
 from .op import Op
 from .parallel import axis_index, pmap, pmean, psum, sum_gradients

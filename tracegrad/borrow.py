@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any, NoReturn, TypeVar, cast
@@ -12,15 +11,18 @@ from typing import Any, NoReturn, TypeVar, cast
 import jax
 import numpy as np
 
+from .caches import Cache
 from .errors import called, describe, here
-from .jaxpr import Traced, make_jaxpr
+from .jaxpr import Traced, make_jaxpr, record_jaxpr
 from .ops.arraylike import from_list, type_of
+from .tape import Aval
 from .tracer import Tracer
 
 _KEPT = 128
 """For how many sets of argument types a borrowed function keeps what it was traced to; the oldest goes first."""
 
 _ARRAYS = (Tracer, jax.Array, np.ndarray, np.generic, float, complex, int)
+_STATIC = frozenset({bool, str, type(None)})
 _KINDS = (NotImplementedError, IndexError, KeyError, ValueError, TypeError, AssertionError, AttributeError)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -42,7 +44,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
 
     Raises:
       TypeError, ValueError: what JAX raises, from the borrowed function, and with the name under which it was called,
-        the types of the arguments and the user's line; what says the user's line already, as it is.
+        the types of the arguments and the user's line; what begins with the name and says the line, as it is.
     """
     module = module or sys._getframe(1).f_globals["__name__"]
     signature = inspect.signature(fun)
@@ -52,11 +54,42 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [name for name, p in signature.parameters.items() if p.kind in kinds]
     at = frozenset(i for i, name in enumerate(names) if name in fixed)
-    bodies: OrderedDict[Any, Traced] = OrderedDict()
+    kept = Cache(_KEPT)
+
+    def key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """What is kept for arguments that are traced values, arrays and static ones alone, and which are arrays."""
+        parts: list[Any] = [jax.config.jax_enable_x64]  # type: ignore[attr-defined]
+        inputs: list[Any] = []
+        traced = False
+        given: list[tuple[Any, Any]] = list(enumerate(args))
+        if kwargs:
+            given += [(name, kwargs[name]) for name in sorted(kwargs)]
+        for where, x in given:
+            kind = type(x)
+            if where in fixed or where in at or kind in _STATIC:
+                parts += (where, kind, tuple(x) if kind is list else x)
+            elif kind is Tracer:
+                traced = True
+                parts += (where, x.aval)
+                inputs.append(x)
+            elif isinstance(x, _ARRAYS):
+                parts += (where, type_of(x))
+                inputs.append(x)
+            else:
+                return None, inputs
+        return tuple(parts) if traced else None, inputs
 
     place = names.index("out") if "out" in names else None
 
     def borrowed(*args: Any, **kwargs: Any) -> Any:
+        simple, inputs = key_of(args, kwargs)
+        if simple is not None:
+            try:
+                known = kept.get(simple)
+            except TypeError:  # a static value that is not hashable
+                simple = known = None
+            if known is not None:
+                return known(inputs)
         if place is not None:
             refuse_out(args[place] if place < len(args) else kwargs.get("out"))
         args = tuple([_of_list(x, i in at) for i, x in enumerate(args)])
@@ -81,9 +114,9 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
         others = tuple([x for x, a in zip(leaves, is_array, strict=True) if not a])
         avals = tuple([type_of(x) for x in inputs])
         x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined]
-        key: Any = (tree, tuple(is_array), avals, others, given, named, x64)
+        key: Any = simple or (tree, tuple(is_array), avals, others, given, named, x64)
         try:
-            known = bodies.get(key)
+            known = kept.get(key)
         except TypeError:
             _known(names, fixed, args, kwargs)
             key = known = None
@@ -101,16 +134,15 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
                 jaxpr = make_jaxpr(flat, avals)
             except _KINDS as error:
                 _raise(error, args, kwargs)
-            known = Traced(jaxpr, borrowed.__name__, structure[0], [None] * structure[0].num_leaves)
-            if key is not None and not known.bound:
-                bodies[key] = known
-                if len(bodies) > _KEPT:
-                    bodies.popitem(last=False)
-        return known.result(known.run(inputs), [])
+            traced = Traced(jaxpr, borrowed.__name__, structure[0], [None] * structure[0].num_leaves)
+            known = _recorded(traced, avals)
+            if key is not None and not traced.bound:
+                kept.keep(key, known)
+        return known(inputs)
 
     function = cast(FunctionType, borrowed)
     function.__name__ = fun.__name__
-    function.__qualname__ = fun.__name__
+    function.__qualname__ = getattr(fun, "__qualname__", fun.__name__)  # a ufunc of jax.numpy has none
     function.__module__ = module
     function.__doc__ = doc or fun.__doc__
     function.__signature__ = signature.replace(  # type: ignore[attr-defined]
@@ -141,6 +173,25 @@ def _of_list(x: Any, static: bool) -> Any:
     return tuple([_of_list(part, True) for part in x]) if static else from_list(x)
 
 
+def _recorded(traced: Traced, avals: tuple[Aval, ...]) -> Callable[[list[Any]], Any]:
+    """What records it for arrays of these types: a call of its body, or the op itself where the body is but one."""
+    body, captured = record_jaxpr(traced.jaxpr, traced.name, avals)
+    place = {v: i for i, v in enumerate(body.inputs)}
+    node = body.nodes[0] if len(body.nodes) == 1 and not captured else None
+    if node is None or not set(body.outputs) <= set(node.outputs):
+        return lambda inputs: traced.result(traced.run(inputs), [])
+    op, params = node.op, node.params
+    operands = [place.get(v, v) for v in node.inputs]
+    made = {v: i for i, v in enumerate(node.outputs)}
+    outputs = [made[v] for v in body.outputs]
+
+    def run(inputs: list[Any]) -> Any:
+        out = op(*[inputs[v] if type(v) is int else v for v in operands], **params)
+        return traced.result([out[i] for i in outputs] if op.multiple else [out], [])
+
+    return run
+
+
 def _is_named(x: Any) -> bool:
     """Whether this is a name with its parameters, like the window `("kaiser", 4.0)`: no array, but static."""
     return isinstance(x, tuple) and any(isinstance(part, str) for part in x)
@@ -163,16 +214,18 @@ def _known(names: list[str], fixed: frozenset[str], args: Any, kwargs: Any) -> N
 
 def _raise(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
     """What JAX says, with the function as the user called it, what it was given, and the user's line."""
-    if here() in str(error):
+    name, where = called(), here()
+    if where in str(error) and str(error).startswith(name):
         raise error
     kind = next(k for k in _KINDS if isinstance(error, k))
     if kind is AttributeError:
         kind = TypeError  # an argument is no array
+    types = [_shown(x) for x in args] + [f"{key}={_shown(x)}" for key, x in kwargs.items()]
     text = str(error).partition("\n")[0].rstrip(".:") or "an assertion of JAX's does not hold"
     if text.startswith("Error interpreting argument to"):
         text = "an argument is no array"
-    types = [_shown(x) for x in args] + [f"{name}={_shown(x)}" for name, x in kwargs.items()]
-    raise kind(f"{called()}({', '.join(types)}): {text} {here()}") from error
+    text = text if where in text else f"{text} {where}"
+    raise kind(f"{name}({', '.join(types)}): {text}") from error
 
 
 def _shown(x: Any) -> str:

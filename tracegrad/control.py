@@ -11,7 +11,6 @@ from jax import lax
 
 from . import numpy as tnp
 from .backward import active_path, linearize, settled
-from .batching import vmap
 from .body import leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, describe_source, here, name_of, need_function
 from .inference import TYPED
@@ -211,7 +210,7 @@ def _scan(
     """`scan` on behalf of the loop of this name."""
     need_function(f, name, "f", "scan(f, init, xs)")
     leaves, xs_tree = tree_flatten(xs)
-    count = _length(leaves, length)
+    count = common_length(leaves, length)
     avals = [leaf_aval(x, "scan") for x in leaves]
     x = tree_unflatten(xs_tree, [make_aval(a.shape[1:], a.dtype, a.weak_type, a.varying) for a in avals])
     if not isinstance(unroll, (bool, int)) or unroll < 0:
@@ -238,7 +237,7 @@ def _scan(
     return carry, ys
 
 
-def _length(leaves: Sequence[Any], length: int | None) -> int:
+def common_length(leaves: Sequence[Any], length: int | None) -> int:
     sizes = {}
     for i, x in enumerate(leaves):
         shape = leaf_aval(x, "scan").shape
@@ -428,9 +427,6 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
             owing[i].add(g.aval.varying)
     varying = {i: next(iter(v)) if len(v) == 1 else branches[0].inputs[i].aval.varying for i, v in owing.items()}
 
-    def owed(g: Any, i: int) -> Any:
-        return g if aval_of(g).varying == varying[i] else settled(g, varying[i])
-
     back = []
     for lin, b, at in zip(lins, branches, taken, strict=True):
         with Recording(f"{b.name}_backward", axes=b.axes, blame=node) as tape:
@@ -440,7 +436,9 @@ def _switch_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
             values.update((("ct", i), new_input(tape, node.outputs[i].aval)) for i in given_at)
             inputs = [values[s] for s in lin.saved] + [values["ct", i] for i in lin.cts]
             grads = dict(zip(lin.grads, replay(tape, lin.backward, inputs), strict=False))
-            found = [owed(grads[i], i) if i in grads else vary(zeros_of(b.inputs[i]), varying[i]) for i in wanted]
+            found = [
+                settled(grads[i], varying[i]) if i in grads else vary(zeros_of(b.inputs[i]), varying[i]) for i in wanted
+            ]
             branch = tape.finished([operand(tape, v) for v in found])
         back.append(optimize(branch))
     outs = switch_op(
@@ -712,102 +710,4 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[..., Any], init_val: An
     return while_loop(lambda carry: carry[0] < upper, step, (astype(lower, dtype=dtype), init_val))[1]
 
 
-# -- loops made of these
-
-
-def map(f: Callable[..., Any], xs: Any, *, batch_size: int | None = None) -> Any:
-    """`f` applied to each element along the first axis of `xs`, one after another: `vmap` with the memory of one.
-
-    Args:
-      f: from a pytree of arrays to another.
-      xs: a pytree of arrays with one first axis.
-      batch_size: how many elements are taken at once; the rest, if they do not divide, at the end.
-
-    Example:
-      >>> import tracegrad as tg, tracegrad.numpy as np
-      >>> tg.map(lambda x: x * x, np.array([1.0, 2.0])).tolist()
-      [1.0, 4.0]
-    """
-    if batch_size is None:
-        return scan(_named(lambda _, x: (None, f(x)), f), None, xs)[1]
-    leaves, tree = tree_flatten(xs)
-    n = _length(leaves, None)
-    size = max(1, min(int(batch_size), n))
-    whole = n // size * size
-    parts = []
-    if whole:
-        chunks = [tnp.reshape(x[:whole], (n // size, size, *x.shape[1:])) for x in leaves]
-        out = scan(_named(lambda _, x: (None, vmap(f)(x)), f), None, tree_unflatten(tree, chunks))[1]
-        parts.append(jax.tree.map(lambda y: tnp.reshape(y, (whole, *y.shape[2:])), out))
-    if whole < n:
-        parts.append(vmap(f)(tree_unflatten(tree, [x[whole:] for x in leaves])))
-    return parts[0] if len(parts) == 1 else jax.tree.map(lambda a, b: tnp.concatenate([a, b]), *parts)
-
-
-def associative_scan(fn: Callable[..., Any], elems: Any, reverse: bool = False, axis: int = 0) -> Any:
-    """All prefixes of an associative operation, in a number of steps that grows with the logarithm of the length.
-
-    Args:
-      fn: takes two pytrees of the structure of `elems`, slices along `axis`, and combines them element by element.
-      elems: a pytree of arrays, all of one size along `axis`.
-      reverse: whether to go from the end.
-
-    The even prefixes are those of neighbouring pairs, combined recursively (Blelloch, "Prefix sums and their
-    applications", 1990).
-
-    Example:
-      >>> import tracegrad as tg, tracegrad.numpy as np
-      >>> tg.associative_scan(np.add, np.array([1.0, 2.0, 3.0, 4.0])).tolist()
-      [1.0, 3.0, 6.0, 10.0]
-    """
-    leaves, tree = tree_flatten(elems)
-    if not leaves:
-        return elems
-    if not callable(fn):
-        raise TypeError(f"associative_scan: fn is {describe(fn)}, which is not a function {here()}.")
-    moved = [tnp.moveaxis(x, axis, 0) for x in leaves]
-    if len({x.shape[0] for x in moved}) > 1:
-        raise ValueError(
-            f"associative_scan: arrays differ in size along axis {axis}: {[tuple(x.shape) for x in leaves]} {here()}."
-        )
-    if reverse:
-        moved = [tnp.flip(x, 0) for x in moved]
-
-    def combine(a: list[Any], b: list[Any]) -> list[Any]:
-        back = [tnp.moveaxis(x, 0, axis) for x in (*a, *b)]
-        out = fn(tree_unflatten(tree, back[: len(a)]), tree_unflatten(tree, back[len(a) :]))
-        out_leaves: list[Any] = jax.tree.leaves(out)
-        found: Any = jax.tree.structure(out)
-        if found != tree:
-            raise TypeError(f"associative_scan: fn returns {found}, it takes {tree} {here()}.")
-        return [tnp.moveaxis(x, axis, 0) for x in out_leaves]
-
-    def prefixes(xs: list[Any]) -> list[Any]:
-        n = xs[0].shape[0]
-        if n < 2:
-            return xs
-        odd = prefixes(combine([x[: n - 1 : 2] for x in xs], [x[1::2] for x in xs]))
-        even = [x[:1] for x in xs]
-        if n > 2:
-            later = combine([x[: (n - 1) // 2] for x in odd], [x[2::2] for x in xs])
-            even = [tnp.concatenate([a, b]) for a, b in zip(even, later, strict=True)]
-        return [_interleaved(e, o) for e, o in zip(even, odd, strict=True)]
-
-    out = prefixes(moved)
-    if reverse:
-        out = [tnp.flip(x, 0) for x in out]
-    return tree_unflatten(tree, [tnp.moveaxis(x, 0, axis) for x in out])
-
-
-def _interleaved(even: Any, odd: Any) -> Any:
-    n, rest = odd.shape[0], odd.shape[1:]
-    pairs = tnp.reshape(tnp.stack([even[:n], odd], axis=1), (2 * n, *rest))
-    return pairs if even.shape[0] == n else tnp.concatenate([pairs, even[n:]])
-
-
-def _named(new: Any, f: Any) -> Any:
-    new.__name__ = name_of(f)
-    return new
-
-
-__all__ = ["associative_scan", "cond", "fori_loop", "map", "scan", "switch", "while_loop"]
+__all__ = ["cond", "fori_loop", "scan", "switch", "while_loop"]

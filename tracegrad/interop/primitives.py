@@ -98,11 +98,6 @@ def _reshape(x: Any, *dynamic: Any, new_sizes: Any, dimensions: Any = None, **pa
     return NotImplemented if dynamic else tlax.reshape(x, _ints(new_sizes), dimensions)
 
 
-def _slice(x: Any, *, start_indices: Any, limit_indices: Any, strides: Any) -> Any:
-    steps = (1,) * len(start_indices) if strides is None else _ints(strides)
-    return ops.slice_(x, start=_ints(start_indices), limit=_ints(limit_indices), strides=steps)
-
-
 def _starts(starts: Sequence[Any]) -> list[Any]:
     """Starts of windows, which the primitive clamps; our ops count negative ones from the end."""
     return [
@@ -183,10 +178,6 @@ def _least(dtype: Any) -> Any:
 
 def _greatest(dtype: Any) -> Any:
     return math.inf if jnp.issubdtype(dtype, np.inexact) else int(jnp.iinfo(dtype).max)  # type: ignore[no-untyped-call]
-
-
-def _running(op: Op) -> Rule:
-    return lambda x, *, axis, reverse: op(x, axis=int(axis), reverse=bool(reverse))
 
 
 def _sort(*xs: Any, dimension: int, is_stable: bool, num_keys: int) -> Any:
@@ -385,7 +376,7 @@ PRIMITIVES.update(
         **{name: _elementwise(op) for name, op in _ELEMENTWISE.items()},
         **{name: _scatter(function) for name, function in _SCATTERS.items()},
         "approx_top_k": _approx_top_k,
-        "bitcast_convert_type": lambda x, *, new_dtype: ops.bitcast(x, dtype=np.dtype(new_dtype)),
+        "bitcast_convert_type": tlax.bitcast_convert_type,
         "broadcast_in_dim": _broadcast_in_dim,
         "checkpoint": _checkpoint,
         "cholesky": lambda x, **params: linalg.cholesky_op(x),
@@ -398,11 +389,11 @@ PRIMITIVES.update(
         "conv_general_dilated": _conv,
         "convert_element_type": _convert_element_type,
         "core_call": _closed_call,
-        "cumlogsumexp": _running(ops.cumlogsumexp),
-        "cummax": _running(ops.cummax),
-        "cummin": _running(ops.cummin),
-        "cumprod": _running(ops.cumprod),
-        "cumsum": _running(ops.cumsum),
+        "cumlogsumexp": tlax.cumlogsumexp,
+        "cummax": tlax.cummax,
+        "cummin": tlax.cummin,
+        "cumprod": tlax.cumprod,
+        "cumsum": tlax.cumsum,
         "custom_jvp_call": custom_jvp_call,
         "custom_linear_solve": custom_linear_solve,
         "custom_vjp_call": custom_vjp_call,
@@ -423,7 +414,7 @@ PRIMITIVES.update(
         "lu": lambda x, **params: linalg.lu_op(x),
         "mul": _mul,
         "optimization_barrier": lambda *xs: ops.optimization_barrier_op(*xs),
-        "pad": lambda x, value, *, padding_config: ops.pad(x, value, config=tuple(map(_ints, padding_config))),
+        "pad": tlax.pad,
         "pjit": _jit,
         "qr": _qr,
         "random_gamma": lambda key, alpha, *, log_space, **params: _random_gamma(key, alpha, log_space=log_space),
@@ -440,20 +431,20 @@ PRIMITIVES.update(
         "reduce_window_sum": _window(tlax.add, lambda dtype: 0),
         "remat2": _checkpoint,
         "reshape": _reshape,
-        "rev": lambda x, *, dimensions: ops.rev(x, axes=_ints(dimensions)),
+        "rev": tlax.rev,
         "scan": _scan,
         "select_n": _select_n,
-        "slice": _slice,
+        "slice": tlax.slice,
         "sort": _sort,
-        "split": lambda x, *, sizes, axis: ops.split_op(x, sizes=_ints(sizes), axis=int(axis)),
-        "squeeze": lambda x, *, dimensions: tlax.squeeze(x, _ints(dimensions)),
+        "split": tlax.split,
+        "squeeze": tlax.squeeze,
         "stack": lambda *xs, axis: tlax.stack(xs, int(axis)),
         "svd": _svd,
-        "tile": lambda x, *, reps: tlax.tile(x, _ints(reps)),
+        "tile": tlax.tile,
         "top_k": lambda x, *, k, axis, **params: ops.top_k(x, int(k), axis=int(axis)),
-        "transpose": lambda x, *, permutation: ops.transpose(x, axes=_ints(permutation)),
+        "transpose": tlax.transpose,
         "triangular_solve": lambda a, b, **params: linalg.triangular_solve_op(a, b, **params),
-        "unstack": lambda x, *, axis: tlax.unstack(x, int(axis)),
+        "unstack": tlax.unstack,
         "while": _while,
     }
 )

@@ -15,7 +15,9 @@ import numpy as np
 from .. import ops
 from ..errors import called, describe, here
 from ..ops import pick
-from ..ops.indexing import At, Spec, checked
+from ..ops.at import At
+from ..ops.gather import Spec
+from ..ops.indexing import checked
 from .arguments import (
     axis_of,
     common_type,

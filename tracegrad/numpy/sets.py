@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import called, here
-from ..ops.indexing import Spec
+from ..ops.gather import Spec
 from .arguments import axis_of, dtype_of, is_inexact, literal, promoted, type_of
 from .creation import array_like, full, ones, zeros
 from .manipulation import concatenate, moveaxis, ravel, reshape

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from .. import ops
 from ..borrow import borrow, written
 from ..errors import called, describe, here
-from ..ops.indexing import Spec
+from ..ops.gather import Spec
 from .arguments import axis_of, common_type, dtype_of, inexact, integer, is_inexact, known, literal, promoted, type_of
 from .creation import array_like, asarray, full, linspace, zeros
 from .manipulation import diff, reshape

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..errors import called, describe, here
 from ..tape import Aval, Var, aval_of
 from ..tracer import Tracer, aval_or_explain
 
@@ -35,3 +36,12 @@ def from_list(x: Any, dtype: Any = None) -> Any:
     if not isinstance(x, (list, tuple)):
         return x
     return Tracer.of_list(x, dtype) if holds_arrays(x) else np.asarray(x, dtype)
+
+
+def unsharded(out_sharding: Any) -> None:
+    """Raises for an option of `jax.lax` that means nothing on a tape, unless it is `None`."""
+    if out_sharding is not None:
+        raise NotImplementedError(
+            f"{called()}: out_sharding={describe(out_sharding)} {here()}. Leave it out: programs are sharded by "
+            "tracegrad.jit(f, in_shardings=..., out_shardings=...)."
+        )

@@ -16,6 +16,7 @@ from jax import lax
 from ..errors import called, here
 from ..op import Op
 from ..tape import Aval, aval_of, make_aval
+from .arraylike import unsharded
 from .shape import reshape, rev, transpose
 
 Pads = tuple[tuple[int, int], ...]
@@ -173,6 +174,7 @@ def conv_general_dilated(
     batch_group_count: int = 1,
     precision: Any = None,
     preferred_element_type: Any = None,
+    out_sharding: Any = None,
 ) -> Any:
     """Convolution in any layout, with strides, dilations and groups, as `jax.lax.conv_general_dilated`.
 
@@ -191,6 +193,7 @@ def conv_general_dilated(
       batch_group_count: in how many groups the examples are, each with its share of the output features.
       precision: as in `jax.lax.dot_general`.
       preferred_element_type: the dtype to accumulate in and to return; by default the promoted one.
+      out_sharding: None.
 
     Raises:
       ValueError: if the shapes, groups, strides and padding do not fit together.
@@ -202,6 +205,7 @@ def conv_general_dilated(
       >>> conv_general_dilated(x, kernel, (1,), "SAME").tolist()
       [[[2.0, 3.0, 3.0, 3.0, 2.0]]]
     """
+    unsharded(out_sharding)
     x, kernel = aval_of(lhs), aval_of(rhs)
     if x.ndim != kernel.ndim or x.ndim < 2:
         raise ValueError(

@@ -8,7 +8,6 @@ pair with that of `A^T B`: a rule that is not a mere transpose conjugates its co
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ from .elementwise import (
     sub,
     where,
 )
-from .indexing import Spec, gather
+from .gather import Spec, gather
 from .linear import dot_general
 from .reduce import argmax
 from .shape import concatenate, iota, pad, reduce_sum, reshape, slice_, splat, transpose, zeros_of
@@ -109,7 +108,7 @@ def row(v: Any) -> Any:
     return reshape(v, shape=(*v.shape[:-1], 1, v.shape[-1]))
 
 
-def _part(x: Any, rows: tuple[int, int], columns: tuple[int, int]) -> Any:
+def submatrix(x: Any, rows: tuple[int, int], columns: tuple[int, int]) -> Any:
     """The rows and the columns in these ranges."""
     if (rows, columns) == ((0, x.shape[-2]), (0, x.shape[-1])):
         return x
@@ -152,7 +151,7 @@ def real_dtype(dtype: Any) -> Any:
     return np.finfo(dtype).dtype
 
 
-def _complex_dtype(dtype: Any) -> Any:
+def complex_dtype(dtype: Any) -> Any:
     return np.result_type(dtype, np.complex64)
 
 
@@ -257,8 +256,8 @@ def _lu_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
     if m > n:
         lower = pad(lu, 0.0, config=(*[(0, 0, 0)] * (lu.ndim - 1), (0, m - n, 0)))
     elif m < n:
-        lower = _part(lu, (0, m), (0, m))
-    upper = upper_part(_part(lu, (0, min(m, n)), (0, n)))
+        lower = submatrix(lu, (0, m), (0, m))
+    upper = upper_part(submatrix(lu, (0, min(m, n)), (0, n)))
     if m < n:
         ones = splat((*lu.shape[:-2], n - m, n), 1.0, lu.dtype)
         upper = concatenate(upper, where(_band(ones.shape, m, equal), ones, 0.0), axis=lu.ndim - 2)
@@ -281,7 +280,7 @@ pivots_op: Op = Op(
 # -- solving: the value is taken from a factorisation whose own derivative is not needed
 
 
-def _solve(a: Any, b: Any, *factors: Any, transposed: bool = False) -> Any:
+def solution(a: Any, b: Any, *factors: Any, transposed: bool = False) -> Any:
     solve = lax.linalg.triangular_solve
     if len(factors) == 1:
         (lower,) = factors
@@ -311,7 +310,7 @@ def _solve_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents
 
 
 solve_op: Op = Op(
-    "solve", _solve, _solve_vjp, shape=lambda a, b, *factors, transposed: _triangular_types(a, b, left_side=True)
+    "solve", solution, _solve_vjp, shape=lambda a, b, *factors, transposed: _triangular_types(a, b, left_side=True)
 )
 """`x` with `a @ x = b` from the factors of `a`: LU and the order of rows, or a Cholesky factor."""
 
@@ -379,7 +378,7 @@ def _identity(x: Any) -> Any:
 
 def _cofactor(x: Any) -> Any:
     def regular(lu: Any, pivots: Any, order: Any) -> Any:
-        return _solve(x, _identity(x), lu, order, transposed=True) * _det_of_lu(lu, pivots)[..., None, None]
+        return solution(x, _identity(x), lu, order, transposed=True) * _det_of_lu(lu, pivots)[..., None, None]
 
     def singular(u: Any, s: Any, vh: Any, phase: Any) -> Any:
         before, after = _others(s)
@@ -393,7 +392,7 @@ def _minors(x: Any, t: Any) -> Any:
 
     def regular(lu: Any, pivots: Any, order: Any) -> Any:
         # d cof = tr(x^-1 t) cof - x^-T t^T cof
-        y = _solve(x, _identity(x), lu, order, transposed=True)
+        y = solution(x, _identity(x), lu, order, transposed=True)
         turned = jnp.swapaxes(t, -1, -2)
         change = jnp.sum(y * t, (-2, -1), keepdims=True) * y - _times_matrix(y, turned, y)
         return change * _det_of_lu(lu, pivots)[..., None, None]
@@ -459,8 +458,8 @@ def cofactor(x: Any) -> Any:
 def _rolled(x: Any, rows: int, columns: int) -> Any:
     """The elements of square matrices moved up and to the left, around the ends."""
     n, axis = x.shape[-1], x.ndim - 2
-    x = concatenate(_part(x, (rows, n), (0, n)), _part(x, (0, rows), (0, n)), axis=axis)
-    return concatenate(_part(x, (0, n), (columns, n)), _part(x, (0, n), (0, columns)), axis=axis + 1)
+    x = concatenate(submatrix(x, (rows, n), (0, n)), submatrix(x, (0, rows), (0, n)), axis=axis)
+    return concatenate(submatrix(x, (0, n), (columns, n)), submatrix(x, (0, n), (0, columns)), axis=axis + 1)
 
 
 det_op: Op = Op(
@@ -492,12 +491,12 @@ def _qr_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
     if m < n:
         # Q and R[:, :m] are of the first columns, and the rest of R is Q^H times the rest of the columns.
         columns = take_rows(swap(x), order[0]) if order else swap(x)
-        rest = product(q, _part(ct_r, (0, m), (m, n)))
-        ct_q = add(ct_q, product(swap(_part(columns, (m, n), (0, m))), adjoint(_part(ct_r, (0, m), (m, n)))))
-        r, ct_r = _part(r, (0, m), (0, m)), _part(ct_r, (0, m), (0, m))
+        rest = product(q, submatrix(ct_r, (0, m), (m, n)))
+        ct_q = add(ct_q, product(swap(submatrix(columns, (m, n), (0, m))), adjoint(submatrix(ct_r, (0, m), (m, n)))))
+        r, ct_r = submatrix(r, (0, m), (0, m)), submatrix(ct_r, (0, m), (0, m))
     elif q.shape[-1] > n:
-        ct_q = _complete_vjp(q, ct_q, n) if cts[0] is not None else _part(ct_q, (0, m), (0, n))
-        q, r, ct_r = _part(q, (0, m), (0, n)), _part(r, (0, n), (0, n)), _part(ct_r, (0, n), (0, n))
+        ct_q = _complete_vjp(q, ct_q, n) if cts[0] is not None else submatrix(ct_q, (0, m), (0, n))
+        q, r, ct_r = submatrix(q, (0, m), (0, n)), submatrix(r, (0, n), (0, n)), submatrix(ct_r, (0, n), (0, n))
     # See also S. Walter and L. Lehmann, "Algorithmic differentiation of linear algebra functions with application in
     # optimum experimental design" (2010). The diagonal of R stays real.
     inner = upper_part(sub(product(adjoint(q), ct_q), product(ct_r, adjoint(r))))
@@ -521,9 +520,9 @@ def _complete_vjp(q: Any, ct: Any, n: int) -> Any:
     equations 32 and 33.
     """
     m = q.shape[-1]
-    first, others = _part(q, (0, m), (0, n)), _part(q, (0, m), (n, m))
-    ct_first, ct_others = _part(ct, (0, m), (0, n)), _part(ct, (0, m), (n, m))
-    top, bottom = _part(first, (0, n), (0, n)), _part(first, (n, m), (0, n))
+    first, others = submatrix(q, (0, m), (0, n)), submatrix(q, (0, m), (n, m))
+    ct_first, ct_others = submatrix(ct, (0, m), (0, n)), submatrix(ct, (0, m), (n, m))
+    top, bottom = submatrix(first, (0, n), (0, n)), submatrix(first, (n, m), (0, n))
     z = swap(solve(swap(on_diagonal(top, sub(top, 1.0))), swap(bottom)))
     inner = neg(product(adjoint(ct_others), add(first, product(others, z))))
     inner = concatenate(neg(product(adjoint(z), inner)), inner, axis=q.ndim - 2)
@@ -550,7 +549,7 @@ def _eig(x: Any, *, vectors: bool) -> Any:
 
 def _eig_types(x: Aval, *, vectors: bool) -> tuple[Aval, ...]:
     square_matrices(x)
-    dtype = _complex_dtype(x.dtype)
+    dtype = complex_dtype(x.dtype)
     return make_aval(x.shape[:-1], dtype), *([make_aval(x.shape, dtype)] if vectors else [])
 
 
@@ -609,7 +608,7 @@ def _svd_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
             "full_matrices=True adds have no derivative, as they are any basis of what the others leave. Pass "
             "full_matrices=False."
         )
-    u, vh = _part(u, (0, m), (0, k)), _part(vh, (0, k), (0, n))
+    u, vh = submatrix(u, (0, m), (0, k)), submatrix(vh, (0, k), (0, n))
     if ct_u is None and ct_vh is None:
         return [conjugate(product(mul(u, row(ct_s)), vh))]
     v = adjoint(vh)
@@ -618,7 +617,7 @@ def _svd_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
     inner = None if ct_s is None else diagonal_matrix(ct_s)
     outer = None
     if ct_u is not None:
-        ct_u = conjugate(_part(ct_u, (0, m), (0, k)))
+        ct_u = conjugate(submatrix(ct_u, (0, m), (0, k)))
         x = product(adjoint(u), ct_u)
         turn = div_no_nan(on_diagonal(x, 0.0), gaps)
         inner = _plus(inner, mul(add(turn, adjoint(turn)), row(s)))
@@ -628,7 +627,7 @@ def _svd_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
         if m > k:
             outer = product(div_no_nan(sub(ct_u, product(u, x)), row(s)), vh)
     if ct_vh is not None:
-        ct_v = swap(_part(ct_vh, (0, k), (0, n)))  # of the vectors as columns, conjugated twice
+        ct_v = swap(submatrix(ct_vh, (0, k), (0, n)))  # of the vectors as columns, conjugated twice
         x = product(vh, ct_v)
         turn = div_no_nan(on_diagonal(x, 0.0), gaps)
         inner = _plus(inner, mul(column(s), add(turn, adjoint(turn))))
@@ -663,194 +662,7 @@ pinv_op: Op = Op("pinv", lambda a, p: p, (_pinv_vjp, None), shape=lambda a, p: p
 """`p`, which is the pseudo-inverse of `a`, with its derivative where the rank of `a` does not change."""
 
 
-def _sylvester_types(a: Aval, b: Aval, c: Aval, *, tol: float = 0.0) -> Aval:
-    square_matrices(a), square_matrices(b)
-    if c.shape != (*a.shape[:-1], b.shape[-1]) or a.shape[:-2] != b.shape[:-2]:
-        raise ValueError(f"a, b and c of shapes {a.shape}, {b.shape} and {c.shape} do not fit")
-    return make_aval(c.shape, np.result_type(a.dtype, b.dtype, c.dtype))
-
-
-def _sylvester_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
-    a, b, _ = node.inputs
-    x = swap(node.outputs[0])
-    ct = sylvester_op(swap(a), swap(b), cts[0])
-    return [neg(product(ct, x)), neg(product(x, ct)), ct]
-
-
-def _sylvester(a: Any, b: Any, c: Any, *, tol: float = 0.0) -> Any:
-    from jax.scipy.linalg import solve_sylvester
-
-    return solve_sylvester(a, b, c, tol=tol)
-
-
-sylvester_op: Op = Op("solve_sylvester", _sylvester, _sylvester_vjp, shape=_sylvester_types)
-"""`x` with `a @ x + x @ b = c`."""
-
-
-# Modules of jax.scipy are imported when they are needed: importing tracegrad is to cost little.
-
-
-def _sqrtm(x: Any) -> Any:
-    from jax.scipy.linalg import sqrtm
-
-    return jnp.vectorize(sqrtm, signature="(n,n)->(n,n)")(x)
-
-
-def _sqrtm_vjp(ct: Any, out: Any, x: Any) -> Any:
-    root = swap(out)
-    ct = sylvester_op(root, root, ct)
-    return ct if x.dtype.kind == "c" else real(ct)
-
-
-sqrtm_op: Op = Op(
-    "sqrtm",
-    _sqrtm,
-    (_sqrtm_vjp,),
-    shape=lambda x: make_aval(square_matrices(x).shape, _complex_dtype(x.dtype)),
-)
-
-
-def _polar_vjp(ct: Any, out: Any, a: Any, u: Any) -> Any:
-    # dU = U W + (1 - U U^H) dA P^-1 with W P + P W = U^H dA - dA^H U.
-    ct = conjugate(ct)
-    p = product(adjoint(out), a)
-    p = mul(add(p, adjoint(p)), 0.5)
-    inner = product(adjoint(out), ct)
-    turn = sylvester_op(p, p, inner)
-    total = product(out, sub(turn, adjoint(turn)))
-    if a.shape[-2] > a.shape[-1]:
-        total = add(total, adjoint(solve(p, adjoint(sub(ct, product(out, inner))))))
-    return conjugate(total)
-
-
-polar_op: Op = Op("polar", lambda a, u: u, (_polar_vjp, None), shape=lambda a, u: u)
-"""`u`, which is the unitary factor of `a`, of as many rows as columns or more, with its derivative."""
-
-
-def _schur(x: Any, *, output: str) -> Any:
-    from jax.scipy.linalg import schur
-
-    return tuple(schur(x, output))
-
-
-schur_op: Op = Op("schur", _schur, no_derivative("Use eigh or eig, or stop_gradient on its operand."), multiple=True)
-"""The triangular factor, and the unitary one."""
-
-
-def _hessenberg(x: Any) -> Any:
-    packed, taus = lax.linalg.hessenberg(x)
-    n, batch = x.shape[-1], x.shape[:-2]
-    inner = lax.linalg.householder_product(packed[..., 1:, :-1], taus)
-    q = jnp.zeros_like(x).at[..., 1:, 1:].set(inner).at[..., 0, 0].set(1) if n else x
-    return jnp.triu(packed, -1), jnp.broadcast_to(q, (*batch, n, n))
-
-
-hessenberg_op: Op = Op(
-    "hessenberg", _hessenberg, no_derivative("Use stop_gradient on its operand."),
-    shape=lambda x: (square_matrices(x),) * 2, multiple=True,
-)  # fmt: skip
-"""The Hessenberg form, and the unitary factor."""
-
-# -- the exponential
-
-
-def _times(x: Sequence[Any], y: Sequence[Any]) -> list[Any]:
-    """The product of `x[0] + t x[1]` and `y[0] + t y[1]`, up to the powers of `t` that these have."""
-
-    def times(a: Any, b: Any) -> Any:
-        return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-
-    value = times(x[0], y[0])
-    return [value] if len(x) == 1 else [value, times(x[0], y[1]) + times(x[1], y[0])]
-
-
-def _exponential(*x: Any, max_squarings: int | None = None) -> list[Any]:
-    """The exponential of `x[0] + t x[1]`, up to the powers of `t` that there are, by scaling and squaring.
-
-    N. Higham, "The scaling and squaring method for the matrix exponential revisited" (2005); with a direction,
-    A. Al-Mohy and N. Higham, "Computing the Fréchet derivative of the matrix exponential" (2009).
-    """
-    dtype = x[0].dtype
-    wide = dtype in (np.float64, np.complex128)
-    # The degree of the rational approximation, and the norm up to which it is exact to rounding.
-    degree, limit = (13, 4.74) if wide else (7, 3.0)
-    norm = jnp.max(jnp.sum(jnp.abs(x[0]), -2), -1, initial=0.0)
-    squarings = jnp.ceil(jnp.log2(jnp.maximum(norm / limit, 1.0)))
-    squarings = jnp.where(jnp.isfinite(squarings), squarings, 0).astype(np.int32)
-    scale = jnp.exp2(-squarings.astype(norm.dtype))[..., None, None].astype(dtype)
-    x = tuple(v * scale for v in x)
-    f = math.factorial
-    b = [f(2 * degree - j) * f(degree) / (f(2 * degree) * f(degree - j) * f(j)) for j in range(degree + 1)]
-    two = _times(x, x)
-    four = _times(two, two)
-    six = _times(two, four)
-    eye = jnp.broadcast_to(jnp.eye(x[0].shape[-1], dtype=dtype), x[0].shape)
-    one = [eye] + [jnp.zeros_like(eye)] * (len(x) - 1)
-
-    def polynomial(first: int) -> list[Any]:
-        """The terms of every second degree."""
-        c = b[first::2]
-        low = [c[0] * i + c[1] * p + c[2] * q + c[3] * r for i, p, q, r in zip(one, two, four, six, strict=True)]
-        if len(c) == 4:
-            return low
-        high = [c[4] * p + c[5] * q + c[6] * r for p, q, r in zip(two, four, six, strict=True)]
-        return [lo + hi for lo, hi in zip(low, _times(six, high), strict=True)]
-
-    even, odd = polynomial(0), _times(x, polynomial(1))
-    above, below = [e + o for e, o in zip(even, odd, strict=True)], [e - o for e, o in zip(even, odd, strict=True)]
-    lu, _, order = lax.linalg.lu(below[0])
-    out = [_solve(below[0], above[0], lu, order)]
-    if len(x) == 2:
-        known = jnp.matmul(below[1], out[0], precision=lax.Precision.HIGHEST)
-        out.append(_solve(below[0], above[1] - known, lu, order))
-
-    def square(i: Any, out: list[Any]) -> list[Any]:
-        more = (i < squarings)[..., None, None]
-        return [jnp.where(more, new, old) for new, old in zip(_times(out, out), out, strict=True)]
-
-    out = list(lax.fori_loop(0, jnp.max(squarings, initial=0), square, out))
-    if max_squarings is None:
-        return out
-    return [jnp.where((squarings <= max_squarings)[..., None, None], v, math.nan) for v in out]
-
-
-def _frechet_types(a: Aval, e: Aval) -> Aval:
-    square_matrices(a)
-    if a.shape != e.shape or a.dtype != e.dtype:
-        raise ValueError(f"a matrix {a} and a direction {e} do not fit: give them one shape and dtype")
-    return make_aval(a.shape, a.dtype)
-
-
-def _frechet_vjp(node: Node, cts: Cotangents, needs: Sequence[bool]) -> Cotangents:
-    # The derivative of exp(a) is symmetric in its directions, so that transposing `a` transposes it. That of the
-    # derivative stands in the upper right of the one of [[a, e], [0, a]].
-    a, e = map(swap, node.inputs)
-    (ct,) = cts
-    ct_a = None
-    if needs[0]:
-        zero, n, axis = mul(a, 0.0), a.shape[-1], a.ndim - 1
-
-        def blocks(diagonal: Any, corner: Any) -> Any:
-            rows = (concatenate(diagonal, corner, axis=axis), concatenate(zero, diagonal, axis=axis))
-            return concatenate(*rows, axis=axis - 1)
-
-        ct_a = _part(expm_frechet_op(blocks(a, e), blocks(ct, zero)), (0, n), (n, 2 * n))
-    return [ct_a, expm_frechet_op(a, ct)]
-
-
-expm_frechet_op: Op = Op("expm_frechet", lambda a, e: _exponential(a, e)[1], _frechet_vjp, shape=_frechet_types)
-"""The derivative of the exponential of `a` in the direction `e`."""
-
-expm_op: Op = Op(
-    "expm",
-    lambda x, *, max_squarings: _exponential(x, max_squarings=max_squarings)[0],
-    (lambda ct, out, x, *, max_squarings: expm_frechet_op(swap(x), ct),),
-    shape=square_matrices,
-)
-
 __all__ = [
-    "cholesky_op", "cofactor_op", "det_op", "eig_op", "expm_frechet_op", "expm_op",
-    "hessenberg_op", "lu_op", "minors_op",
-    "pinv_op", "pivots_op", "polar_op", "qr_op", "schur_op", "solve_op", "sqrtm_op", "svd_op", "sylvester_op",
-    "triangular_solve_op",
+    "cholesky_op", "cofactor_op", "det_op", "eig_op", "lu_op", "minors_op", "pinv_op", "pivots_op", "qr_op",
+    "solve_op", "svd_op", "triangular_solve_op",
 ]  # fmt: skip

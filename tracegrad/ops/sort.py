@@ -14,7 +14,8 @@ from ..errors import called, here
 from ..op import Op
 from ..tape import Aval, Node, aval_of, make_aval
 from ..tracer import Tracer
-from .indexing import Spec, normalize_axis, scatter
+from .gather import Spec, scatter
+from .indexing import normalize_axis
 from .shape import reshape, transpose, zeros_of
 
 

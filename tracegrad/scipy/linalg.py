@@ -261,7 +261,7 @@ def schur(a: Any, output: str = "real") -> tuple[Any, Any]:
     """
     if output not in ("real", "complex"):
         raise ValueError(f"{called()}: output={output!r} {here()}. Use 'real' or 'complex'.")
-    return tuple(la.schur_op(matrices(a, square=True), output=output))
+    return tuple(ops.schur_op(matrices(a, square=True), output=output))
 
 
 def hessenberg(a: Any, *, calc_q: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Any:
@@ -272,7 +272,7 @@ def hessenberg(a: Any, *, calc_q: bool = False, overwrite_a: bool = False, check
     Raises:
       ValueError: if the matrices are not square.
     """
-    h, q = la.hessenberg_op(matrices(a, square=True))
+    h, q = ops.hessenberg_op(matrices(a, square=True))
     return (h, q) if calc_q else h
 
 
@@ -297,9 +297,9 @@ def polar(a: Any, side: str = "right", *, method: str = "svd", eps: None = None,
     u, _, vh = _svd(a, full_matrices=False)
     unitary = la.product(u, vh)
     if a.shape[-2] >= a.shape[-1]:
-        unitary = la.polar_op(a, unitary)
+        unitary = ops.polar_op(a, unitary)
     else:
-        unitary = la.adjoint(la.polar_op(la.adjoint(a), la.adjoint(unitary)))
+        unitary = la.adjoint(ops.polar_op(la.adjoint(a), la.adjoint(unitary)))
     other = la.adjoint(unitary)
     return unitary, symmetrized(la.product(other, a) if side == "right" else la.product(a, other))
 
@@ -393,7 +393,7 @@ def solve_sylvester(A: Any, B: Any, C: Any, *, method: str = "schur", tol: float
     for _ in range(2):  # The second time, all have the axes of C.
         A, B = one_batch(A, B)
         A, C = one_batch(A, C)
-    return la.sylvester_op(A, B, C, tol=float(tol))
+    return ops.sylvester_op(A, B, C, tol=float(tol))
 
 
 def eigh_tridiagonal(
@@ -579,7 +579,7 @@ def expm(A: Any, *, upper_triangular: bool = False, max_squarings: int = 16) -> 
       >>> tg.scipy.linalg.expm(np.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
       [[1.0, 1.0], [0.0, 1.0]]
     """
-    return la.expm_op(matrices(A, square=True), max_squarings=integer(max_squarings, "max_squarings"))
+    return ops.expm_op(matrices(A, square=True), max_squarings=integer(max_squarings, "max_squarings"))
 
 
 def expm_frechet(A: Any, E: Any, *, method: str | None = None, compute_expm: bool = True) -> Any:
@@ -596,7 +596,7 @@ def expm_frechet(A: Any, E: Any, *, method: str | None = None, compute_expm: boo
     if method not in (None, "SPS"):
         raise ValueError(f"{called()}: method={method!r} {here()}. Use 'SPS'.")
     A, E = (matrices(x, square=True) for x in together((A, E)))
-    derivative = la.expm_frechet_op(A, E)
+    derivative = ops.expm_frechet_op(A, E)
     return (expm(A), derivative) if compute_expm else derivative
 
 
@@ -610,7 +610,7 @@ def sqrtm(A: Any, blocksize: int = 1) -> Any:
     """
     if blocksize != 1:
         raise NotImplementedError(f"{called()}: blocksize={blocksize} {here()}. Leave it out.")
-    return la.sqrtm_op(matrices(A, square=True))
+    return ops.sqrtm_op(matrices(A, square=True))
 
 
 rsf2csf = borrow(
