@@ -22,6 +22,7 @@ from .arguments import (
     integer,
     is_inexact,
     known,
+    of_jax,
     promoted,
     shape_of,
     type_of,
@@ -349,25 +350,10 @@ def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
 
 
-def _masked(m: Any, k: int, below: bool) -> Any:
-    aval = type_of(m)
-    shape, zero = aval.shape, number_of(0, aval.dtype)
-    if len(shape) < 2:
-        raise ValueError(f"{called()}: an array of shape {shape} is no matrix {here()}. Give one of two axes or more.")
-    n, columns = shape[-2:]
-    if below:
-        return ops.where(_band(n, columns, integer(k, "k"), ops.greater_equal), m, zero)
-    return ops.where(_band(n, columns, integer(k, "k") - 1, ops.greater_equal), zero, m)
+tril = of_jax(jnp.tril, "The lower triangle of matrices, with zeros above the `k`-th diagonal.", "k")
 
 
-def tril(m: Any, k: int = 0) -> Any:
-    """The lower triangle of matrices, with zeros above the `k`-th diagonal."""
-    return _masked(m, k, True)
-
-
-def triu(m: Any, k: int = 0) -> Any:
-    """The upper triangle of matrices, with zeros below the `k`-th diagonal."""
-    return _masked(m, k, False)
+triu = of_jax(jnp.triu, "The upper triangle of matrices, with zeros below the `k`-th diagonal.", "k")
 
 
 def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
@@ -380,28 +366,9 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
     return tuple(asarray(i) for i in np.triu_indices(n, k, m))
 
 
-def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> list[Any]:
-    """The coordinates of a grid from those along each axis; `indexing="ij"` for matrix order."""
-    if indexing not in ("xy", "ij"):
-        raise ValueError(f"{called()}: indexing={indexing!r} {here()}. Use 'xy' or 'ij'.")
-    avals = [type_of(x) for x in xi]
-    if any(a.ndim > 1 for a in avals):
-        raise ValueError(f"{called()} takes arrays of one axis, not of shapes {[a.shape for a in avals]} {here()}")
-    sizes = [math.prod(a.shape) for a in avals]
-    place = list(range(len(xi)))
-    if indexing == "xy" and len(xi) > 1:
-        place[:2] = 1, 0
-    shape = [0] * len(xi)
-    for i, n in zip(place, sizes, strict=True):
-        shape[i] = n
-    out = []
-    for x, i, n in zip(xi, place, sizes, strict=True):
-        x = ops.reshape(x, shape=(n,))
-        if sparse:
-            out.append(ops.reshape(x, shape=tuple(n if j == i else 1 for j in range(len(xi)))))
-        else:
-            out.append(ops.broadcast_in_dim(x, shape=tuple(shape), dims=(i,)))
-    return out
+meshgrid = of_jax(
+    jnp.meshgrid, 'The coordinates of a grid from those along each axis; `indexing="ij"` for matrix order.'
+)
 
 
 def indices(dimensions: Sequence[int], dtype: Any = None, sparse: bool = False) -> Any:

@@ -7,10 +7,11 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from ..errors import called, describe, here
+from ..errors import called, here
 from ..ops import (
     add,
     arccos,
@@ -77,14 +78,13 @@ from ..ops import (
     trunc,
 )
 from .arguments import (
-    axis_of,
-    common_type,
     dtype_of,
     inexact,
     integer,
     is_inexact,
     known,
     literal,
+    of_jax,
     refuse,
     type_of,
 )
@@ -109,58 +109,28 @@ def bitwise_count(x: Any, /) -> Any:
     return ops.astype(ops.population_count(abs(x)), dtype=np.dtype(np.uint8))
 
 
-def packbits(a: Any, axis: int | None = None, bitorder: str = "big") -> Any:
+packbits = of_jax(
+    jnp.packbits,
     """Whether elements are not 0, eight of them along an axis, or of the flattened array, as the bits of a uint8.
 
     Args:
       bitorder: "big" if the first element is the highest bit, "little" if it is the lowest; zeros fill the last byte.
-    """
-    if type_of(a).dtype.kind not in "biu":
-        raise TypeError(f"{called()}: {describe(a)} {here()}. Give integers or booleans.")
-    x, i = _flat_along(a, axis)
-    n = x.shape[i]
-    x = ops.pad(truth(x), False, config=tuple((0, -n % 8 if j == i else 0, 0) for j in range(x.ndim)))
-    x = ops.astype(x, dtype=_BYTE)
-    x = ops.reshape(x, shape=(*x.shape[:i], -(-n // 8), 8, *x.shape[i + 1 :]))
-    return ops.reduce_sum(left_shift(x, _shifts(x.ndim, i + 1, bitorder)), axes=(i + 1,))
+    """,
+    "axis",
+)
 
 
-def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitorder: str = "big") -> Any:
+unpackbits = of_jax(
+    jnp.unpackbits,
     """The bits of uint8 along an axis, or of the flattened array, as elements that are 0 or 1.
 
     Args:
       count: how many to give, zeros after the last; if negative, how many to leave off.
       bitorder: "big" if the first element is the highest bit, "little" if it is the lowest.
-    """
-    if type_of(a).dtype != _BYTE:
-        raise TypeError(f"{called()}: {describe(a)} {here()}. Convert it with .astype('uint8').")
-    x, i = _flat_along(a, axis)
-    wide = ops.reshape(x, shape=(*x.shape[: i + 1], 1, *x.shape[i + 1 :]))
-    bits = bitwise_and(right_shift(wide, _shifts(wide.ndim, i + 1, bitorder)), np.uint8(1))
-    n = 8 * x.shape[i]
-    bits = ops.reshape(bits, shape=(*x.shape[:i], n, *x.shape[i + 1 :]))
-    if count is None:
-        return bits
-    more = count - n if count >= 0 else builtins.max(count, -n)
-    return ops.pad(bits, 0, config=tuple((0, more if j == i else 0, 0) for j in range(bits.ndim)))
-
-
-_BYTE = np.dtype(np.uint8)
-
-
-def _flat_along(a: Any, axis: int | None) -> tuple[Any, int]:
-    x = array_like(a)
-    if axis is None:
-        return ops.reshape(x, shape=(x.size,)), 0
-    return x, axis_of(axis, x.ndim)
-
-
-def _shifts(ndim: int, axis: int, bitorder: str) -> Any:
-    """The place of each bit, along an axis."""
-    if bitorder not in ("big", "little"):
-        raise ValueError(f"{called()}: bitorder={bitorder!r} {here()}. Use 'big' or 'little'.")
-    places = np.arange(8, dtype=np.uint8)
-    return np.reshape(places[::-1] if bitorder == "big" else places, [8 if j == axis else 1 for j in range(ndim)])
+    """,
+    "axis",
+    "count",
+)
 
 
 def positive(x: Any, /) -> Any:
@@ -332,39 +302,16 @@ def logical_not(x: Any, /) -> Any:
     return bitwise_not(truth(x))
 
 
-def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
-    """Whether `|a - b| <= atol + rtol * |b|`; infinities are close to themselves alone."""
-    a, b = inexact(a, type_of(a)), inexact(b, type_of(b))
-    near = less_equal(abs(subtract(a, b)), add(multiply(abs(b), rtol), atol))
-    out = ops.where(bitwise_and(isfinite(a), isfinite(b)), near, equal(a, b))
-    return bitwise_or(out, bitwise_and(isnan(a), isnan(b))) if equal_nan else out
+isclose = of_jax(jnp.isclose, "Whether `|a - b| <= atol + rtol * |b|`; infinities are close to themselves alone.")
 
 
-def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
-    """Whether all elements are close, as `isclose` has it."""
-    close = isclose(a, b, rtol, atol, equal_nan)
-    return ops.reduce_all(close, axes=tuple(range(close.ndim)))
+allclose = of_jax(jnp.allclose, "Whether all elements are close, as `isclose` has it.")
 
 
-def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
-    """Whether the two have one shape and the same elements."""
-    a, b = type_of(a1), type_of(a2)
-    if a.shape != b.shape:
-        return array_like(False)
-    same = equal(a1, a2)
-    if equal_nan:
-        same = bitwise_or(same, bitwise_and(isnan(a1), isnan(a2)))
-    return ops.reduce_all(same, axes=tuple(range(a.ndim)))
+array_equal = of_jax(jnp.array_equal, "Whether the two have one shape and the same elements.")
 
 
-def array_equiv(a1: Any, a2: Any) -> Any:
-    """Whether the two broadcast together and have the same elements then."""
-    a, b = type_of(a1), type_of(a2)
-    try:
-        shape = np.broadcast_shapes(a.shape, b.shape)
-    except ValueError:
-        return array_like(False)
-    return ops.reduce_all(equal(a1, a2), axes=tuple(range(len(shape))))
+array_equiv = of_jax(jnp.array_equiv, "Whether the two broadcast together and have the same elements then.")
 
 
 def isposinf(x: Any, /, out: None = None) -> Any:
@@ -407,11 +354,7 @@ def sinc(x: Any, /) -> Any:
     return ops.sine_over(multiply(x, literal(math.pi)))
 
 
-def heaviside(x1: Any, x2: Any, /) -> Any:
-    """0 below 0, 1 above 0, `x2` at 0."""
-    at_zero = ops.where(equal(x1, literal(0)), x2, ops.where(less(x1, literal(0)), literal(0.0), literal(1.0)))
-    dtype, _ = common_type([type_of(x1), type_of(x2), literal(1.0).aval])
-    return ops.where(isnan(x1), literal(math.nan), ops.astype(at_zero, dtype=dtype))
+heaviside = of_jax(jnp.heaviside, "0 below 0, 1 above 0, `x2` at 0.")
 
 
 def deg2rad(x: Any, /) -> Any:

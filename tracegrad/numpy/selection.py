@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
@@ -18,7 +19,6 @@ from ..ops import pick
 from ..ops.indexing import At, Spec, checked
 from .arguments import (
     axis_of,
-    common_type,
     dtype_of,
     from_list,
     holds_arrays,
@@ -26,6 +26,7 @@ from .arguments import (
     is_known,
     known,
     literal,
+    of_jax,
     promoted,
     refuse,
     type_of,
@@ -33,7 +34,7 @@ from .arguments import (
 )
 from .creation import array_like, asarray, full, zeros
 from .elementwise import truth
-from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, tile
+from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, resize
 
 # -- reading
 
@@ -284,27 +285,14 @@ def _copies(inplace: bool) -> None:
         )
 
 
-def place(arr: Any, mask: Any, vals: Any, *, inplace: bool = True) -> Any:
+place = of_jax(
+    jnp.place,
     """A copy of `arr` with the elements where `mask` holds replaced by `vals`, in order, again from the start at need.
 
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
-    """
-    _copies(inplace)
-    aval = type_of(arr)
-    n = math.prod(aval.shape)
-    vals = ravel(vals)
-    if math.prod(type_of(mask).shape) != n:
-        raise ValueError(f"{called()}: {describe(mask)} for {aval} {here()}. Give the mask the shape of the array.")
-    if not vals.shape[0]:
-        raise ValueError(f"{called()}: there is no value {here()}. Give at least one.")
-    if not n:
-        return asarray(arr)
-    index = dtype_of(int)
-    flag = ravel(truth(mask))
-    number = ops.sub(ops.cumsum(ops.astype(flag, dtype=index), axis=0), literal(1))
-    new = ops.take(vals, ops.remainder(number, literal(vals.shape[0])), 0, "clip")
-    return reshape(ops.where(flag, ops.astype(new, dtype=aval.dtype), ravel(arr)), aval.shape)
+    """,
+)
 
 
 def put(a: Any, ind: Any, v: Any, mode: str | None = None, *, inplace: bool = True) -> Any:
@@ -321,28 +309,16 @@ def put(a: Any, ind: Any, v: Any, mode: str | None = None, *, inplace: bool = Tr
         raise ValueError(
             f"{called()}: mode={mode!r} {here()}. Use 'clip', 'wrap', or None to write nothing out of bounds."
         )
-    aval = type_of(a)
-    n = math.prod(aval.shape)
-    ind, v = ravel(asarray(ind)), ravel(asarray(v))
-    if not n or not ind.shape[0] or not v.shape[0]:
-        return asarray(a)
-    v = ops.astype(_cycled(v, ind.shape[0]), dtype=aval.dtype)
-    if mode == "wrap":
-        ind = ops.remainder(ind, literal(n))
-    out = At(ravel(a))[ind].set(v, mode="clip" if mode == "clip" else "drop")
-    return reshape(out, aval.shape)
+    x, ind, v = asarray(a), ravel(asarray(ind)), ravel(asarray(v))
+    if not (x.size and ind.size and v.size):
+        return x
+    v = ops.astype(resize(v, ind.shape), dtype=x.dtype)
+    ind = ops.remainder(ind, literal(x.size)) if mode == "wrap" else ind
+    return reshape(At(ravel(x))[ind].set(v, mode="clip" if mode == "clip" else "drop"), x.shape)
 
 
-def _cycled(x: Any, size: int) -> Any:
-    """A vector repeated from the start to this size, or cut there."""
-    n = x.shape[0]
-    x = tile(x, -(-size // n)) if n < size else x
-    return ops.slice_(x, start=(0,), limit=(size,), strides=(1,)) if x.shape[0] != size else x
-
-
-def put_along_axis(
-    arr: Any, indices: Any, values: Any, axis: int | None, inplace: bool = True, *, mode: Any = None
-) -> Any:
+put_along_axis = of_jax(
+    jnp.put_along_axis,
     """A copy of `arr` with the elements at `indices` along an axis replaced, the other axes walked together.
 
     Args:
@@ -352,29 +328,9 @@ def put_along_axis(
 
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
-    """
-    _copies(inplace)
-    aval = type_of(arr)
-    x = array_like(arr)
-    if axis is None:
-        x, axis = ravel(x), 0
-    i = axis_of(axis, x.ndim)
-    indices = array_like(indices)
-    if indices.ndim != x.ndim:
-        raise ValueError(
-            f"{called()}: indices {describe(indices)} for an array {describe(x)} {here()}. "
-            "Give them as many axes as the array has."
-        )
-    grid = tuple(
-        indices if j == i else ops.iota(dtype=np.dtype(np.int32), shape=_only(n, j, x.ndim), axis=j)
-        for j, n in enumerate(x.shape)
-    )
-    values = ops.astype(values, dtype=aval.dtype)
-    return reshape(At(x)[grid].set(values, mode=mode), aval.shape)
-
-
-def _only(n: int, axis: int, ndim: int) -> tuple[int, ...]:
-    return tuple(n if j == axis else 1 for j in range(ndim))
+    """,
+    "axis",
+)
 
 
 def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True) -> Any:
@@ -400,7 +356,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True)
     places = np.arange(0, stop, step)
     if not places.size:
         return asarray(a)
-    values = ops.astype(_cycled(ravel(asarray(val)), places.size), dtype=aval.dtype)
+    values = ops.astype(resize(val, places.size), dtype=aval.dtype)
     return reshape(At(ravel(a))[places].set(values, unique_indices=True, indices_are_sorted=True), shape)
 
 
@@ -578,11 +534,7 @@ def lexsort(keys: Any, axis: int = -1) -> Any:
     return _as_index(ops.sort_op(*columns, axis=i, descending=False, stable=True, keys=len(columns))[-1])
 
 
-def sort_complex(a: Any) -> Any:
-    """The elements in order along the last axis, as complex numbers."""
-    aval = type_of(a)
-    dtype, _ = common_type([aval, literal(1j).aval])
-    return ops.astype(ops.sort(a), dtype=dtype)
+sort_complex = of_jax(jnp.sort_complex, "The elements in order along the last axis, as complex numbers.")
 
 
 def top_k(a: Any, k: int, /, *, axis: int = -1, mode: str = "largest", sorted: bool = True) -> tuple[Any, Any]:
