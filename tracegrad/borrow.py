@@ -51,8 +51,10 @@ def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
     bodies: OrderedDict[Any, Traced] = OrderedDict()
 
     def borrowed(*args: Any, **kwargs: Any) -> Any:
-        args = tuple([x if i in at or _is_named(x) else from_list(x) for i, x in enumerate(args)])
-        kwargs = {name: x if name in fixed or _is_named(x) else from_list(x) for name, x in kwargs.items()}
+        args = tuple([_frozen(x) if i in at else x if _is_named(x) else from_list(x) for i, x in enumerate(args)])
+        kwargs = {
+            name: _frozen(x) if name in fixed else x if _is_named(x) else from_list(x) for name, x in kwargs.items()
+        }
         given = tuple([x if i in at else None for i, x in enumerate(args)])
         named = tuple([(name, x) for name, x in kwargs.items() if name in fixed])
         leaves, tree = jax.tree.flatten(
@@ -115,6 +117,13 @@ def borrow(fun: _F, doc: str, static: Iterable[str] = (), *, module: str) -> _F:
 def _is_named(x: Any) -> bool:
     """Whether this is a name with its parameters, like the window `("kaiser", 4.0)`: no array, but static."""
     return isinstance(x, tuple) and any(isinstance(part, str) for part in x)
+
+
+def _frozen(x: Any) -> Any:
+    """What is part of the program, hashable: numbers in tuples."""
+    if isinstance(x, np.ndarray):
+        x = x.tolist()
+    return tuple(map(_frozen, x)) if isinstance(x, (list, tuple)) else x
 
 
 def _flat(result: Any) -> tuple[list[Any], list[Any]]:
