@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import itertools
 import math
+import operator
 from typing import Any
 
 import jax.numpy as jnp
@@ -391,8 +392,10 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     The shifts are integers, which may be traced, or tuples of them with as many axes; without an axis the array is
     rolled flat.
     """
-    shifts = shift if isinstance(shift, (tuple, list)) else (shift,)
-    return (_roll_by_known if all(map(is_known, shifts)) else _roll_by_traced)(a, shift, axis)
+    if type_of(shift).dtype.kind not in "biu":
+        raise TypeError(f"{called()}: shift must be of integers, not {describe(shift)} {here()}")
+    numbers = all(map(is_known, shift)) if isinstance(shift, (tuple, list)) else is_known(shift)
+    return (_roll_by_known if numbers else _roll_by_traced)(a, shift, axis)
 
 
 rot90 = of_jax(
@@ -400,7 +403,14 @@ rot90 = of_jax(
 )
 
 
-tile = of_jax(jnp.tile, "The array repeated whole, `reps` times along each axis.", "reps")
+def tile(A: Any, reps: Any) -> Any:
+    """The array repeated whole, `reps` times along each axis."""
+    s, times = type_of(A).shape, shape_of(reps)
+    n = builtins.max(len(s), len(times))
+    sizes, times = (1,) * (n - len(s)) + s, (1,) * (n - len(times)) + times
+    apart = tuple(itertools.chain(*zip(times, sizes, strict=True)))
+    x = ops.broadcast_in_dim(A, shape=apart, dims=tuple(range(2 * (n - len(s)) + 1, 2 * n, 2)))
+    return ops.reshape(x, shape=tuple(map(operator.mul, times, sizes)))
 
 
 def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length: int | None = None) -> Any:
@@ -489,15 +499,31 @@ diagflat = of_jax(jnp.diagflat, "The matrix that has the flattened array as its 
 diff = of_jax(jnp.diff, "The differences of neighbours along an axis, taken `n` times.", "n", "axis")
 
 
-unwrap = of_jax(
-    jnp.unwrap,
+def unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * math.pi) -> Any:
     """Angles along an axis, with multiples of the period added so that neighbours differ by half of it at most.
 
     Args:
       discont: differences smaller than this are left; half of the period by default, and at least that.
-    """,
-    "axis",
-)
+    """
+    aval = type_of(p)
+    i = axis_of(axis, aval.ndim)
+    whole = not is_inexact(aval.dtype) and type(period) is int
+    p = array_like(p) if whole else inexact(array_like(p), aval)
+    if not aval.shape[i]:
+        return p
+    half = ops.floor_divide(period, literal(2)) if whole else ops.div(period, literal(2))
+    step = diff(p, axis=i)
+    wrapped = ops.sub(ops.remainder(ops.add(step, half), period), half)
+    # Half a period up stays up.
+    tie = ops.bitwise_and(ops.equal(wrapped, ops.neg(half)), ops.greater(step, literal(0)))
+    if not whole or period % 2 == 0:
+        wrapped = ops.where(tie, half, wrapped)
+    change = ops.sub(wrapped, step)
+    change = ops.where(
+        ops.less(ops.abs_(step), half if discont is None else ops.maximum(discont, half)), literal(0), change
+    )
+    turns = ops.pad(ops.cumsum(change, axis=i), literal(0), config=tuple((int(j == i), 0, 0) for j in range(aval.ndim)))
+    return ops.add(p, turns)
 
 
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
