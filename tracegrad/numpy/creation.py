@@ -352,7 +352,6 @@ def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
 
 tril = of_jax(jnp.tril, "The lower triangle of matrices, with zeros above the `k`-th diagonal.", "k")
 
-
 triu = of_jax(jnp.triu, "The upper triangle of matrices, with zeros below the `k`-th diagonal.", "k")
 
 

@@ -1,82 +1,18 @@
 """Functions that act element by element. Most are the ops themselves."""
 
+# ruff: noqa: F403, F405
 from __future__ import annotations
 
 import builtins
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
 from ..errors import called, here
-from ..ops import (
-    add,
-    arccos,
-    arccosh,
-    arcsin,
-    arcsinh,
-    arctan,
-    arctan2,
-    arctanh,
-    bitwise_and,
-    bitwise_not,
-    bitwise_or,
-    bitwise_xor,
-    cbrt,
-    ceil,
-    conj,
-    copysign,
-    cos,
-    cosh,
-    equal,
-    exp,
-    exp2,
-    expm1,
-    floor,
-    floor_divide,
-    fmax,
-    fmin,
-    fmod,
-    gcd,
-    greater,
-    greater_equal,
-    hypot,
-    imag,
-    isfinite,
-    isinf,
-    isnan,
-    lcm,
-    left_shift,
-    less,
-    less_equal,
-    log,
-    log1p,
-    log2,
-    log10,
-    logaddexp,
-    logaddexp2,
-    maximum,
-    minimum,
-    nextafter,
-    not_equal,
-    real,
-    reciprocal,
-    remainder,
-    right_shift,
-    rint,
-    sign,
-    signbit,
-    sin,
-    sinh,
-    sqrt,
-    square,
-    tan,
-    tanh,
-    trunc,
-)
+from ..ops.elementwise import *
 from .arguments import (
     dtype_of,
     inexact,
@@ -104,10 +40,7 @@ MAX_INTEGER_POWER = 64
 """Beyond this a power with a whole float exponent is no longer a product of factors."""
 
 
-def bitwise_count(x: Any, /) -> Any:
-    """How many bits of the absolute value of an integer are set, as uint8."""
-    return ops.astype(ops.population_count(abs(x)), dtype=np.dtype(np.uint8))
-
+bitwise_count = of_jax(jnp.bitwise_count, "How many bits of the absolute value of an integer are set, as uint8.")
 
 packbits = of_jax(
     jnp.packbits,
@@ -118,7 +51,6 @@ packbits = of_jax(
     """,
     "axis",
 )
-
 
 unpackbits = of_jax(
     jnp.unpackbits,
@@ -212,23 +144,24 @@ def ldexp(x1: Any, x2: Any, /) -> Any:
     return x1
 
 
-def frexp(x: Any, /) -> tuple[Any, Any]:
-    """`x` as `m * 2**e`: `m`, from 0.5 up to 1 in size, and the integer `e`; 0, infinities and NaN have `e` 0."""
+def _real(x: Any) -> Any:
     aval = type_of(x)
     if aval.dtype.kind == "c":
         raise TypeError(f"{called()}: {aval} {here()}. Give real numbers.")
-    e = ops.exponent(x)
+    return inexact(x, aval)
+
+
+def frexp(x: Any, /) -> tuple[Any, Any]:
+    """`x` as `m * 2**e`: `m`, from 0.5 up to 1 in size, and the integer `e`; 0, infinities and NaN have `e` 0."""
+    e = ops.exponent(_real(x))
     return ldexp(x, negative(e)), e
 
 
 def spacing(x: Any, /) -> Any:
     """The distance from `x` to the next number away from 0, with the sign of `x`."""
-    aval = type_of(x)
-    if aval.dtype.kind == "c":
-        raise TypeError(f"{called()}: {aval} {here()}. Give real numbers.")
-    x = ops.stop_gradient(inexact(x, aval))
+    x = ops.stop_gradient(_real(x))
     step = subtract(nextafter(x, copysign(literal(math.inf), x)), x)
-    info: Any = jax.numpy.finfo(type_of(x).dtype)  # type: ignore[no-untyped-call]
+    info: Any = jnp.finfo(type_of(x).dtype)  # type: ignore[no-untyped-call]
     # A processor that knows no numbers so small takes them for 0.
     return ops.where(equal(step, literal(0)), copysign(literal(float(info.smallest_subnormal)), x), step)
 
@@ -304,26 +237,15 @@ def logical_not(x: Any, /) -> Any:
 
 isclose = of_jax(jnp.isclose, "Whether `|a - b| <= atol + rtol * |b|`; infinities are close to themselves alone.")
 
-
 allclose = of_jax(jnp.allclose, "Whether all elements are close, as `isclose` has it.")
-
 
 array_equal = of_jax(jnp.array_equal, "Whether the two have one shape and the same elements.")
 
-
 array_equiv = of_jax(jnp.array_equiv, "Whether the two broadcast together and have the same elements then.")
 
+isposinf = of_jax(jnp.isposinf, "Whether it is positive infinity.")
 
-def isposinf(x: Any, /, out: None = None) -> Any:
-    """Whether it is positive infinity."""
-    refuse(out=out)
-    return equal(x, literal(math.inf)) if is_inexact(type_of(x).dtype) else not_equal(x, x)
-
-
-def isneginf(x: Any, /, out: None = None) -> Any:
-    """Whether it is negative infinity."""
-    refuse(out=out)
-    return equal(x, literal(-math.inf)) if is_inexact(type_of(x).dtype) else not_equal(x, x)
+isneginf = of_jax(jnp.isneginf, "Whether it is negative infinity.")
 
 
 def isreal(x: Any) -> Any:
@@ -376,7 +298,9 @@ def angle(z: Any, deg: bool = False) -> Any:
     return rad2deg(phase) if deg else phase
 
 
-def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+def nan_to_num(  # type: ignore[no-redef]
+    x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None
+) -> Any:
     """`x` with NaN and infinities replaced: by 0 and the largest and smallest finite numbers by default."""
     if not is_inexact(type_of(x).dtype):
         return array_like(x)

@@ -19,7 +19,9 @@ from .arguments import (
     axes_of,
     axis_of,
     dtype_of,
+    inexact,
     integer,
+    is_inexact,
     is_known,
     known,
     literal,
@@ -488,7 +490,6 @@ diag = of_jax(
     "The `k`-th diagonal of a matrix; of a one-dimensional array, the matrix that has it as its `k`-th diagonal.",
     "k",
 )
-
 
 diagflat = of_jax(jnp.diagflat, "The matrix that has the flattened array as its `k`-th diagonal.", "k")
 
