@@ -318,11 +318,13 @@ def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype
 # -- matrices
 
 
-def _band(n: int, m: int, k: int, compare: Any) -> Any:
-    """A mask that compares the row index plus `k` with the column index."""
-    rows = ops.iota(dtype=np.dtype(np.int32), shape=(n, m), axis=0)
-    columns = ops.iota(dtype=np.dtype(np.int32), shape=(n, m), axis=1)
-    return compare(rows if k == 0 else ops.add(rows, literal(k)), columns)
+def _band(N: int, M: int | None, k: int, dtype: Any, compare: Any) -> Any:
+    """Ones where the row index plus `k` compares with the column index, zeros elsewhere."""
+    n, k = integer(N, "N"), integer(k, "k")
+    shape = (n, n if M is None else integer(M, "M"))
+    rows, columns = (ops.iota(dtype=np.dtype(np.int32), shape=shape, axis=i) for i in (0, 1))
+    mask = compare(rows if k == 0 else ops.add(rows, literal(k)), columns)
+    return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, *, device: Any = None) -> Any:
@@ -333,9 +335,7 @@ def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, *, device: 
       >>> np.eye(2).tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
-    n = integer(N, "N")
-    mask = _band(n, n if M is None else integer(M, "M"), integer(k, "k"), ops.equal)
-    return placed(ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype)), device)
+    return placed(_band(N, M, k, dtype, ops.equal), device)
 
 
 def identity(n: int, dtype: Any = None) -> Any:
@@ -345,9 +345,7 @@ def identity(n: int, dtype: Any = None) -> Any:
 
 def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Ones on and below the `k`-th diagonal, zeros above."""
-    n = integer(N, "N")
-    mask = _band(n, n if M is None else integer(M, "M"), integer(k, "k"), ops.greater_equal)
-    return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
+    return _band(N, M, k, dtype, ops.greater_equal)
 
 
 tril = of_jax(jnp.tril, "The lower triangle of matrices, with zeros above the `k`-th diagonal.", "k")
@@ -365,9 +363,13 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
     return tuple(asarray(i) for i in np.triu_indices(n, k, m))
 
 
-meshgrid = of_jax(
-    jnp.meshgrid, 'The coordinates of a grid from those along each axis; `indexing="ij"` for matrix order.'
-)
+_meshgrid = of_jax(jnp.meshgrid, "")
+
+
+def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> list[Any]:
+    """The coordinates of a grid from those along each axis; `indexing="ij"` for matrix order."""
+    axes = [x if type_of(x).shape else ops.reshape(x, shape=(1,)) for x in xi]
+    return _meshgrid(*axes, sparse=sparse, indexing=indexing)  # type: ignore[no-any-return]
 
 
 def indices(dimensions: Sequence[int], dtype: Any = None, sparse: bool = False) -> Any:

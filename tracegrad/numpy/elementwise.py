@@ -52,17 +52,22 @@ packbits = of_jax(
     "axis",
 )
 
-unpackbits = of_jax(
-    jnp.unpackbits,
+_unpacked = of_jax(jnp.unpackbits, "", "axis")
+
+
+def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitorder: str = "big") -> Any:
     """The bits of uint8 along an axis, or of the flattened array, as elements that are 0 or 1.
 
     Args:
       count: how many to give, zeros after the last; if negative, how many to leave off.
       bitorder: "big" if the first element is the highest bit, "little" if it is the lowest.
-    """,
-    "axis",
-    "count",
-)
+    """
+    bits = _unpacked(a, axis, bitorder=bitorder)
+    if count is None:
+        return bits
+    i = axis_of(axis or 0, bits.ndim)
+    more = count - bits.shape[i] if count >= 0 else builtins.max(count, -bits.shape[i])
+    return ops.pad(bits, 0, config=tuple((0, more if j == i else 0, 0) for j in range(bits.ndim)))
 
 
 def positive(x: Any, /) -> Any:
@@ -235,13 +240,32 @@ def logical_not(x: Any, /) -> Any:
     return bitwise_not(truth(x))
 
 
-isclose = of_jax(jnp.isclose, "Whether `|a - b| <= atol + rtol * |b|`; infinities are close to themselves alone.")
+def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether `|a - b| <= atol + rtol * |b|`; infinities are close to themselves alone."""
+    a, b = inexact(a, type_of(a)), inexact(b, type_of(b))
+    near = less_equal(abs(subtract(a, b)), add(multiply(abs(b), rtol), atol))
+    out = ops.where(bitwise_and(isfinite(a), isfinite(b)), near, equal(a, b))
+    return bitwise_or(out, bitwise_and(isnan(a), isnan(b))) if equal_nan else out
 
-allclose = of_jax(jnp.allclose, "Whether all elements are close, as `isclose` has it.")
+
+def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether all elements are close, as `isclose` has it."""
+    close = isclose(a, b, rtol, atol, equal_nan)
+    return ops.reduce_all(close, axes=tuple(range(close.ndim)))
+
 
 array_equal = of_jax(jnp.array_equal, "Whether the two have one shape and the same elements.")
 
-array_equiv = of_jax(jnp.array_equiv, "Whether the two broadcast together and have the same elements then.")
+
+def array_equiv(a1: Any, a2: Any) -> Any:
+    """Whether the two broadcast together and have the same elements then."""
+    a, b = type_of(a1), type_of(a2)
+    try:
+        shape = np.broadcast_shapes(a.shape, b.shape)
+    except ValueError:
+        return array_like(False)
+    return ops.reduce_all(equal(a1, a2), axes=tuple(range(len(shape))))
+
 
 isposinf = of_jax(jnp.isposinf, "Whether it is positive infinity.")
 

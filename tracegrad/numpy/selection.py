@@ -16,7 +16,7 @@ import numpy as np
 from .. import ops
 from ..errors import called, describe, here
 from ..ops import pick
-from ..ops.indexing import At, checked
+from ..ops.indexing import At
 from .arguments import (
     axes_of,
     axis_of,
@@ -34,6 +34,7 @@ from .arguments import (
     types_of,
 )
 from .creation import array_like, asarray, full, zeros
+from .elementwise import truth
 from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, part_along, ravel, reshape, resize
 
 # -- reading
@@ -258,14 +259,27 @@ def _copies(inplace: bool) -> None:
         )
 
 
-place = of_jax(
-    jnp.place,
+def place(arr: Any, mask: Any, vals: Any, *, inplace: bool = True) -> Any:
     """A copy of `arr` with the elements where `mask` holds replaced by `vals`, in order, again from the start at need.
 
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
-    """,
-)
+    """
+    _copies(inplace)
+    aval = type_of(arr)
+    n = math.prod(aval.shape)
+    vals = ravel(vals)
+    if math.prod(type_of(mask).shape) != n:
+        raise ValueError(f"{called()}: {describe(mask)} for {aval} {here()}. Give the mask the shape of the array.")
+    if not vals.shape[0]:
+        raise ValueError(f"{called()}: there is no value {here()}. Give at least one.")
+    if not n:
+        return asarray(arr)
+    index = dtype_of(int)
+    flag = ravel(truth(mask))
+    number = ops.sub(ops.cumsum(ops.astype(flag, dtype=index), axis=0), literal(1))
+    new = ops.take(vals, ops.remainder(number, literal(vals.shape[0])), 0, "clip")
+    return reshape(ops.where(flag, ops.astype(new, dtype=aval.dtype), ravel(arr)), aval.shape)
 
 
 def put(a: Any, ind: Any, v: Any, mode: str | None = None, *, inplace: bool = True) -> Any:
@@ -290,8 +304,9 @@ def put(a: Any, ind: Any, v: Any, mode: str | None = None, *, inplace: bool = Tr
     return reshape(At(ravel(x))[ind].set(v, mode="clip" if mode == "clip" else "drop"), x.shape)
 
 
-put_along_axis = of_jax(
-    jnp.put_along_axis,
+def put_along_axis(
+    arr: Any, indices: Any, values: Any, axis: int | None, inplace: bool = True, *, mode: Any = None
+) -> Any:
     """A copy of `arr` with the elements at `indices` along an axis replaced, the other axes walked together.
 
     Args:
@@ -301,9 +316,29 @@ put_along_axis = of_jax(
 
     Raises:
       ValueError: unless `inplace=False`; arrays never change.
-    """,
-    "axis",
-)
+    """
+    _copies(inplace)
+    aval = type_of(arr)
+    x = array_like(arr)
+    if axis is None:
+        x, axis = ravel(x), 0
+    i = axis_of(axis, x.ndim)
+    indices = array_like(indices)
+    if indices.ndim != x.ndim:
+        raise ValueError(
+            f"{called()}: indices {describe(indices)} for an array {describe(x)} {here()}. "
+            "Give them as many axes as the array has."
+        )
+    grid = tuple(
+        indices if j == i else ops.iota(dtype=np.dtype(np.int32), shape=_only(n, j, x.ndim), axis=j)
+        for j, n in enumerate(x.shape)
+    )
+    values = ops.astype(values, dtype=aval.dtype)
+    return reshape(At(x)[grid].set(values, mode=mode), aval.shape)
+
+
+def _only(n: int, axis: int, ndim: int) -> tuple[int, ...]:
+    return tuple(n if j == axis else 1 for j in range(ndim))
 
 
 def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True) -> Any:
@@ -386,17 +421,11 @@ def _places(obj: Any, n: int, end: int) -> tuple[Any, bool]:
         )
     single = not aval.ndim or (aval.dtype.kind != "b" and aval.shape == (1,))
     if is_known(obj):
-        return np.atleast_1d(
-            checked(np.asarray(obj), 0, (end,)) if end == n else _checked_end(np.asarray(obj), n)
-        ), single
+        index = np.atleast_1d(np.asarray(obj))
+        if index.size and not (index.min() >= -n and index.max() < end):
+            raise IndexError(f"{called()}: index {index.tolist()} is out of bounds for {n} elements {here()}")
+        return np.where(index < 0, index + n, index), single
     return reshape(ops.where(ops.less(obj, literal(0)), ops.add(obj, literal(n)), obj), (-1,)), single
-
-
-def _checked_end(index: np.ndarray[Any, Any], n: int) -> Any:
-    """As `checked`, where the place after the last element counts too."""
-    if index.size and (index.min() < -n or index.max() > n):
-        raise IndexError(f"{called()}: index {index.tolist()} is out of bounds for {n} elements {here()}")
-    return np.where(index < 0, index + n, index)
 
 
 def delete(arr: Any, obj: Any, axis: int | None = None, *, assume_unique_indices: bool = False) -> Any:
