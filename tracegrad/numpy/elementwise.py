@@ -14,6 +14,7 @@ from .. import ops
 from ..errors import called, here
 from ..ops.elementwise import *
 from .arguments import (
+    axis_of,
     dtype_of,
     inexact,
     integer,
