@@ -92,8 +92,8 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
                 return known(inputs)
         if place is not None:
             refuse_out(args[place] if place < len(args) else kwargs.get("out"))
-        args = tuple([_of_list(x, i in at) for i, x in enumerate(args)])
-        kwargs = {name: _of_list(x, name in fixed) for name, x in kwargs.items()}
+        args = tuple([_frozen(x) if i in at else _of_list(x) for i, x in enumerate(args)])
+        kwargs = {name: _frozen(x) if name in fixed else _of_list(x) for name, x in kwargs.items()}
         given = tuple([x if i in at else None for i, x in enumerate(args)])
         named = tuple([(name, x) for name, x in kwargs.items() if name in fixed])
         leaves, tree = jax.tree.flatten(
@@ -166,11 +166,9 @@ def refuse_out(out: Any) -> None:
         )
 
 
-def _of_list(x: Any, static: bool) -> Any:
-    """`x`; a list as an array, or, where it is static, as a tuple, which is hashable."""
-    if not isinstance(x, (list, tuple)) or _is_named(x):
-        return x
-    return tuple([_of_list(part, True) for part in x]) if static else from_list(x)
+def _of_list(x: Any) -> Any:
+    """`x`; a list as an array."""
+    return x if _is_named(x) else from_list(x)
 
 
 def _recorded(traced: Traced, avals: tuple[Aval, ...]) -> Callable[[list[Any]], Any]:
@@ -195,6 +193,13 @@ def _recorded(traced: Traced, avals: tuple[Aval, ...]) -> Callable[[list[Any]], 
 def _is_named(x: Any) -> bool:
     """Whether this is a name with its parameters, like the window `("kaiser", 4.0)`: no array, but static."""
     return isinstance(x, tuple) and any(isinstance(part, str) for part in x)
+
+
+def _frozen(x: Any) -> Any:
+    """What is part of the program, hashable: numbers in tuples."""
+    if isinstance(x, np.ndarray):
+        x = x.tolist()
+    return tuple(map(_frozen, x)) if isinstance(x, (list, tuple)) else x
 
 
 def _flat(result: Any) -> tuple[list[Any], list[Any]]:

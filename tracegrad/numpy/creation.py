@@ -23,6 +23,7 @@ from .arguments import (
     integer,
     is_inexact,
     known,
+    of_jax,
     promoted,
     shape_of,
     type_of,
@@ -318,11 +319,13 @@ def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype
 # -- matrices
 
 
-def _band(n: int, m: int, k: int, compare: Any) -> Any:
-    """A mask that compares the row index plus `k` with the column index."""
-    rows = ops.iota(dtype=np.dtype(np.int32), shape=(n, m), axis=0)
-    columns = ops.iota(dtype=np.dtype(np.int32), shape=(n, m), axis=1)
-    return compare(rows if k == 0 else ops.add(rows, literal(k)), columns)
+def _band(N: int, M: int | None, k: int, dtype: Any, compare: Any) -> Any:
+    """Ones where the row index plus `k` compares with the column index, zeros elsewhere."""
+    n, k = integer(N, "N"), integer(k, "k")
+    shape = (n, n if M is None else integer(M, "M"))
+    rows, columns = (ops.iota(dtype=np.dtype(np.int32), shape=shape, axis=i) for i in (0, 1))
+    mask = compare(rows if k == 0 else ops.add(rows, literal(k)), columns)
+    return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, *, device: Any = None) -> Any:
@@ -333,9 +336,7 @@ def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, *, device: 
       >>> np.eye(2).tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
-    n = integer(N, "N")
-    mask = _band(n, n if M is None else integer(M, "M"), integer(k, "k"), ops.equal)
-    return placed(ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype)), device)
+    return placed(_band(N, M, k, dtype, ops.equal), device)
 
 
 def identity(n: int, dtype: Any = None) -> Any:
@@ -345,30 +346,12 @@ def identity(n: int, dtype: Any = None) -> Any:
 
 def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Ones on and below the `k`-th diagonal, zeros above."""
-    n = integer(N, "N")
-    mask = _band(n, n if M is None else integer(M, "M"), integer(k, "k"), ops.greater_equal)
-    return ops.astype(mask, dtype=dtype_of(float if dtype is None else dtype))
+    return _band(N, M, k, dtype, ops.greater_equal)
 
 
-def _masked(m: Any, k: int, below: bool) -> Any:
-    aval = type_of(m)
-    shape, zero = aval.shape, number_of(0, aval.dtype)
-    if len(shape) < 2:
-        raise ValueError(f"{called()}: an array of shape {shape} is no matrix {here()}. Give one of two axes or more.")
-    n, columns = shape[-2:]
-    if below:
-        return ops.where(_band(n, columns, integer(k, "k"), ops.greater_equal), m, zero)
-    return ops.where(_band(n, columns, integer(k, "k") - 1, ops.greater_equal), zero, m)
+tril = of_jax(jnp.tril, "The lower triangle of matrices, with zeros above the `k`-th diagonal.", "k")
 
-
-def tril(m: Any, k: int = 0) -> Any:
-    """The lower triangle of matrices, with zeros above the `k`-th diagonal."""
-    return _masked(m, k, True)
-
-
-def triu(m: Any, k: int = 0) -> Any:
-    """The upper triangle of matrices, with zeros below the `k`-th diagonal."""
-    return _masked(m, k, False)
+triu = of_jax(jnp.triu, "The upper triangle of matrices, with zeros below the `k`-th diagonal.", "k")
 
 
 def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
@@ -381,28 +364,13 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
     return tuple(asarray(i) for i in np.triu_indices(n, k, m))
 
 
+_meshgrid = of_jax(jnp.meshgrid, "")
+
+
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> list[Any]:
     """The coordinates of a grid from those along each axis; `indexing="ij"` for matrix order."""
-    if indexing not in ("xy", "ij"):
-        raise ValueError(f"{called()}: indexing={indexing!r} {here()}. Use 'xy' or 'ij'.")
-    avals = [type_of(x) for x in xi]
-    if any(a.ndim > 1 for a in avals):
-        raise ValueError(f"{called()} takes arrays of one axis, not of shapes {[a.shape for a in avals]} {here()}")
-    sizes = [math.prod(a.shape) for a in avals]
-    place = list(range(len(xi)))
-    if indexing == "xy" and len(xi) > 1:
-        place[:2] = 1, 0
-    shape = [0] * len(xi)
-    for i, n in zip(place, sizes, strict=True):
-        shape[i] = n
-    out = []
-    for x, i, n in zip(xi, place, sizes, strict=True):
-        x = ops.reshape(x, shape=(n,))
-        if sparse:
-            out.append(ops.reshape(x, shape=tuple(n if j == i else 1 for j in range(len(xi)))))
-        else:
-            out.append(ops.broadcast_in_dim(x, shape=tuple(shape), dims=(i,)))
-    return out
+    axes = [x if type_of(x).shape else ops.reshape(x, shape=(1,)) for x in xi]
+    return _meshgrid(*axes, sparse=sparse, indexing=indexing)  # type: ignore[no-any-return]
 
 
 def indices(dimensions: Sequence[int], dtype: Any = None, sparse: bool = False) -> Any:

@@ -45,38 +45,16 @@ def _scalar(name: str) -> Any:
     return _ScalarType(name, (object,), members)
 
 
-bfloat16 = _scalar("bfloat16")
-bool_ = _scalar("bool_")
-complex64 = _scalar("complex64")
-complex128 = _scalar("complex128")
-complex_ = _scalar("complex_")
-float4_e2m1fn = _scalar("float4_e2m1fn")
-float8_e3m4 = _scalar("float8_e3m4")
-float8_e4m3 = _scalar("float8_e4m3")
-float8_e4m3b11fnuz = _scalar("float8_e4m3b11fnuz")
-float8_e4m3fn = _scalar("float8_e4m3fn")
-float8_e4m3fnuz = _scalar("float8_e4m3fnuz")
-float8_e5m2 = _scalar("float8_e5m2")
-float8_e5m2fnuz = _scalar("float8_e5m2fnuz")
-float8_e8m0fnu = _scalar("float8_e8m0fnu")
-float16 = _scalar("float16")
-float32 = _scalar("float32")
-float64 = _scalar("float64")
-float_ = _scalar("float_")
-int2 = _scalar("int2")
-int4 = _scalar("int4")
-int8 = _scalar("int8")
-int16 = _scalar("int16")
-int32 = _scalar("int32")
-int64 = _scalar("int64")
-int_ = _scalar("int_")
-uint = _scalar("uint")
-uint2 = _scalar("uint2")
-uint4 = _scalar("uint4")
-uint8 = _scalar("uint8")
-uint16 = _scalar("uint16")
-uint32 = _scalar("uint32")
-uint64 = _scalar("uint64")
+(
+    bfloat16, bool_, complex64, complex128, complex_, float4_e2m1fn, float8_e3m4, float8_e4m3, float8_e4m3b11fnuz,
+    float8_e4m3fn, float8_e4m3fnuz, float8_e5m2, float8_e5m2fnuz, float8_e8m0fnu, float16, float32, float64, float_,
+    int2, int4, int8, int16, int32, int64, int_, uint, uint2, uint4, uint8, uint16, uint32, uint64,
+) = map(_scalar, [
+    "bfloat16", "bool_", "complex64", "complex128", "complex_", "float4_e2m1fn", "float8_e3m4", "float8_e4m3",
+    "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "float16", "float32", "float64", "float_", "int2", "int4", "int8", "int16", "int32", "int64", "int_", "uint",
+    "uint2", "uint4", "uint8", "uint16", "uint32", "uint64"
+])  # fmt: skip
 bool = bool_
 double, single, half, cdouble, csingle = float64, float32, float16, complex128, complex64
 byte, short, intc, intp, longlong = int8, int16, int32, int_, int64

@@ -1,90 +1,27 @@
 """Functions that act element by element. Most are the ops themselves."""
 
+# ruff: noqa: F403, F405
 from __future__ import annotations
 
 import builtins
 import math
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from ..errors import called, describe, here
-from ..ops import (
-    add,
-    arccos,
-    arccosh,
-    arcsin,
-    arcsinh,
-    arctan,
-    arctan2,
-    arctanh,
-    bitwise_and,
-    bitwise_not,
-    bitwise_or,
-    bitwise_xor,
-    cbrt,
-    ceil,
-    conj,
-    copysign,
-    cos,
-    cosh,
-    equal,
-    exp,
-    exp2,
-    expm1,
-    floor,
-    floor_divide,
-    fmax,
-    fmin,
-    fmod,
-    gcd,
-    greater,
-    greater_equal,
-    hypot,
-    imag,
-    isfinite,
-    isinf,
-    isnan,
-    lcm,
-    left_shift,
-    less,
-    less_equal,
-    log,
-    log1p,
-    log2,
-    log10,
-    logaddexp,
-    logaddexp2,
-    maximum,
-    minimum,
-    nextafter,
-    not_equal,
-    real,
-    reciprocal,
-    remainder,
-    right_shift,
-    rint,
-    sign,
-    signbit,
-    sin,
-    sinh,
-    sqrt,
-    square,
-    tan,
-    tanh,
-    trunc,
-)
+from ..errors import called, here
+from ..ops.elementwise import *
 from .arguments import (
     axis_of,
-    common_type,
     dtype_of,
     inexact,
     integer,
     is_inexact,
     known,
     literal,
+    of_jax,
     refuse,
     type_of,
 )
@@ -104,25 +41,19 @@ MAX_INTEGER_POWER = 64
 """Beyond this a power with a whole float exponent is no longer a product of factors."""
 
 
-def bitwise_count(x: Any, /) -> Any:
-    """How many bits of the absolute value of an integer are set, as uint8."""
-    return ops.astype(ops.population_count(abs(x)), dtype=np.dtype(np.uint8))
+bitwise_count = of_jax(jnp.bitwise_count, "How many bits of the absolute value of an integer are set, as uint8.")
 
-
-def packbits(a: Any, axis: int | None = None, bitorder: str = "big") -> Any:
+packbits = of_jax(
+    jnp.packbits,
     """Whether elements are not 0, eight of them along an axis, or of the flattened array, as the bits of a uint8.
 
     Args:
       bitorder: "big" if the first element is the highest bit, "little" if it is the lowest; zeros fill the last byte.
-    """
-    if type_of(a).dtype.kind not in "biu":
-        raise TypeError(f"{called()}: {describe(a)} {here()}. Give integers or booleans.")
-    x, i = _flat_along(a, axis)
-    n = x.shape[i]
-    x = ops.pad(truth(x), False, config=tuple((0, -n % 8 if j == i else 0, 0) for j in range(x.ndim)))
-    x = ops.astype(x, dtype=_BYTE)
-    x = ops.reshape(x, shape=(*x.shape[:i], -(-n // 8), 8, *x.shape[i + 1 :]))
-    return ops.reduce_sum(left_shift(x, _shifts(x.ndim, i + 1, bitorder)), axes=(i + 1,))
+    """,
+    "axis",
+)
+
+_unpacked = of_jax(jnp.unpackbits, "", "axis")
 
 
 def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitorder: str = "big") -> Any:
@@ -132,35 +63,12 @@ def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitord
       count: how many to give, zeros after the last; if negative, how many to leave off.
       bitorder: "big" if the first element is the highest bit, "little" if it is the lowest.
     """
-    if type_of(a).dtype != _BYTE:
-        raise TypeError(f"{called()}: {describe(a)} {here()}. Convert it with .astype('uint8').")
-    x, i = _flat_along(a, axis)
-    wide = ops.reshape(x, shape=(*x.shape[: i + 1], 1, *x.shape[i + 1 :]))
-    bits = bitwise_and(right_shift(wide, _shifts(wide.ndim, i + 1, bitorder)), np.uint8(1))
-    n = 8 * x.shape[i]
-    bits = ops.reshape(bits, shape=(*x.shape[:i], n, *x.shape[i + 1 :]))
+    bits = _unpacked(a, axis, bitorder=bitorder)
     if count is None:
         return bits
-    more = count - n if count >= 0 else builtins.max(count, -n)
+    i = axis_of(axis or 0, bits.ndim)
+    more = count - bits.shape[i] if count >= 0 else builtins.max(count, -bits.shape[i])
     return ops.pad(bits, 0, config=tuple((0, more if j == i else 0, 0) for j in range(bits.ndim)))
-
-
-_BYTE = np.dtype(np.uint8)
-
-
-def _flat_along(a: Any, axis: int | None) -> tuple[Any, int]:
-    x = array_like(a)
-    if axis is None:
-        return ops.reshape(x, shape=(x.size,)), 0
-    return x, axis_of(axis, x.ndim)
-
-
-def _shifts(ndim: int, axis: int, bitorder: str) -> Any:
-    """The place of each bit, along an axis."""
-    if bitorder not in ("big", "little"):
-        raise ValueError(f"{called()}: bitorder={bitorder!r} {here()}. Use 'big' or 'little'.")
-    places = np.arange(8, dtype=np.uint8)
-    return np.reshape(places[::-1] if bitorder == "big" else places, [8 if j == axis else 1 for j in range(ndim)])
 
 
 def positive(x: Any, /) -> Any:
@@ -242,23 +150,24 @@ def ldexp(x1: Any, x2: Any, /) -> Any:
     return x1
 
 
-def frexp(x: Any, /) -> tuple[Any, Any]:
-    """`x` as `m * 2**e`: `m`, from 0.5 up to 1 in size, and the integer `e`; 0, infinities and NaN have `e` 0."""
+def _real(x: Any) -> Any:
     aval = type_of(x)
     if aval.dtype.kind == "c":
         raise TypeError(f"{called()}: {aval} {here()}. Give real numbers.")
-    e = ops.exponent(x)
+    return inexact(x, aval)
+
+
+def frexp(x: Any, /) -> tuple[Any, Any]:
+    """`x` as `m * 2**e`: `m`, from 0.5 up to 1 in size, and the integer `e`; 0, infinities and NaN have `e` 0."""
+    e = ops.exponent(_real(x))
     return ldexp(x, negative(e)), e
 
 
 def spacing(x: Any, /) -> Any:
     """The distance from `x` to the next number away from 0, with the sign of `x`."""
-    aval = type_of(x)
-    if aval.dtype.kind == "c":
-        raise TypeError(f"{called()}: {aval} {here()}. Give real numbers.")
-    x = ops.stop_gradient(inexact(x, aval))
+    x = ops.stop_gradient(_real(x))
     step = subtract(nextafter(x, copysign(literal(math.inf), x)), x)
-    info: Any = jax.numpy.finfo(type_of(x).dtype)  # type: ignore[no-untyped-call]
+    info: Any = jnp.finfo(type_of(x).dtype)  # type: ignore[no-untyped-call]
     # A processor that knows no numbers so small takes them for 0.
     return ops.where(equal(step, literal(0)), copysign(literal(float(info.smallest_subnormal)), x), step)
 
@@ -346,15 +255,7 @@ def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool
     return ops.reduce_all(close, axes=tuple(range(close.ndim)))
 
 
-def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
-    """Whether the two have one shape and the same elements."""
-    a, b = type_of(a1), type_of(a2)
-    if a.shape != b.shape:
-        return array_like(False)
-    same = equal(a1, a2)
-    if equal_nan:
-        same = bitwise_or(same, bitwise_and(isnan(a1), isnan(a2)))
-    return ops.reduce_all(same, axes=tuple(range(a.ndim)))
+array_equal = of_jax(jnp.array_equal, "Whether the two have one shape and the same elements.")
 
 
 def array_equiv(a1: Any, a2: Any) -> Any:
@@ -367,16 +268,9 @@ def array_equiv(a1: Any, a2: Any) -> Any:
     return ops.reduce_all(equal(a1, a2), axes=tuple(range(len(shape))))
 
 
-def isposinf(x: Any, /, out: None = None) -> Any:
-    """Whether it is positive infinity."""
-    refuse(out=out)
-    return equal(x, literal(math.inf)) if is_inexact(type_of(x).dtype) else not_equal(x, x)
+isposinf = of_jax(jnp.isposinf, "Whether it is positive infinity.")
 
-
-def isneginf(x: Any, /, out: None = None) -> Any:
-    """Whether it is negative infinity."""
-    refuse(out=out)
-    return equal(x, literal(-math.inf)) if is_inexact(type_of(x).dtype) else not_equal(x, x)
+isneginf = of_jax(jnp.isneginf, "Whether it is negative infinity.")
 
 
 def isreal(x: Any) -> Any:
@@ -407,11 +301,7 @@ def sinc(x: Any, /) -> Any:
     return ops.sine_over(multiply(x, literal(math.pi)))
 
 
-def heaviside(x1: Any, x2: Any, /) -> Any:
-    """0 below 0, 1 above 0, `x2` at 0."""
-    at_zero = ops.where(equal(x1, literal(0)), x2, ops.where(less(x1, literal(0)), literal(0.0), literal(1.0)))
-    dtype, _ = common_type([type_of(x1), type_of(x2), literal(1.0).aval])
-    return ops.where(isnan(x1), literal(math.nan), ops.astype(at_zero, dtype=dtype))
+heaviside = of_jax(jnp.heaviside, "0 below 0, 1 above 0, `x2` at 0.")
 
 
 def deg2rad(x: Any, /) -> Any:
@@ -433,7 +323,9 @@ def angle(z: Any, deg: bool = False) -> Any:
     return rad2deg(phase) if deg else phase
 
 
-def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+def nan_to_num(  # type: ignore[no-redef]
+    x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None
+) -> Any:
     """`x` with NaN and infinities replaced: by 0 and the largest and smallest finite numbers by default."""
     if not is_inexact(type_of(x).dtype):
         return array_like(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -17,11 +17,6 @@ from ..errors import called, describe, here
 from .arguments import axis_of, dtype_of, shape_of, type_of
 from .creation import array_like
 from .manipulation import broadcast_to, expand_dims, moveaxis, reshape
-
-
-def _mapped(f: Callable[..., Any], args: Sequence[Any], axes: Sequence[int | None]) -> Any:
-    return vmap(f, in_axes=tuple(axes))(*args)
-
 
 _DIMENSIONS = r"\((\w+(,\w+)*)?\)"
 _SIGNATURE = re.compile(rf"^({_DIMENSIONS}(,{_DIMENSIONS})*)?->{_DIMENSIONS}(,{_DIMENSIONS})*$")
@@ -101,7 +96,7 @@ def vectorize(pyfunc: Callable[..., Any], *, excluded: Collection[int | str] = (
             inner = x.shape[len(s) :]
             x = x if alone else broadcast_to(x, (*together, *inner)) if not inner else _spread(x, together, inner)
             flat.append(ops.reshape(x, shape=inner if alone else (count, *inner)))
-        out = _mapped(one, flat, [None if alone else 0 for alone in shared])
+        out = vmap(one, in_axes=tuple([None if alone else 0 for alone in shared]))(*flat)
         return jax.tree.map(lambda y: reshape(y, (*together, *y.shape[1:])), out)
 
     return wrapped
@@ -141,7 +136,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     if not outer:
         return func1d(x, *args, **kwargs)
     flat = reshape(x, (math.prod(outer), x.shape[-1]))
-    out = _mapped(lambda v: func1d(v, *args, **kwargs), [flat], [0])
+    out = vmap(lambda v: func1d(v, *args, **kwargs))(flat)
 
     def placed(y: Any) -> Any:
         new = y.ndim - 1

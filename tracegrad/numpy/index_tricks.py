@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from numpy import index_exp, ndindex, s_
 
 from .. import ops
 from ..errors import called, describe, here
-from .arguments import axis_of, dtype_of, from_list, integer, known, literal, shape_of, type_of
+from .arguments import axis_of, dtype_of, from_list, integer, known, literal, of_jax, shape_of, type_of
 from .creation import arange, array_like, asarray, linspace, meshgrid, tril_indices, triu_indices
 from .manipulation import concatenate, stack
 from .selection import nonzero
@@ -77,23 +77,17 @@ def ix_(*args: Any) -> tuple[Any, ...]:
     return tuple(out)
 
 
+_unraveled = of_jax(jnp.unravel_index, "", "shape")
+
+
 def unravel_index(indices: Any, shape: Any) -> tuple[Any, ...]:
     """Indices into a flattened array of this shape as indices along each axis.
 
     Negative ones count from the end; those out of bounds are moved to the nearest.
     """
-    dims = shape_of(shape)
-    flat = asarray(indices)
-    if type_of(flat).dtype.kind not in "iu":
-        raise TypeError(f"{called()}: the indices are {describe(flat)} {here()}. Convert them with .astype(int).")
-    size = math.prod(dims)
-    flat = ops.where(ops.less(flat, literal(0)), ops.add(flat, literal(size)), flat)
-    flat = ops.maximum(ops.minimum(flat, literal(size - 1)), literal(0))
-    out = []
-    for n in reversed(dims):
-        out.append(ops.remainder(flat, literal(n)))
-        flat = ops.floor_divide(flat, literal(n))
-    return tuple(reversed(out))
+    if type_of(indices).dtype.kind not in "iu":
+        raise TypeError(f"{called()}: the indices are {describe(indices)} {here()}. Convert them with .astype(int).")
+    return _unraveled(indices, shape)  # type: ignore[no-any-return]
 
 
 def ravel_multi_index(

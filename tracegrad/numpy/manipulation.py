@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 import itertools
 import math
+import operator
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
+from numpy import broadcast_shapes
 
 from .. import ops
 from ..errors import called, describe, here
@@ -23,6 +25,7 @@ from .arguments import (
     is_known,
     known,
     literal,
+    of_jax,
     order_of,
     promoted,
     refuse,
@@ -30,7 +33,7 @@ from .arguments import (
     type_of,
     types_of,
 )
-from .creation import array_like, number_of
+from .creation import array_like
 
 
 def shape(a: Any) -> tuple[int, ...]:
@@ -130,12 +133,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
     return ops.transpose(a, axes=tuple(order))
 
 
-def rollaxis(a: Any, axis: int, start: int = 0) -> Any:
-    """`a` with an axis moved to before position `start`."""
-    n = type_of(a).ndim
-    i = axis_of(axis, n)
-    to = n if start == n else axis_of(start, n)
-    return moveaxis(a, i, to - 1 if i < to else to)
+rollaxis = of_jax(jnp.rollaxis, "`a` with an axis moved to before position `start`.", "axis", "start")
 
 
 def squeeze(a: Any, axis: Any = None) -> Any:
@@ -166,11 +164,6 @@ def broadcast_to(array: Any, shape: Any) -> Any:
     if len(old) > len(new):
         raise ValueError(f"{called()}: an array of shape {old} has more axes than {new} {here()}")
     return ops.broadcast_in_dim(array, shape=new, dims=tuple(range(len(new) - len(old), len(new))))
-
-
-def broadcast_shapes(*shapes: Any) -> tuple[int, ...]:
-    """The shape that arrays of these shapes have together."""
-    return np.broadcast_shapes(*shapes)
 
 
 def broadcast_arrays(*args: Any) -> list[Any]:
@@ -391,59 +384,35 @@ def flipud(m: Any) -> Any:
     return flip(m, 0)
 
 
+_roll_by_known = of_jax(jnp.roll, "", "shift", "axis")
+_roll_by_traced = of_jax(jnp.roll, "", "axis")
+
+
 def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     """The elements moved `shift` places along an axis; those that leave come in at the other end.
 
     The shifts are integers, which may be traced, or tuples of them with as many axes; without an axis the array is
     rolled flat.
     """
-    s = type_of(a).shape
-    if isinstance(shift, (np.ndarray, jax.Array, Tracer)) and shift.ndim == 1:
-        shift = tuple(ops.getitem(shift, k) for k in range(shift.shape[0]))
-    if axis is None:
-        return ops.reshape(roll(ravel(a), shift, 0), shape=s)
-    axes = order_of(axis, len(s)) if isinstance(axis, (tuple, list)) else (axis_of(axis, len(s)),)
-    shifts = tuple(shift) if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
-    if len(axes) == 1 and len(shifts) > 1:
-        axes = axes * len(shifts)
-    if len(shifts) != len(axes):
-        raise ValueError(f"{called()}: {len(shifts)} shifts for {len(axes)} axes {here()}. Give as many of each.")
-    a = array_like(a)
-    for by, i in zip(shifts, axes, strict=True):
-        if not is_known(by) and s[i]:
-            # A window of two copies side by side, which begins where the shift says.
-            start = ops.remainder(ops.neg(by), literal(s[i]))
-            places = [start if j == i else literal(0) for j in range(len(s))]
-            a = ops.dynamic_slice_op(ops.concatenate(a, a, axis=i), *places, sizes=s)
-            continue
-        k = integer(by, "shift") % s[i] if s[i] else 0
-        if k:
-            a = ops.concatenate(part_along(a, s, i, s[i] - k, s[i]), part_along(a, s, i, 0, s[i] - k), axis=i)
-    return a
+    if type_of(shift).dtype.kind not in "biu":
+        raise TypeError(f"{called()}: shift must be of integers, not {describe(shift)} {here()}")
+    numbers = all(map(is_known, shift)) if isinstance(shift, (tuple, list)) else is_known(shift)
+    return (_roll_by_known if numbers else _roll_by_traced)(a, shift, axis)
 
 
-def rot90(m: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
-    """The array turned by 90 degrees `k` times, from the first of two axes towards the second."""
-    i, j = order_of(axes, ndim(m))
-    if i == j:
-        raise ValueError(f"{called()}: axes {tuple(axes)} are one {here()}. Name two.")
-    k = integer(k, "k") % 4
-    if k == 2:
-        return flip(m, (i, j))
-    if k == 1:
-        return swapaxes(flip(m, j), i, j)
-    return flip(swapaxes(m, i, j), j) if k == 3 else array_like(m)
+rot90 = of_jax(
+    jnp.rot90, "The array turned by 90 degrees `k` times, from the first of two axes towards the second.", "k", "axes"
+)
 
 
 def tile(A: Any, reps: Any) -> Any:
     """The array repeated whole, `reps` times along each axis."""
     s, times = type_of(A).shape, shape_of(reps)
     n = builtins.max(len(s), len(times))
-    s, times = (1,) * (n - len(s)) + s, (1,) * (n - len(times)) + times
-    apart = tuple(x for size in s for x in (1, size))
-    together = tuple(x for pair in zip(times, s, strict=True) for x in pair)
-    x = ops.broadcast_in_dim(ops.reshape(A, shape=apart), shape=together, dims=tuple(range(2 * n)))
-    return ops.reshape(x, shape=tuple(t * size for t, size in zip(times, s, strict=True)))
+    sizes, times = (1,) * (n - len(s)) + s, (1,) * (n - len(times)) + times
+    apart = tuple(itertools.chain(*zip(times, sizes, strict=True)))
+    x = ops.broadcast_in_dim(A, shape=apart, dims=tuple(range(2 * (n - len(s)) + 1, 2 * n, 2)))
+    return ops.reshape(x, shape=tuple(map(operator.mul, times, sizes)))
 
 
 def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length: int | None = None) -> Any:
@@ -484,17 +453,11 @@ def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length
     return ops.take(a, at, i, "clip")
 
 
-def resize(a: Any, new_shape: Any) -> Any:
-    """The elements of the flattened array in a new shape, again from the start if they are too few."""
-    shape = shape_of(new_shape)
-    if any(n < 0 for n in shape):
-        raise ValueError(f"{called()}: shape {shape} has a negative size {here()}. Use reshape for -1.")
-    flat, size = ravel(a), math.prod(shape)
-    n = type_of(flat).shape[0]
-    if not n or not size:
-        return ops.broadcast_in_dim(number_of(0, type_of(flat).dtype), shape=shape, dims=())
-    flat = tile(flat, -(-size // n)) if n < size else flat
-    return ops.reshape(part_along(flat, (max(n, -(-size // n) * n),), 0, 0, size), shape=shape)
+resize = of_jax(
+    jnp.resize,
+    "The elements of the flattened array in a new shape, again from the start if they are too few.",
+    "new_shape",
+)
 
 
 # -- diagonals
@@ -522,47 +485,19 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     return part_along(flat, (*outer, n * m), len(outer), first, first + (count - 1) * (m + 1) + 1, m + 1)
 
 
-def diag(v: Any, k: int = 0) -> Any:
-    """The `k`-th diagonal of a matrix; of a one-dimensional array, the matrix that has it as its `k`-th diagonal."""
-    s = type_of(v).shape
-    if len(s) == 2:
-        return diagonal(v, k)
-    if len(s) != 1:
-        raise ValueError(f"{called()}: an array of shape {s} {here()}. Give one of one or two axes.")
-    k = integer(k, "k")
-    n, size = s[0], s[0] + builtins.abs(k)
-    if n == 0:
-        return ops.broadcast_in_dim(number_of(0, type_of(v).dtype), shape=(size, size), dims=())
-    # Each element followed by as many zeros as lie between neighbours of a diagonal in memory.
-    first = k if k >= 0 else -k * size
-    flat = ops.pad(v, 0.0, config=((first, size * size - first - (n - 1) * (size + 1) - 1, size),))
-    return ops.reshape(flat, shape=(size, size))
+diag = of_jax(
+    jnp.diag,
+    "The `k`-th diagonal of a matrix; of a one-dimensional array, the matrix that has it as its `k`-th diagonal.",
+    "k",
+)
 
-
-def diagflat(v: Any, k: int = 0) -> Any:
-    """The matrix that has the flattened array as its `k`-th diagonal."""
-    return diag(ravel(v), k)
+diagflat = of_jax(jnp.diagflat, "The matrix that has the flattened array as its `k`-th diagonal.", "k")
 
 
 # -- differences
 
 
-def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
-    """The differences of neighbours along an axis, taken `n` times."""
-    s = type_of(a).shape
-    i = axis_of(axis, len(s))
-    ends = []
-    for end in (prepend, append):
-        if end is not None and not ndim(end):
-            end = broadcast_to(end, tuple(1 if j == i else m for j, m in enumerate(s)))
-        ends.append([] if end is None else [end])
-    if ends[0] or ends[1]:
-        a = concatenate([*ends[0], a, *ends[1]], i)
-    for _ in range(integer(n, "n")):
-        s = type_of(a).shape
-        step = ops.not_equal if type_of(a).dtype == np.bool_ else ops.sub
-        a = step(part_along(a, s, i, builtins.min(1, s[i]), s[i]), part_along(a, s, i, 0, builtins.max(s[i] - 1, 0)))
-    return array_like(a)
+diff = of_jax(jnp.diff, "The differences of neighbours along an axis, taken `n` times.", "n", "axis")
 
 
 def unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * math.pi) -> Any:

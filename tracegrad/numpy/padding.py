@@ -5,17 +5,14 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
 from ..errors import called, here
-from . import reductions
-from .arguments import (
-    integer,
-    type_of,
-)
+from .arguments import integer, of_jax, type_of
 from .creation import array_like
-from .manipulation import broadcast_to, part_along
+from .manipulation import part_along
 
 
 def _pairs(value: Any, n: int, what: str) -> list[tuple[Any, Any]]:
@@ -82,20 +79,18 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
             for config, value in (((pair[0], 0, 0), ends[0]), ((0, pair[1], 0), ends[1])):
                 array = ops.pad(array, value, config=tuple(config if j == i else (0, 0, 0) for j in range(len(s))))
         return array
+    empty = [i for i, pair in enumerate(widths) if any(pair) and not s[i]]
+    if empty:
+        raise ValueError(
+            f"{called()}: axis {empty[0]} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}"
+        )
+    if mode != "linear_ramp":
+        return _repeated(array, widths, mode, kwargs.get("stat_length"))
     array = array_like(array)
-    for i, (lo, hi) in enumerate(widths):
-        if lo or hi:
-            if not s[i]:
-                raise ValueError(
-                    f"{called()}: axis {i} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}"
-                )
-            if mode == "linear_ramp":
-                array = _ramp(array, i, (lo, hi), _pairs(kwargs.get("end_values", 0), len(s), "end_values")[i])
-            elif mode in _STATISTICS:
-                lengths = _pairs(kwargs.get("stat_length") or s[i], len(s), "stat_length")[i]
-                array = _statistic(array, i, (lo, hi), lengths, mode)
-            else:
-                array = _pad_axis(array, i, lo, hi, mode)
+    for i, (pair, ends) in enumerate(
+        zip(widths, _pairs(kwargs.get("end_values", 0), len(s), "end_values"), strict=True)
+    ):
+        array = _ramp(array, i, pair, ends)
     return array
 
 
@@ -113,42 +108,11 @@ def _ramp(x: Any, axis: int, widths: tuple[int, int], ends: Any) -> Any:
     return ops.concatenate(ramps[0], x, ramps[1], axis=axis)
 
 
-def _statistic(x: Any, axis: int, widths: tuple[int, int], lengths: Any, mode: str) -> Any:
-    n, parts = x.shape[axis], []
-    for k, (width, length) in enumerate(zip(widths, lengths, strict=True)):
-        length = builtins.min(integer(length, "stat_length"), n)
-        if length < 1:
-            raise ValueError(f"{called()}: stat_length={length} {here()}. Give 1 or more.")
-        part = part_along(x, x.shape, axis, n - length if k else 0, n if k else length)
-        value = getattr(reductions, {"maximum": "max", "minimum": "min"}.get(mode, mode))(part, axis, keepdims=True)
-        if value.dtype != x.dtype:
-            value = ops.astype(ops.rint(value) if x.dtype.kind in "iu" else value, dtype=x.dtype)
-        parts.append(broadcast_to(value, tuple(width if i == axis else m for i, m in enumerate(x.shape))))
-    return ops.concatenate(parts[0], x, parts[1], axis=axis)
+def _repeat_ends(array: Any, pad_width: Any, mode: str, stat_length: Any) -> Any:
+    return jnp.pad(array, pad_width, mode, **({} if stat_length is None else {"stat_length": stat_length}))
 
 
-def _pad_axis(x: Any, axis: int, lo: int, hi: int, mode: str) -> Any:
-    s = x.shape
-    n = s[axis]
-    if mode == "edge" or (mode == "reflect" and n == 1):
-        ends = []
-        for at, width in ((0, lo), (n - 1, hi)):
-            wide = tuple(width if i == axis else m for i, m in enumerate(s))
-            ends.append(ops.broadcast_in_dim(part_along(x, s, axis, at, at + 1), shape=wide, dims=tuple(range(len(s)))))
-        return ops.concatenate(ends[0], x, ends[1], axis=axis)
-    # Copies side by side, every second one mirrored, then a slice of them. The copies of "reflect" share an end.
-    mirrored = x if mode == "wrap" else ops.rev(x, axes=(axis,))
-    shared = 1 if mode == "reflect" else 0
-    n -= shared
-
-    def copy(k: int) -> Any:
-        one = mirrored if k % 2 else x
-        return one if k == 0 or not shared else part_along(one, s, axis, int(k > 0), n + int(k > 0))
-
-    before, after = -(-lo // n), -(-hi // n)
-    joined = ops.concatenate(*[copy(k) for k in range(-before, after + 1)], axis=axis)
-    start = before * n - lo
-    return part_along(joined, joined.shape, axis, start, start + lo + s[axis] + hi)
+_repeated = of_jax(_repeat_ends, "", "pad_width", "stat_length")
 
 
 __all__ = ["pad"]

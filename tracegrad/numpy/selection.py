@@ -10,17 +10,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
 from ..errors import called, describe, here
 from ..ops import pick
 from ..ops.at import At
-from ..ops.gather import Spec
-from ..ops.indexing import checked
 from .arguments import (
+    axes_of,
     axis_of,
-    common_type,
     dtype_of,
     from_list,
     holds_arrays,
@@ -28,6 +27,7 @@ from .arguments import (
     is_known,
     known,
     literal,
+    of_jax,
     promoted,
     refuse,
     type_of,
@@ -35,21 +35,15 @@ from .arguments import (
 )
 from .creation import array_like, asarray, full, zeros
 from .elementwise import truth
-from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, ravel, reshape, tile
+from .manipulation import atleast_1d, broadcast_arrays, broadcast_to, moveaxis, part_along, ravel, reshape, resize
 
 # -- reading
 
 
 def take(
-    a: Any,
-    indices: Any,
-    axis: int | None = None,
-    out: None = None,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    fill_value: Any = None,
-) -> Any:
+    a: Any, indices: Any, axis: int | None = None, out: None = None, mode: str | None = None,
+    unique_indices: bool = False, indices_are_sorted: bool = False, fill_value: Any = None,
+) -> Any:  # fmt: skip
     """The slices of `a` at `indices` along an axis, or elements of the flattened array; see `tracegrad.ops.take`."""
     refuse(out=out)
     type_of(a)
@@ -113,32 +107,19 @@ def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> tuple
     if not shape:
         raise ValueError(f"{called()}: {describe(a)} has no axes {here()}. Write x != 0, or give atleast_1d(x).")
     if size is None:
-        found = np.nonzero(known(a, "Pass size="))
-        return tuple(asarray(i, int) for i in found)
-    size, index = integer(size, "size"), dtype_of(int)
-    mask = reshape(truth(a), (math.prod(shape),))
+        return tuple(asarray(i, int) for i in np.nonzero(known(a, "Pass size=")))
     fills = fill_value if isinstance(fill_value, tuple) else (0 if fill_value is None else fill_value,) * len(shape)
     if len(fills) != len(shape):
         raise ValueError(f"{called()}: {len(fills)} fill values for {len(shape)} axes {here()}. Give one an axis.")
-    if size == 0 or 0 in shape:
-        return tuple(full((size,), fill, index) for fill in fills)
-    # Each element writes its place in the array to its place among those that are not 0; the others are dropped.
-    counted = ops.cumsum(ops.astype(mask, dtype=index), axis=0)
-    target = ops.where(mask, ops.sub(counted, literal(1)), literal(size))
-    places = ops.iota(dtype=index, shape=(math.prod(shape),), axis=0)
-    flat = ops.scatter(zeros((size,), index), places, target, kind="set", spec=Spec((0,), mode="fill"))
-    total = ops.reduce_sum(ops.astype(mask, dtype=index), axes=(0,))
-    real = ops.less(ops.iota(dtype=index, shape=(size,), axis=0), total)
-    return tuple(ops.where(real, i, ops.astype(fill, dtype=index)) for i, fill in zip(_unravel(flat, shape), fills))  # noqa: B905
+    size = integer(size, "size")
+    return tuple(full((size,), x, int) for x in fills) if 0 in shape else tuple(_nonzero(a, size, *fills))
 
 
-def _unravel(flat: Any, shape: tuple[int, ...]) -> list[Any]:
-    """Indices into the flattened array as indices along each axis."""
-    out = []
-    for n in reversed(shape[1:]):
-        out.append(ops.remainder(flat, literal(n)))
-        flat = ops.floor_divide(flat, literal(n))
-    return [flat, *reversed(out)]
+def _padded_nonzero(a: Any, size: int, *fills: Any) -> Any:
+    return jnp.nonzero(a, size=size, fill_value=tuple([jnp.asarray(x).astype(int) for x in fills]))
+
+
+_nonzero = of_jax(_padded_nonzero, "", "size")
 
 
 def flatnonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
@@ -156,14 +137,8 @@ def argwhere(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
 
 
 def compress(
-    condition: Any,
-    a: Any,
-    axis: int | None = None,
-    *,
-    size: int | None = None,
-    fill_value: Any = 0,
-    out: None = None,
-) -> Any:
+    condition: Any, a: Any, axis: int | None = None, *, size: int | None = None, fill_value: Any = 0, out: None = None
+) -> Any:  # fmt: skip
     """The slices of `a` along an axis (the flattened array by default) for which the condition holds.
 
     Args:
@@ -183,9 +158,7 @@ def compress(
         return ops.take(a, np.flatnonzero(known(condition, "Pass size=")), i)
     at = nonzero(condition, size=size, fill_value=shape[i])[0]
     chosen = ops.take(a, at, i, "clip")
-    count = ops.reduce_sum(ops.astype(truth(condition), dtype=dtype_of(int)), axes=(0,))
-    real = ops.less(ops.iota(dtype=dtype_of(int), shape=(size,), axis=0), count)
-    real = ops.reshape(real, shape=tuple(size if j == i else 1 for j in range(len(shape))))
+    real = ops.reshape(ops.less(at, literal(shape[i])), shape=(size, *[1] * (len(shape) - i - 1)))
     return ops.where(real, chosen, ops.astype(fill_value, dtype=chosen.dtype))
 
 
@@ -323,23 +296,12 @@ def put(a: Any, ind: Any, v: Any, mode: str | None = None, *, inplace: bool = Tr
         raise ValueError(
             f"{called()}: mode={mode!r} {here()}. Use 'clip', 'wrap', or None to write nothing out of bounds."
         )
-    aval = type_of(a)
-    n = math.prod(aval.shape)
-    ind, v = ravel(asarray(ind)), ravel(asarray(v))
-    if not n or not ind.shape[0] or not v.shape[0]:
-        return asarray(a)
-    v = ops.astype(_cycled(v, ind.shape[0]), dtype=aval.dtype)
-    if mode == "wrap":
-        ind = ops.remainder(ind, literal(n))
-    out = At(ravel(a))[ind].set(v, mode="clip" if mode == "clip" else "drop")
-    return reshape(out, aval.shape)
-
-
-def _cycled(x: Any, size: int) -> Any:
-    """A vector repeated from the start to this size, or cut there."""
-    n = x.shape[0]
-    x = tile(x, -(-size // n)) if n < size else x
-    return ops.slice_(x, start=(0,), limit=(size,), strides=(1,)) if x.shape[0] != size else x
+    x, ind, v = asarray(a), ravel(asarray(ind)), ravel(asarray(v))
+    if not (x.size and ind.size and v.size):
+        return x
+    v = ops.astype(resize(v, ind.shape), dtype=x.dtype)
+    ind = ops.remainder(ind, literal(x.size)) if mode == "wrap" else ind
+    return reshape(At(ravel(x))[ind].set(v, mode="clip" if mode == "clip" else "drop"), x.shape)
 
 
 def put_along_axis(
@@ -402,7 +364,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True)
     places = np.arange(0, stop, step)
     if not places.size:
         return asarray(a)
-    values = ops.astype(_cycled(ravel(asarray(val)), places.size), dtype=aval.dtype)
+    values = ops.astype(resize(val, places.size), dtype=aval.dtype)
     return reshape(At(ravel(a))[places].set(values, unique_indices=True, indices_are_sorted=True), shape)
 
 
@@ -459,17 +421,11 @@ def _places(obj: Any, n: int, end: int) -> tuple[Any, bool]:
         )
     single = not aval.ndim or (aval.dtype.kind != "b" and aval.shape == (1,))
     if is_known(obj):
-        return np.atleast_1d(
-            checked(np.asarray(obj), 0, (end,)) if end == n else _checked_end(np.asarray(obj), n)
-        ), single
+        index = np.atleast_1d(np.asarray(obj))
+        if index.size and not (index.min() >= -n and index.max() < end):
+            raise IndexError(f"{called()}: index {index.tolist()} is out of bounds for {n} elements {here()}")
+        return np.where(index < 0, index + n, index), single
     return reshape(ops.where(ops.less(obj, literal(0)), ops.add(obj, literal(n)), obj), (-1,)), single
-
-
-def _checked_end(index: np.ndarray[Any, Any], n: int) -> Any:
-    """As `checked`, where the place after the last element counts too."""
-    if index.size and (index.min() < -n or index.max() > n):
-        raise IndexError(f"{called()}: index {index.tolist()} is out of bounds for {n} elements {here()}")
-    return np.where(index < 0, index + n, index)
 
 
 def delete(arr: Any, obj: Any, axis: int | None = None, *, assume_unique_indices: bool = False) -> Any:
@@ -511,30 +467,22 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Any:
     mask = known(filt, "Use where") != 0
     if not trim or set(trim.lower()) - set("fb"):
         raise ValueError(f"{called()}: trim={trim!r} {here()}. Use 'f', 'b' or 'fb'.")
-    axes = range(mask.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
-    start, limit = [0] * mask.ndim, list(mask.shape)
-    for i in (axis_of(k, mask.ndim) for k in axes):
-        where_not = np.flatnonzero(mask.any(axis=tuple(j for j in range(mask.ndim) if j != i)))
-        if "f" in trim.lower():
-            start[i] = int(where_not[0]) if where_not.size else mask.shape[i]
-        if "b" in trim.lower():
-            limit[i] = int(where_not[-1]) + 1 if where_not.size else start[i]
     x = array_like(filt)
-    return ops.slice_(x, start=tuple(start), limit=tuple(limit), strides=(1,) * mask.ndim)
+    for i in axes_of(axis, mask.ndim):
+        found = np.flatnonzero(mask.any(axis=tuple(j for j in range(mask.ndim) if j != i)))
+        start, stop = (int(found[0]), int(found[-1]) + 1) if found.size else (mask.shape[i], 0)
+        start, stop = start if "f" in trim.lower() else 0, stop if "b" in trim.lower() else mask.shape[i]
+        x = part_along(x, x.shape, i, start, max(start, stop))
+    return x
 
 
 # -- order
 
 
 def sort(
-    a: Any,
-    axis: int | None = -1,
-    *,
-    stable: bool = True,
-    descending: bool = False,
-    kind: None = None,
+    a: Any, axis: int | None = -1, *, stable: bool = True, descending: bool = False, kind: None = None,
     order: None = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """The elements in order along an axis, or of the flattened array; NaN comes last."""
     refuse(kind=kind, order=order)
     type_of(a)
@@ -542,15 +490,9 @@ def sort(
 
 
 def argsort(
-    a: Any,
-    axis: int | None = -1,
-    *,
-    stable: bool = True,
-    descending: bool = False,
-    kind: None = None,
-    order: None = None,
-    dtype: Any = None,
-) -> Any:
+    a: Any, axis: int | None = -1, *, stable: bool = True, descending: bool = False, kind: None = None,
+    order: None = None, dtype: Any = None,
+) -> Any:  # fmt: skip
     """The indices that put the elements in order along an axis, of the default integer type unless `dtype` is given."""
     refuse(kind=kind, order=order)
     type_of(a)
@@ -580,11 +522,7 @@ def lexsort(keys: Any, axis: int = -1) -> Any:
     return _as_index(ops.sort_op(*columns, axis=i, descending=False, stable=True, keys=len(columns))[-1])
 
 
-def sort_complex(a: Any) -> Any:
-    """The elements in order along the last axis, as complex numbers."""
-    aval = type_of(a)
-    dtype, _ = common_type([aval, literal(1j).aval])
-    return ops.astype(ops.sort(a), dtype=dtype)
+sort_complex = of_jax(jnp.sort_complex, "The elements in order along the last axis, as complex numbers.")
 
 
 def top_k(a: Any, k: int, /, *, axis: int = -1, mode: str = "largest", sorted: bool = True) -> tuple[Any, Any]:
@@ -612,14 +550,15 @@ def top_k(a: Any, k: int, /, *, axis: int = -1, mode: str = "largest", sorted: b
             f"{called()}: k={k} of {aval.shape[i]} elements, mode={mode!r} {here()}. Use 'largest' or 'smallest', "
             "and no more than there are."
         )
-    limit = tuple(k if j == i else n for j, n in enumerate(aval.shape))
-    both = ops.sort_op(array_like(a), axis=i, descending=False, stable=True)
-    values, indices = (ops.slice_(x, start=(0,) * aval.ndim, limit=limit, strides=(1,) * aval.ndim) for x in both)
-    return values, indices
+    values, indices = ops.sort_op(array_like(a), axis=i, descending=False, stable=True)
+    return part_along(values, aval.shape, i, 0, k), part_along(indices, aval.shape, i, 0, k)
 
 
-def _kth(kth: Any, n: int) -> None:
-    axis_of(integer(kth, "kth"), n)
+def _axis_of_kth(a: Any, kth: int, axis: int) -> int:
+    aval = type_of(a)
+    i = axis_of(axis, aval.ndim)
+    axis_of(integer(kth, "kth"), aval.shape[i])
+    return i
 
 
 def partition(a: Any, kth: int, axis: int = -1) -> Any:
@@ -627,18 +566,12 @@ def partition(a: Any, kth: int, axis: int = -1) -> Any:
 
     They are sorted: one order of the many that will do.
     """
-    aval = type_of(a)
-    i = axis_of(axis, aval.ndim)
-    _kth(kth, aval.shape[i])
-    return ops.sort(a, i)
+    return ops.sort(a, _axis_of_kth(a, kth, axis))
 
 
 def argpartition(a: Any, kth: int, axis: int = -1) -> Any:
     """The indices that put the elements in the order of `partition`."""
-    aval = type_of(a)
-    i = axis_of(axis, aval.ndim)
-    _kth(kth, aval.shape[i])
-    return argsort(a, i)
+    return argsort(a, _axis_of_kth(a, kth, axis))
 
 
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, *, method: str = "scan") -> Any:
