@@ -150,9 +150,6 @@ def fans(shape: Sequence[int], in_axis: Axes = -2, out_axis: Axes = -1, batch_ax
       in_axis, out_axis: the axis, or axes, of inputs and of outputs.
       batch_axis: axes along which there are kernels of their own, such as those of an ensemble.
 
-    Raises:
-      ValueError: if the shape has no such axes.
-
     Example:
       >>> from tracegrad import initializers
       >>> initializers.fans((3, 3, 16, 32))

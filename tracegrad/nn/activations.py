@@ -231,9 +231,6 @@ hard_swish = hard_silu
 def glu(x: Any, axis: int = -1) -> Any:
     """a sigmoid(b) for the two halves a, b of `x` along an axis. Dauphin et al., "Gated convolutional networks" (2017).
 
-    Raises:
-      ValueError: if the size of `x` along `axis` is odd.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn

@@ -39,9 +39,6 @@ def conv(
     Returns:
       Shape `(N, ..., O)`.
 
-    Raises:
-      ValueError: if the shapes, groups, stride and padding do not fit together.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
@@ -115,9 +112,6 @@ def max_pool(
     Returns:
       Shape `(N, ..., C)` and the dtype of `x`.
 
-    Raises:
-      ValueError: if `x` has no spatial axes, or window, stride or padding do not fit it.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
@@ -144,9 +138,6 @@ def avg_pool(
 
     Returns:
       Shape `(N, ..., C)` and the dtype of `x`.
-
-    Raises:
-      ValueError: if `x` has no spatial axes, or window, stride or padding do not fit it.
 
     Example:
       >>> import numpy as np
@@ -177,9 +168,6 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
 
     Returns:
       The shape and dtype of `x`.
-
-    Raises:
-      ValueError: if `rate` is a number below 0 or above 1.
 
     Example:
       >>> import numpy as np

@@ -187,9 +187,6 @@ def categorical_cross_entropy(
     Returns:
       A scalar, or shape `(...)` with "none".
 
-    Raises:
-      ValueError: if the shapes differ, or the weights do not fit.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
@@ -354,9 +351,6 @@ def squared_error(predictions: Any, targets: Any, *, weights: Any = None, reduct
     Args:
       predictions, targets: one shape.
       weights, reduction: as in `categorical_cross_entropy`.
-
-    Raises:
-      ValueError: if the shapes differ.
 
     Example:
       >>> import numpy as np

@@ -313,9 +313,6 @@ def zeta(x: Any, q: Any = None) -> Any:
 def bernoulli(n: int) -> Any:
     """The Bernoulli numbers B(0) to B(n), with B(1) = -1/2.
 
-    Raises:
-      ValueError: if `n` is negative.
-
     Example:
       >>> from tracegrad.scipy import special
       >>> special.bernoulli(2)[:2].tolist()
@@ -398,9 +395,6 @@ def sph_harm_y(n: Any, m: Any, theta: Any, phi: Any, diff_n: None = None, n_max:
       theta, phi: the angles from the pole and around it, which broadcast with them.
       diff_n: not supported; the function is differentiable instead.
       n_max: not needed: the largest `n` is known.
-
-    Raises:
-      ValueError: if `n` is negative or `|m|` exceeds `n`.
 
     Example:
       >>> from tracegrad.scipy import special

@@ -246,9 +246,6 @@ sem = borrow(
       nan_policy: "propagate", or "omit" to leave NaN out.
       keepdims: whether the axis stays, with size 1.
 
-    Raises:
-      ValueError: for another `nan_policy`.
-
     Example:
       >>> from tracegrad.scipy import stats
       >>> round(stats.sem([1.0, 2.0, 3.0]).item(), 4)  # 1 / sqrt(3)
