@@ -49,7 +49,7 @@ def entr(x: Any) -> Any:
       >>> special.entr(0.0).item()
       0.0
     """
-    x = _float(x)
+    x = array_like(x)
     below = x < 0
     safe = tnp.where(below, 1.0, x)
     return tnp.where(below, -math.inf, 0.0 - xlogy(safe, safe))
@@ -84,7 +84,7 @@ def ndtr(x: Any) -> Any:
       >>> special.ndtr(0.0).item()
       0.5
     """
-    return erfc(_float(x) * -math.sqrt(0.5)) * 0.5
+    return erfc(array_like(x) * -math.sqrt(0.5)) * 0.5
 
 
 def erfcinv(y: Any) -> Any:
@@ -233,7 +233,7 @@ def multigammaln(a: Any, d: int) -> Any:
     """The logarithm of the multivariate gamma function of order `d`, an integer; `a > (d - 1) / 2`."""
     d = integer(d, "d")
     a = _float(a)
-    terms = gammaln(a[..., None] - np.arange(0, d / 2, 0.5).astype(a.dtype))
+    terms = gammaln(a[..., None] - ops.mul(np.arange(d, dtype=np.int32), literal(0.5)))
     return tnp.sum(terms, axis=-1) + d * (d - 1) / 4 * math.log(math.pi)
 
 
