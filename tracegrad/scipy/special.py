@@ -142,7 +142,7 @@ def loggamma(x: Any) -> Any:
     return tnp.where(lower, out.conj(), out)
 
 
-def gamma(x: Any) -> Any:
+def gamma(x: Any) -> Any:  # type: ignore[no-redef]
     """The gamma function, of real or complex numbers: inf or -inf at 0 by its sign, NaN at negative integers."""
     x = _float(x)
     return tnp.exp(loggamma(x)) if x.dtype.kind == "c" else ops.gamma(x)
@@ -237,7 +237,7 @@ def multigammaln(a: Any, d: int) -> Any:
     return tnp.sum(terms, axis=-1) + d * (d - 1) / 4 * math.log(math.pi)
 
 
-def zeta(x: Any, q: Any = None) -> Any:
+def zeta(x: Any, q: Any = None) -> Any:  # type: ignore[no-redef]
     """Hurwitz's zeta function `sum over k of 1 / (k + q)**x` for `x > 1` (NaN below); Riemann's by default, `q` = 1.
 
     Example:
