@@ -57,7 +57,7 @@ def entr(x: Any) -> Any:
 
 def kl_div(p: Any, q: Any) -> Any:
     """`p log(p / q) - p + q`; `q` where `p` is 0 and `q` is not negative, else inf where one is not positive."""
-    p, q = _float(p), _float(q)
+    p, q = array_like(p), array_like(q)
     relative = rel_entr(p, q)
     outside = (p < 0) | (q < 0) | ((q <= 0) & (p != 0))
     return tnp.where(outside, relative, relative - p + q)
