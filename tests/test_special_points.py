@@ -88,7 +88,6 @@ SWEEPS: dict[str, Sweep] = {
     "sici": Sweep((ALONE,), lambda x: ops.add(*ops.sici(x))),
     **dict.fromkeys(("jn", "iv", "ive"), Sweep(((0.0, 1.0, 2.0, 3.0), ALONE), fixed=1)),
     "yn": Sweep(((0.0, 1.0, 2.0, 3.0), (1.0, 2.0, 3.0, 0.5)), fixed=1),
-    "bessel_jn_op": Sweep((ALONE,), lambda x: tnp.sum(ops.bessel_jn_op(x, v=3, n_iter=50), 0)),
     "hyp1f1": Sweep(((1.0, 2.0), (1.0, 2.0), (0.0, 1.0, -1.0)), fixed=2),
     "hyp2f1": Sweep(((1.0, 2.0), (1.0, 2.0), (2.0, 3.0), (0.0, 0.5, -0.5)), fixed=3),
 }  # fmt: skip

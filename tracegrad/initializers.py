@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import ops, random
-from .errors import describe, here
+from .errors import called, describe, here
 from .names import listed
 from .op import Op
 from .pickling import pickled_as_call
@@ -57,6 +57,15 @@ def _settings(integers: bool = False, **values: Any) -> None:
                 )
 
 
+def _drawing(default: Any, draw: Callable[[Any, tuple[int, ...], Any], Any]) -> Initializer:
+    """The initializer that draws numbers by `draw(key, shape, dtype)`, of this dtype by default."""
+
+    def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
+        return draw(key, tuple(int(n) for n in shape), _floats(default if dtype is None else dtype))
+
+    return init
+
+
 def zeros(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
     """An initializer itself: all 0.
 
@@ -82,12 +91,7 @@ def constant(value: Any, dtype: Any = None) -> Initializer:
       >>> initializers.constant(0.5)(None, (2,)).tolist()
       [0.5, 0.5]
     """
-    default = dtype
-
-    def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-        return _full(value, shape, default if dtype is None else dtype)
-
-    return init
+    return _drawing(dtype, lambda key, shape, dtype: _full(value, shape, dtype))
 
 
 @pickled_as_call
@@ -100,39 +104,24 @@ def uniform(scale: Any = 1e-2, dtype: Any = None) -> Initializer:
       (3, 4)
     """
     _settings(scale=scale)
-    default = dtype
-
-    def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-        dtype = _floats(default if dtype is None else dtype)
-        return _scaled(random.uniform(key, shape, dtype), scale, dtype)
-
-    return init
+    return _drawing(dtype, lambda key, shape, dtype: _scaled(random.uniform(key, shape, dtype), scale, dtype))
 
 
 @pickled_as_call
 def normal(stddev: Any = 1e-2, dtype: Any = None) -> Initializer:
     """Normal of mean 0 and this standard deviation."""
     _settings(stddev=stddev)
-    default = dtype
-
-    def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-        dtype = _floats(default if dtype is None else dtype)
-        return _scaled(random.normal(key, shape, dtype), stddev, dtype)
-
-    return init
+    return _drawing(dtype, lambda key, shape, dtype: _scaled(random.normal(key, shape, dtype), stddev, dtype))
 
 
 @pickled_as_call
 def truncated_normal(stddev: Any = 1e-2, dtype: Any = None, lower: Any = -2.0, upper: Any = 2.0) -> Initializer:
     """`stddev` times a standard normal number between `lower` and `upper`, whose own deviation is below 1."""
     _settings(stddev=stddev, lower=lower, upper=upper)
-    default = dtype
-
-    def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-        dtype = _floats(default if dtype is None else dtype)
-        return _scaled(random.truncated_normal(key, lower, upper, shape, dtype), stddev, dtype)
-
-    return init
+    return _drawing(
+        dtype,
+        lambda key, shape, dtype: _scaled(random.truncated_normal(key, lower, upper, shape, dtype), stddev, dtype),
+    )
 
 
 # -- scaled to the size of the layer
@@ -149,9 +138,6 @@ def fans(shape: Sequence[int], in_axis: Axes = -2, out_axis: Axes = -1, batch_ax
       shape: of the kernel.
       in_axis, out_axis: the axis, or axes, of inputs and of outputs.
       batch_axis: axes along which there are kernels of their own, such as those of an ensemble.
-
-    Raises:
-      ValueError: if the shape has no such axes.
 
     Example:
       >>> from tracegrad import initializers
@@ -201,15 +187,13 @@ def variance_scaling(
     _settings(integers=True, in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
     modes = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
     if mode not in modes:
-        raise ValueError(f"variance_scaling: mode={mode!r} {here()}: choose one of {', '.join(modes)}")
+        raise ValueError(f"{called()}: mode={mode!r} {here()}: choose one of {', '.join(modes)}")
     if distribution not in ("uniform", "normal", "truncated_normal"):
         raise ValueError(
-            f"variance_scaling: distribution={distribution!r} {here()}: choose uniform, normal or truncated_normal"
+            f"{called()}: distribution={distribution!r} {here()}: choose uniform, normal or truncated_normal"
         )
-    default = dtype
 
-    def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-        dtype = _floats(default if dtype is None else dtype)
+    def draw(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         fan_in, fan_out = fans(shape, in_axis, out_axis, batch_axis)
         average, geometric = (fan_in + fan_out) / 2, math.sqrt(fan_in * fan_out)
         n = dict(zip(modes, (fan_in, fan_out, average, geometric), strict=True))[mode]
@@ -222,7 +206,7 @@ def variance_scaling(
         stddev = np.sqrt(variance) / np.asarray(0.87962566103423978, dtype)
         return random.truncated_normal(key, -2.0, 2.0, shape, dtype) * stddev
 
-    return init
+    return _drawing(dtype, draw)
 
 
 def glorot_uniform(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None) -> Initializer:
@@ -312,13 +296,10 @@ def orthogonal(scale: float = 1.0, column_axis: int = -1, dtype: Any = None) -> 
       True
     """
     _settings(scale=scale)
-    default = dtype
 
-    def init(key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-        dtype = _floats(default if dtype is None else dtype)
-        shape = tuple(int(n) for n in shape)
+    def draw(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         if len(shape) < 2:
-            raise ValueError(f"orthogonal: a parameter of shape {shape} {here()} needs at least two axes")
+            raise ValueError(f"an orthogonal parameter of shape {shape} {here()} needs at least two axes")
         if 0 in shape:
             return _full(0, shape, dtype)
         axis = column_axis % len(shape)
@@ -329,7 +310,7 @@ def orthogonal(scale: float = 1.0, column_axis: int = -1, dtype: Any = None) -> 
         order = tuple(last if i == axis else i - (i > axis) for i in range(len(shape)))
         return ops.transpose(ops.reshape(q, shape=(*rest, columns)), axes=order) * np.asarray(scale, dtype)
 
-    return init
+    return _drawing(dtype, draw)
 
 
 __all__ = [

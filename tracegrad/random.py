@@ -2,7 +2,8 @@
 
 Every function takes a key first, a typed one (from `key`) or a raw one of two or more uint32 (from
 `PRNGKey`), and returns the same numbers as the function of that name in `jax.random` for the same key.
-Shapes and dtypes are static; keys, bounds and probabilities may be traced. A key has no gradient.
+Shapes (of the result) and dtypes are static; keys, bounds and probabilities may be traced. A key has no gradient.
+Floats are float32 and integers int32 by default, or of 64 bits with JAX's x64 flag; another kind is a `TypeError`.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from .tape import Aval, aval_of, make_aval
 Shape = int | Sequence[int]
 
 
-def _shape(shape: Shape, function: str, name: str = "shape") -> tuple[int, ...]:
+def _shape(shape: Shape, name: str = "shape") -> tuple[int, ...]:
     try:
         return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
     except (TypeError, ValueError):
-        raise TypeError(f"random.{function}: {name} is {describe(shape)}, not a tuple of integers {here()}") from None
+        raise TypeError(f"{called()}: {name} is {describe(shape)}, not a tuple of integers {here()}") from None
 
 
-def _dtype(dtype: Any, function: str, kind: Any = np.floating) -> Any:
+def _dtype(dtype: Any, kind: Any = np.floating) -> Any:
     default = int if kind is np.integer else float
     dtype = jax.dtypes.canonicalize_dtype(default if dtype is None else dtype)
     if not jnp.issubdtype(dtype, kind):
-        raise TypeError(f"random.{function}: dtype={dtype} {here()} is not a dtype of kind {kind.__name__}")
+        raise TypeError(f"{called()}: dtype={dtype} {here()} is not a dtype of kind {kind.__name__}")
     return dtype
 
 
@@ -59,10 +60,10 @@ def _drawn(key: Aval, *others: Aval, shape: tuple[int, ...], dtype: Any, **param
 # -- keys
 
 
-_key = Op("random_key", lambda seed, *, impl: jax.random.key(seed, impl=impl))
-_raw_key = Op("random_raw_key", lambda seed, *, impl: jax.random.PRNGKey(seed, impl=impl))
-_split = Op("random_split", lambda key, *, num: jax.random.split(key, num))
-_fold_in = Op("random_fold_in", lambda key, data: jax.random.fold_in(key, data))
+_key = Op("random_key", jax.random.key)
+_raw_key = Op("random_raw_key", jax.random.PRNGKey)
+_split = Op("random_split", jax.random.split)
+_fold_in = Op("random_fold_in", jax.random.fold_in)
 
 
 def _as_key(key: Any) -> Any:
@@ -92,9 +93,6 @@ def key(seed: Any, *, impl: str | None = None) -> Any:
       seed: an integer, or an integer scalar array.
       impl: the generator, by default "threefry2x32".
 
-    Returns:
-      A scalar array of a key dtype.
-
     Example:
       >>> from tracegrad import random
       >>> random.key(0).dtype
@@ -123,7 +121,7 @@ def split(key: Any, num: int | tuple[int, ...] = 2) -> Any:
       >>> random.split(key, 3).shape
       (3,)
     """
-    shape = _shape(num, "split", "num")
+    shape = _shape(num, "num")
     return _split(_as_key(key), num=shape if isinstance(num, Sequence) else shape[0])
 
 
@@ -172,34 +170,13 @@ _truncated_normal = Op(
         lambda ct, out, key, lo, hi, *, shape, dtype: mul(ct, mul(_share(key, out.shape, dtype), _to_lower(out, hi))),
     ),
 )
-_normal = Op(
-    "random_normal",
-    lambda key, *, shape, dtype: jax.random.normal(key, shape, dtype),
-    shape=_drawn,
-)
-_exponential = Op(
-    "random_exponential",
-    lambda key, *, shape, dtype: jax.random.exponential(key, shape, dtype),
-    shape=_drawn,
-)
-_gumbel = Op(
-    "random_gumbel",
-    lambda key, *, shape, dtype, mode: jax.random.gumbel(key, shape, dtype, mode),
-    shape=_drawn,
-)
+_normal = Op("random_normal", jax.random.normal, shape=_drawn)
+_exponential = Op("random_exponential", jax.random.exponential, shape=_drawn)
+_gumbel = Op("random_gumbel", jax.random.gumbel, shape=_drawn)
 
 
 def uniform(key: Any, shape: Shape = (), dtype: Any = None, minval: Any = 0.0, maxval: Any = 1.0) -> Any:
     """Uniform numbers in [minval, maxval); the bounds broadcast to `shape` and have gradients.
-
-    Args:
-      key: a random key.
-      shape: of the result.
-      dtype: a float dtype; by default float32, float64 with JAX's x64 flag.
-      minval, maxval: numbers or arrays.
-
-    Raises:
-      TypeError: if `dtype` is not a float dtype.
 
     Example:
       >>> from tracegrad import random
@@ -207,33 +184,24 @@ def uniform(key: Any, shape: Shape = (), dtype: Any = None, minval: Any = 0.0, m
       >>> bool((x >= 2).all() and (x < 4).all())
       True
     """
-    return _uniform(_as_key(key), minval, maxval, shape=_shape(shape, "uniform"), dtype=_dtype(dtype, "uniform"))
+    return _uniform(_as_key(key), minval, maxval, shape=_shape(shape), dtype=_dtype(dtype))
 
 
 def normal(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
     """Standard normal numbers; `mean + std * normal(...)` has the gradients of mean and std.
 
-    Args:
-      key: a random key.
-      shape: of the result.
-      dtype: a float or complex dtype; by default float32, float64 with JAX's x64 flag.
+    The dtype may be complex.
 
     Example:
       >>> from tracegrad import random
       >>> random.normal(random.key(0), (2, 3)).shape
       (2, 3)
     """
-    return _normal(_as_key(key), shape=_shape(shape, "normal"), dtype=_dtype(dtype, "normal", np.inexact))
+    return _normal(_as_key(key), shape=_shape(shape), dtype=_dtype(dtype, np.inexact))
 
 
 def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None = None, dtype: Any = None) -> Any:
-    """Standard normal numbers between `lower` and `upper`, which have gradients.
-
-    Args:
-      key: a random key.
-      lower, upper: the bounds, numbers or arrays that broadcast to `shape`.
-      shape: of the result; by default that of the bounds, broadcast.
-      dtype: a float dtype; by default float32, float64 with JAX's x64 flag.
+    """Standard normal numbers between `lower` and `upper`, which have gradients, and their shape by default.
 
     Example:
       >>> from tracegrad import random
@@ -241,8 +209,8 @@ def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None = Non
       >>> bool((x > -1).all() and (x < 2).all())
       True
     """
-    shape = None if shape is None else _shape(shape, "truncated_normal")
-    return _truncated_normal(_as_key(key), lower, upper, shape=shape, dtype=_dtype(dtype, "truncated_normal"))
+    shape = None if shape is None else _shape(shape)
+    return _truncated_normal(_as_key(key), lower, upper, shape=shape, dtype=_dtype(dtype))
 
 
 def exponential(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
@@ -253,16 +221,13 @@ def exponential(key: Any, shape: Shape = (), dtype: Any = None) -> Any:
       >>> bool(random.exponential(random.key(0)) >= 0)
       True
     """
-    return _exponential(_as_key(key), shape=_shape(shape, "exponential"), dtype=_dtype(dtype, "exponential"))
+    return _exponential(_as_key(key), shape=_shape(shape), dtype=_dtype(dtype))
 
 
 def gumbel(key: Any, shape: Shape = (), dtype: Any = None, mode: str | None = None) -> Any:
     """Numbers of the standard Gumbel distribution: `argmax(logits + gumbel(...))` is a categorical sample.
 
     Args:
-      key: a random key.
-      shape: of the result.
-      dtype: a float dtype; by default float32, float64 with JAX's x64 flag.
       mode: "high" to resolve the tails finely, at twice the random bits; "low" by default.
 
     Example:
@@ -270,17 +235,14 @@ def gumbel(key: Any, shape: Shape = (), dtype: Any = None, mode: str | None = No
       >>> random.gumbel(random.key(0), (2, 3)).shape
       (2, 3)
     """
-    return _gumbel(_as_key(key), shape=_shape(shape, "gumbel"), dtype=_dtype(dtype, "gumbel"), mode=mode)
+    return _gumbel(_as_key(key), shape=_shape(shape), dtype=_dtype(dtype), mode=mode)
 
 
 # -- booleans and integers
 
 
-_bernoulli = Op("random_bernoulli", lambda key, p, *, shape, mode: jax.random.bernoulli(key, p, shape, mode))
-_categorical = Op(
-    "random_categorical",
-    lambda key, logits, *, axis, shape, replace, mode: jax.random.categorical(key, logits, axis, shape, replace, mode),
-)
+_bernoulli = Op("random_bernoulli", jax.random.bernoulli)
+_categorical = Op("random_categorical", jax.random.categorical)
 _randint = Op(
     "random_randint",
     lambda key, minval, maxval, *, shape, dtype: jax.random.randint(key, shape, minval, maxval, dtype),
@@ -288,17 +250,15 @@ _randint = Op(
 )
 _choice = Op(
     "random_choice",
-    lambda key, *p, n, shape, replace, mode: jax.random.choice(key, n, shape, replace, p[0] if p else None, mode=mode),
+    lambda key, p=None, *, n, shape, replace, mode: jax.random.choice(key, n, shape, replace, p, mode=mode),
 )
 
 
 def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None, mode: str = "low") -> Any:
-    """Booleans that are True with probability `p`.
+    """Booleans that are True with probability `p`, which has no gradient: its effect is a jump.
 
     Args:
-      key: a random key.
-      p: a number or array; it has no gradient, as its effect is a jump.
-      shape: of the result; by default that of `p`.
+      p: a number or array, which gives the shape by default.
       mode: "high" to resolve very small `p` finely.
 
     Example:
@@ -306,7 +266,7 @@ def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None, mode: str = "l
       >>> random.bernoulli(random.key(0), 1.0, (2,)).tolist()
       [True, True]
     """
-    return _bernoulli(_as_key(key), p, shape=None if shape is None else _shape(shape, "bernoulli"), mode=mode)
+    return _bernoulli(_as_key(key), p, shape=None if shape is None else _shape(shape), mode=mode)
 
 
 def categorical(
@@ -315,15 +275,11 @@ def categorical(
     """Indices along `axis`, drawn with the probabilities `softmax(logits, axis)`.
 
     Args:
-      key: a random key.
       logits: unnormalised log-probabilities.
       axis: the axis of the categories.
       shape: of the result; it ends in the shape of `logits` without `axis`, which is the default.
       replace: whether one category may be drawn again for the same distribution.
       mode: as in `gumbel`.
-
-    Returns:
-      Integers of that shape.
 
     Example:
       >>> import numpy as np
@@ -331,30 +287,19 @@ def categorical(
       >>> random.categorical(random.key(0), np.array([[0.0, -np.inf], [-np.inf, 0.0]])).tolist()
       [0, 1]
     """
-    shape = None if shape is None else _shape(shape, "categorical")
+    shape = None if shape is None else _shape(shape)
     return _categorical(_as_key(key), logits, axis=int(axis), shape=shape, replace=bool(replace), mode=mode)
 
 
 def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Any = None) -> Any:
-    """Uniform integers in [minval, maxval).
-
-    Args:
-      key: a random key.
-      shape: of the result.
-      minval, maxval: integers or integer arrays that broadcast to `shape`.
-      dtype: an integer dtype; by default int32, int64 with JAX's x64 flag.
-
-    Raises:
-      TypeError: if `dtype` is not an integer dtype.
+    """Uniform integers in [minval, maxval); the bounds broadcast to `shape`.
 
     Example:
       >>> from tracegrad import random
       >>> sorted(set(random.randint(random.key(0), (100,), 0, 3).tolist()))
       [0, 1, 2]
     """
-    return _randint(
-        _as_key(key), minval, maxval, shape=_shape(shape, "randint"), dtype=_dtype(dtype, "randint", np.integer)
-    )
+    return _randint(_as_key(key), minval, maxval, shape=_shape(shape), dtype=_dtype(dtype, np.integer))
 
 
 def choice(
@@ -369,7 +314,6 @@ def choice(
     """A sample of the elements of `a`, or of `range(a)`.
 
     Args:
-      key: a random key.
       a: an array, or an integer.
       shape: of the sample.
       replace: whether an element may be drawn again.
@@ -380,9 +324,6 @@ def choice(
     Returns:
       The shape of `a` with `axis` replaced by `shape`.
 
-    Raises:
-      ValueError: if more elements are asked for than there are, without replacement.
-
     Example:
       >>> from tracegrad import random
       >>> sorted(random.choice(random.key(0), 4, (4,), replace=False).tolist())
@@ -391,14 +332,14 @@ def choice(
     alone = isinstance(a, (int, np.integer))
     aval = aval_of(a)
     if not alone and not -aval.ndim <= axis < aval.ndim:
-        raise ValueError(f"random.choice: a is {aval}, which has no axis {axis} to draw along {here()}")
+        raise ValueError(f"{called()}: a is {aval}, which has no axis {axis} to draw along {here()}")
     n = int(a) if alone else aval.shape[axis]
-    shape = _shape(shape, "choice")
+    shape = _shape(shape)
     if n <= 0 < math.prod(shape):
-        raise ValueError(f"random.choice: there are no elements to draw from {here()}")
+        raise ValueError(f"{called()}: there are no elements to draw from {here()}")
     if not replace and math.prod(shape) > n:
         raise ValueError(
-            f"random.choice: {math.prod(shape)} of {n} elements without replacement {here()}. Pass replace=True, or a "
+            f"{called()}: {math.prod(shape)} of {n} elements without replacement {here()}. Pass replace=True, or a "
             "smaller shape."
         )
     index = _choice(_as_key(key), *(() if p is None else (p,)), n=n, shape=shape, replace=bool(replace), mode=mode)
@@ -436,7 +377,6 @@ def permutation(key: Any, x: Any, axis: int = 0, independent: bool = False) -> A
     """`x` in a random order along an axis, or the numbers below `x` in a random order.
 
     Args:
-      key: a random key.
       x: an array, or an integer.
       axis: the axis to shuffle along.
       independent: whether each vector along `axis` has an order of its own.
@@ -450,7 +390,7 @@ def permutation(key: Any, x: Any, axis: int = 0, independent: bool = False) -> A
         return _permutation_of_range(_as_key(key), n=int(x))
     aval = aval_of(x)
     if not -aval.ndim <= axis < aval.ndim:
-        raise ValueError(f"random.permutation: x is {aval}, which has no axis {axis} {here()}")
+        raise ValueError(f"{called()}: x is {aval}, which has no axis {axis} {here()}")
     return _permutation(_as_key(key), x, axis=axis % aval.ndim, independent=bool(independent), inverse=False)
 
 

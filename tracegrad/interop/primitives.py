@@ -124,11 +124,6 @@ def _device_put(*xs: Any, devices: Any, **params: Any) -> Any:
 
 # -- indexing
 
-_SCATTERS: dict[str, Rule] = {
-    "scatter": tlax.scatter, "scatter_add": tlax.scatter_add, "scatter_sub": tlax.scatter_sub,
-    "scatter_mul": tlax.scatter_mul, "scatter_min": tlax.scatter_min, "scatter_max": tlax.scatter_max,
-}  # fmt: skip
-
 
 def _scatter(function: Rule) -> Rule:
     def rule(
@@ -296,10 +291,6 @@ def _closed_call(*xs: Any, call_jaxpr: Any, **params: Any) -> Any:
     return run_jaxpr(call_jaxpr, xs, "call")
 
 
-def _composite(*xs: Any, jaxpr: Any, name: str, **params: Any) -> Any:
-    return run_jaxpr(jaxpr, xs, name)
-
-
 @dataclass(frozen=True)
 class _Policy:
     """A policy of `jax.checkpoint_policies`, asked about nodes of a tape."""
@@ -371,10 +362,15 @@ def _cond(index: Any, *xs: Any, branches: Any, **params: Any) -> Any:
     return switch(index, [branch(jaxpr) for jaxpr in branches], *xs)
 
 
+# Named as the functions and ops that they are recorded as.
+_SCATTERS = ("", "_add", "_sub", "_mul", "_min", "_max")
+_REDUCTIONS = ("reduce_max", "reduce_min", "reduce_prod", "reduce_sum")
+
 PRIMITIVES.update(
     {
         **{name: _elementwise(op) for name, op in _ELEMENTWISE.items()},
-        **{name: _scatter(function) for name, function in _SCATTERS.items()},
+        **{f"scatter{kind}": _scatter(getattr(tlax, f"scatter{kind}")) for kind in _SCATTERS},
+        **{name: _reduce(getattr(ops, name)) for name in _REDUCTIONS},
         "approx_top_k": _approx_top_k,
         "bitcast_convert_type": tlax.bitcast_convert_type,
         "broadcast_in_dim": _broadcast_in_dim,
@@ -382,7 +378,7 @@ PRIMITIVES.update(
         "cholesky": lambda x, **params: linalg.cholesky_op(x),
         "clamp": tlax.clamp,
         "closed_call": _closed_call,
-        "composite": _composite,
+        "composite": _jit,
         "concatenate": lambda *xs, dimension: ops.concatenate(*xs, axis=int(dimension)),
         "cond": _cond,
         "conj": _conj,
@@ -404,7 +400,7 @@ PRIMITIVES.update(
         "dynamic_update_slice": _dynamic_update_slice,
         "eig": _eig,
         "eigh": _eigh,
-        "eval_jaxpr": _composite,
+        "eval_jaxpr": _jit,
         "fft": _fft,
         "gather": tlax.gather,
         "one_minus_square": tlax.one_minus_square,
@@ -420,12 +416,8 @@ PRIMITIVES.update(
         "random_gamma": lambda key, alpha, *, log_space, **params: _random_gamma(key, alpha, log_space=log_space),
         "random_gamma_grad": lambda alpha, sample, **params: _gamma_grad(alpha, sample),
         "reduce_and": _reduce_bool(ops.reduce_all),
-        "reduce_max": _reduce(ops.reduce_max),
-        "reduce_min": _reduce(ops.reduce_min),
         "reduce_or": _reduce_bool(ops.reduce_any),
         "reduce_precision": tlax.reduce_precision,
-        "reduce_prod": _reduce(ops.reduce_prod),
-        "reduce_sum": _reduce(ops.reduce_sum),
         "reduce_window_max": _window(tlax.max, _least),
         "reduce_window_min": _window(tlax.min, _greatest),
         "reduce_window_sum": _window(tlax.add, lambda dtype: 0),

@@ -18,7 +18,6 @@ from .. import ops
 from ..errors import called, here
 from ..names import listed
 from ..numpy.arguments import axes_of, axis_of
-from ..op import Op
 from ..ops import (
     abs_,
     add,
@@ -47,7 +46,6 @@ from ..ops import (
     stop_gradient,
     sub,
     tanh,
-    variance,
     where,
 )
 from ..ops.elementwise import elementwise
@@ -231,9 +229,6 @@ hard_swish = hard_silu
 def glu(x: Any, axis: int = -1) -> Any:
     """a sigmoid(b) for the two halves a, b of `x` along an axis. Dauphin et al., "Gated convolutional networks" (2017).
 
-    Raises:
-      ValueError: if the size of `x` along `axis` is odd.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
@@ -311,9 +306,6 @@ def log_softmax(x: Any, axis: Any = -1, where: Any = None) -> Any:
       x: any shape.
       axis: an axis, a tuple of them, or `None` for all.
       where: a boolean mask that broadcasts to `x`: others have value -inf and gradient 0.
-
-    Returns:
-      The shape of `x`.
     """
     x = _float(x)
     if where is not None:
@@ -381,9 +373,6 @@ def standardize(
       epsilon: added to the variance.
       where: a boolean mask of the elements that the statistics are taken of.
 
-    Returns:
-      The shape of `x`.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
@@ -408,13 +397,10 @@ def standardize(
         mean = average(x)
     if variance is None:
         if where is None and own_mean:
-            variance = _keep_axes(_variance(x, axes=axes, ddof=0), shape, axes)
+            variance = _keep_axes(ops.variance(x, axes=axes, ddof=0), shape, axes)
         else:
             variance = average(square(sub(x, mean)))
     return mul(sub(x, mean), rsqrt(add(variance, epsilon)))
-
-
-_variance: Op = variance
 
 
 def one_hot(x: Any, num_classes: int, *, dtype: Any = float, axis: int = -1) -> Any:

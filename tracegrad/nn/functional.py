@@ -39,9 +39,6 @@ def conv(
     Returns:
       Shape `(N, ..., O)`.
 
-    Raises:
-      ValueError: if the shapes, groups, stride and padding do not fit together.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
@@ -112,12 +109,6 @@ def max_pool(
       stride: from window to window, or one for each spatial axis; by default the window, so that none overlap.
       padding: "VALID", "SAME", "SAME_LOWER", a number, or a number or `(low, high)` for each spatial axis.
 
-    Returns:
-      Shape `(N, ..., C)` and the dtype of `x`.
-
-    Raises:
-      ValueError: if `x` has no spatial axes, or window, stride or padding do not fit it.
-
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
@@ -141,12 +132,6 @@ def avg_pool(
       x: shape `(N, ..., C)`, of float dtype, with 1 to 3 spatial axes.
       window, stride, padding: as in `max_pool`.
       count_include_pad: whether padding counts, as zeros, in the mean.
-
-    Returns:
-      Shape `(N, ..., C)` and the dtype of `x`.
-
-    Raises:
-      ValueError: if `x` has no spatial axes, or window, stride or padding do not fit it.
 
     Example:
       >>> import numpy as np
@@ -174,12 +159,6 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
       x: any shape, of float dtype.
       rate: the probability of a zero, from 0 to 1.
       deterministic: whether to return `x` as it is (inference).
-
-    Returns:
-      The shape and dtype of `x`.
-
-    Raises:
-      ValueError: if `rate` is a number below 0 or above 1.
 
     Example:
       >>> import numpy as np

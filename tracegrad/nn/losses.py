@@ -1,8 +1,8 @@
 """Losses: functions of predictions and targets, in this order.
 
-Each is computed per example and then reduced. `weights` has the leading part of the shape of the unreduced
-loss: one weight an example, for example. `reduction` is "mean" (weighted: the sum of weight times loss over the
-sum of the weights, 0 if these are all 0), "sum" or "none".
+Each is computed per example and then reduced. `weights` has the leading part of the shape of the unreduced loss: one
+weight an example, for example. `reduction` is "mean" (weighted: the sum of weight times loss over the sum of the
+weights, 0 if these are all 0), "sum" or "none". What does not fit is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -180,15 +180,7 @@ def categorical_cross_entropy(
       predictions: probabilities, or logits with `from_logits=True`; shape `(..., K)`.
       targets: probabilities that sum to 1, such as one-hot rows; shape `(..., K)`. They have a gradient.
       from_logits: whether the predictions are logits.
-      weights: one an example, or the leading part of the shape `(...)`.
-      reduction: "mean", "sum" or "none".
       label_smoothing: a, for targets (1 - a) t + a / K (Szegedy et al., 2015).
-
-    Returns:
-      A scalar, or shape `(...)` with "none".
-
-    Raises:
-      ValueError: if the shapes differ, or the weights do not fit.
 
     Example:
       >>> import numpy as np
@@ -224,14 +216,7 @@ def sparse_categorical_cross_entropy(
     Args:
       predictions: probabilities, or logits with `from_logits=True`; shape `(..., K)`.
       targets: integer labels from 0 to K - 1; shape `(...)`.
-      from_logits, weights, reduction, label_smoothing: as in `categorical_cross_entropy`.
-
-    Returns:
-      A scalar, or shape `(...)` with "none".
-
-    Raises:
-      TypeError: if the labels are not integers.
-      ValueError: if the shapes or the weights do not fit.
+      from_logits, label_smoothing: as in `categorical_cross_entropy`.
 
     Example:
       >>> import numpy as np
@@ -272,7 +257,6 @@ def nll(predictions: Any, targets: Any, *, weights: Any = None, reduction: str =
     Args:
       predictions: log-probabilities, such as of `log_softmax`; shape `(..., K)`.
       targets: integer labels; shape `(...)`.
-      weights, reduction: as in `categorical_cross_entropy`.
 
     Example:
       >>> import numpy as np
@@ -299,11 +283,8 @@ def binary_cross_entropy(
     Args:
       predictions: probabilities, or logits with `from_logits=True`; any shape.
       targets: 0, 1 or probabilities, of the same shape.
-      from_logits, weights, reduction: as in `categorical_cross_entropy`.
+      from_logits: as in `categorical_cross_entropy`.
       label_smoothing: a, for targets (1 - a) t + a / 2.
-
-    Returns:
-      A scalar, or the shape of the predictions with "none".
 
     Example:
       >>> import numpy as np
@@ -350,13 +331,6 @@ def _same_shape(predictions: Any, targets: Any) -> None:
 
 def squared_error(predictions: Any, targets: Any, *, weights: Any = None, reduction: str = "mean") -> Any:
     """(p - t)^2, element by element.
-
-    Args:
-      predictions, targets: one shape.
-      weights, reduction: as in `categorical_cross_entropy`.
-
-    Raises:
-      ValueError: if the shapes differ.
 
     Example:
       >>> import numpy as np

@@ -17,9 +17,8 @@ from jax import lax
 
 from ..op import Op
 from ..tracer import Literal
-from .elementwise import _promote, add, div, equal, mul, mul_no_nan, neg, no_rule, sign, sub, where
-from .shape import concatenate, reduce_sum, slice_
-from .special import on_arrays, special_op
+from .elementwise import add, div, equal, mul, mul_no_nan, neg, no_rule, sign, sub, where
+from .special import special_op
 
 # -- orders 0 and 1 of the modified functions
 
@@ -45,47 +44,6 @@ i1: Op = special_op(
     lambda ct, out, x: mul(ct, sub(i0(x), _over(out, x, add(mul(mul(x, x), 1 / 16), 0.5)))),
 )
 
-
-def _bessel_jn(z: Any, *, v: int, n_iter: int) -> Any:
-    def values(z: Any) -> Any:
-        # The recurrence DLMF 10.6.1, downwards from any value: the sum of all is 1 (DLMF 10.12.4). It is scaled down
-        # whenever it grows large.
-        orders = jnp.reshape(jnp.arange(v + 1, dtype=z.dtype), (v + 1, *[1] * z.ndim))
-        tiny = abs(z) < 1e-8
-        x = jnp.where(tiny, 1, z)
-
-        def step(i: Any, carry: Any) -> Any:
-            above2, above, total, rows = carry
-            k = lax.convert_element_type(n_iter - i, z.dtype)
-            here = 2 * (k + 1) * above / x - above2
-            rows = jnp.where(orders == k, here, rows)
-            total = total + jnp.where(k == 0, here, jnp.where(k % 2 == 0, 2 * here, 0))
-            scale = jnp.where(abs(here) > 1e10, 1e-10, 1.0).astype(z.dtype)
-            return above * scale, here * scale, total * scale, rows * scale
-
-        zero = lax.full_like(x, 0)
-        start = (zero, lax.full_like(x, 1e-10), zero, jnp.zeros((v + 1, *x.shape), x.dtype))
-        _, _, total, rows = lax.fori_loop(0, n_iter + 1, step, start)
-        at_tiny = jnp.power(jnp.where(tiny, z / 2, 0), orders) / jnp.exp(lax.lgamma(orders + 1))
-        return jnp.where(tiny, at_tiny, rows / total)
-
-    return on_arrays(values)(*_promote((z,), inexact=True))
-
-
-def _bessel_jn_vjp(ct: Any, out: Any, z: Any, *, v: int, n_iter: int) -> Any:
-    # 2 J_k' = J_{k - 1} - J_{k + 1}, and J_{-1} = -J_1.
-    above = bessel_jn_op(z, v=v + 1, n_iter=n_iter)
-    size = (1,) * out.ndim
-
-    def rows(lo: int, hi: int) -> Any:
-        return slice_(above, start=(lo, *[0] * z.ndim), limit=(hi, *z.shape), strides=size)
-
-    before = concatenate(neg(rows(1, 2)), rows(0, v), axis=0) if v else neg(rows(1, 2))
-    return reduce_sum(mul(ct, mul(sub(before, rows(1, v + 2)), 0.5)), axes=(0,))
-
-
-bessel_jn_op: Op = Op("bessel_jn", _bessel_jn, (_bessel_jn_vjp,))
-"""The Bessel functions of the first kind of orders 0 to `v`, along a new first axis."""
 
 # -- any order
 
@@ -381,4 +339,4 @@ ive: Op = special_op(
     poles=True,
 )
 
-__all__ = ["bessel_jn_op", "i0", "i0e", "i1", "i1e", "iv", "ive", "jn", "yn"]
+__all__ = ["i0", "i0e", "i1", "i1e", "iv", "ive", "jn", "yn"]

@@ -1,7 +1,7 @@
 """Linear algebra, with the signatures of `jax.scipy.linalg`: matrices are in the last two axes, the others a batch.
 
 Arguments that only say what memory may be used, or what SciPy is to check (`overwrite_a`, `check_finite`, ...), change
-nothing here.
+nothing here. Shapes that do not fit, and options that there are not, are a `ValueError`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,6 @@ def cholesky(a: Any, lower: bool = False, overwrite_a: bool = False, check_finit
     The lower triangle of `a` is read if `lower`, else the upper. Where a matrix is not positive definite the result is
     NaN.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> tg.scipy.linalg.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
@@ -76,9 +73,6 @@ def cho_factor(a: Any, lower: bool = False, overwrite_a: bool = False, check_fin
 
 def cho_solve(c_and_lower: tuple[Any, bool], b: Any, overwrite_b: bool = False, check_finite: bool = True) -> Any:
     """`x` with `a @ x = b`, from `cho_factor(a)`.
-
-    Raises:
-      ValueError: if the shapes do not fit.
 
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
@@ -110,9 +104,6 @@ def lu_solve(
 ) -> Any:
     """`x` with `a @ x = b`, from `lu_factor(a)`; `trans=1` for the transpose of `a`, 2 for the conjugate transpose.
 
-    Raises:
-      ValueError: if the shapes do not fit, or for another `trans`.
-
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> factors = tg.scipy.linalg.lu_factor(np.array([[0.0, 2.0], [1.0, 0.0]]))
@@ -143,9 +134,6 @@ def lu(a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite:
     Args:
       a: matrices, `(..., m, n)`.
       permute_l: whether to return `(P @ L, U)`.
-
-    Raises:
-      ValueError: if `a` has fewer than two axes.
     """
     a = matrices(a)
     m, n = a.shape[-2:]
@@ -178,9 +166,6 @@ def qr(
       mode: "full" for `m` columns of `Q`, "economic" for `min(m, n)`, "r" for `(R,)` alone.
       pivoting: whether the columns are taken in the order that makes the diagonal of `R` descend; the order is returned
         last. On a CPU or GPU.
-
-    Raises:
-      ValueError: for another mode.
     """
     if mode not in ("full", "economic", "r"):
         raise ValueError(f"{called()}: mode={mode!r} {here()}. Use 'full', 'economic' or 'r'.")
@@ -255,9 +240,6 @@ def schur(a: Any, output: str = "real") -> tuple[Any, Any]:
     """The factors of `a = Z @ T @ Z^H`: `T` triangular ("real": but for blocks of two rows), `Z` unitary. On a CPU.
 
     It has no derivative.
-
-    Raises:
-      ValueError: if the matrices are not square, or for another `output`.
     """
     if output not in ("real", "complex"):
         raise ValueError(f"{called()}: output={output!r} {here()}. Use 'real' or 'complex'.")
@@ -268,9 +250,6 @@ def hessenberg(a: Any, *, calc_q: bool = False, overwrite_a: bool = False, check
     """The matrix `H`, 0 below its first subdiagonal, of `a = Q @ H @ Q^H`; `(H, Q)` with `calc_q`. On a CPU.
 
     It has no derivative.
-
-    Raises:
-      ValueError: if the matrices are not square.
     """
     h, q = ops.hessenberg_op(matrices(a, square=True))
     return (h, q) if calc_q else h
@@ -285,9 +264,6 @@ def polar(a: Any, side: str = "right", *, method: str = "svd", eps: None = None,
       a: matrices, `(..., m, n)`.
       side: "right" or "left".
       method: "svd".
-
-    Raises:
-      ValueError: for another `side` or method.
     """
     if side not in ("right", "left") or method != "svd" or eps is not None or max_iterations is not None:
         raise ValueError(
@@ -325,9 +301,6 @@ def solve(
       assume_a: "pos" for Hermitian positive definite matrices, which Cholesky's factors solve in half the time; "gen",
         "sym" and "her" are solved by LU.
       lower: which triangle of positive definite matrices is read.
-
-    Raises:
-      ValueError: if the shapes do not fit, or for another `assume_a`.
     """
     if assume_a not in ("gen", "sym", "her", "pos"):
         raise ValueError(f"{called()}: assume_a={assume_a!r} {here()}. Use 'gen', 'sym', 'her' or 'pos'.")
@@ -356,9 +329,6 @@ def solve_triangular(
       lower: which triangle.
       unit_diagonal: whether the diagonal is taken to be 1.
 
-    Raises:
-      ValueError: if the shapes do not fit, or for another `trans`.
-
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> tg.scipy.linalg.solve_triangular(np.array([[1.0, 1.0], [0.0, 2.0]]), np.array([3.0, 4.0])).tolist()
@@ -383,9 +353,6 @@ def solve_sylvester(A: Any, B: Any, C: Any, *, method: str = "schur", tol: float
       A, B, C: matrices, `(..., m, m)`, `(..., n, n)` and `(..., m, n)`.
       method: "schur".
       tol: where the sum of an eigenvalue of `A` and one of `B` is smaller than this, the result is NaN.
-
-    Raises:
-      ValueError: if the shapes do not fit, or for another method.
     """
     if method != "schur":
         raise ValueError(f"{called()}: method={method!r} {here()}. Use 'schur'.")
@@ -463,9 +430,6 @@ def qr_multiply(
       mode: "right" for `c @ Q`, "left" for `Q @ c`.
       conjugate: whether `Q` is conjugated.
 
-    Raises:
-      ValueError: if the shapes do not fit, or for another mode.
-
     Example:
       >>> import tracegrad as tg, numpy as np
       >>> a = np.array([[3.0, 1.0], [4.0, 2.0]])
@@ -523,9 +487,6 @@ def solve_banded(
         that are outside of the matrix are not read.
       b: a vector `(n,)`, or matrices `(..., n, k)`.
 
-    Raises:
-      ValueError: if the shapes do not fit.
-
     Example:
       >>> import tracegrad as tg, numpy as np
       >>> ab = np.array([[0.0, 1.0], [2.0, 2.0], [0.0, 0.0]])  # [[2, 1], [0, 2]]
@@ -571,9 +532,6 @@ def expm(A: Any, *, upper_triangular: bool = False, max_squarings: int = 16) -> 
       upper_triangular: whether they are upper triangular, which is not needed to be known here.
       max_squarings: a matrix whose norm would need more than this gives NaN.
 
-    Raises:
-      ValueError: if the matrices are not square.
-
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> tg.scipy.linalg.expm(np.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
@@ -589,9 +547,6 @@ def expm_frechet(A: Any, E: Any, *, method: str | None = None, compute_expm: boo
       A, E: matrices, `(..., n, n)`.
       method: None or "SPS", scaling and squaring.
       compute_expm: whether to return the exponential, before its derivative.
-
-    Raises:
-      ValueError: if the matrices are not square, the shapes differ, or for another method.
     """
     if method not in (None, "SPS"):
         raise ValueError(f"{called()}: method={method!r} {here()}. Use 'SPS'.")
@@ -604,9 +559,6 @@ def sqrtm(A: Any, blocksize: int = 1) -> Any:
     """The principal square root of square matrices, complex. On a CPU.
 
     Differentiable where no eigenvalue is 0 or a negative number.
-
-    Raises:
-      ValueError: if the matrices are not square.
     """
     if blocksize != 1:
         raise NotImplementedError(f"{called()}: blocksize={blocksize} {here()}. Leave it out.")
@@ -619,9 +571,6 @@ rsf2csf = borrow(
 
     Args:
       T, Z: matrices, `(..., n, n)`.
-
-    Raises:
-      ValueError: if the matrices are not square, or their sizes differ.
 
     Example:
       >>> import tracegrad as tg, numpy as np
@@ -671,9 +620,6 @@ def funm(A: Any, func: Any, disp: bool = True) -> Any:
       A: a matrix, `(n, n)`.
       func: the function, of vectors of complex numbers.
       disp: whether to return the matrix alone, without an estimate of its relative error.
-
-    Raises:
-      ValueError: if the matrix is not square.
 
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np

@@ -1,5 +1,7 @@
 """Convolutions and spectra, with the signatures of `jax.scipy.signal`.
 
+Shapes that do not fit, and options that there are not, are a `ValueError`.
+
 Example:
   >>> import tracegrad as tg, tracegrad.numpy as np
   >>> signal = tg.scipy.signal
@@ -28,9 +30,6 @@ fftconvolve = borrow(
       in1, in2: arrays of one number of axes.
       mode: "full", "same" (the middle, of the shape of `in1`) or "valid" (where they overlap whole).
       axes: integers; along the others the arrays have one shape. All by default.
-
-    Raises:
-      ValueError: for another mode, and if the shapes do not fit.
     """,
     ["axes"],
     module=__name__,
@@ -45,9 +44,6 @@ convolve = borrow(
       mode: "full", "same" (the middle, of the shape of `in1`) or "valid" (where they overlap whole).
       method: "fft", or "direct", which is "auto" too.
       precision: of the products, on accelerators.
-
-    Raises:
-      ValueError: for another mode, and if the shapes do not fit.
     """,
     module=__name__,
 )
@@ -76,9 +72,6 @@ correlate = borrow(
     """The cross-correlation of two arrays: the convolution of `in1` with the conjugate of `in2`, reversed.
 
     Args: those of `convolve`.
-
-    Raises:
-      ValueError: for another mode, and if the shapes do not fit.
     """,
     module=__name__,
 )
@@ -104,9 +97,6 @@ detrend = borrow(
       axis: that of time.
       type: "linear" for the line of least squares, "constant" for the mean.
       bp: where a linear trend may bend: integers.
-
-    Raises:
-      ValueError: for another type, and for places outside of the signal.
     """,
     ["axis", "bp"],
     module=__name__,
@@ -131,9 +121,6 @@ stft = borrow(
 
     Returns:
       The frequencies, the times of the segments, and the transforms, with the times in the last axis.
-
-    Raises:
-      ValueError: for lengths and names that there are not.
     """,
     _SEGMENTS,
     module=__name__,
@@ -152,9 +139,6 @@ csd = borrow(
 
     Returns:
       The frequencies and the densities.
-
-    Raises:
-      ValueError: for lengths and names that there are not.
     """,
     _SEGMENTS,
     module=__name__,
@@ -162,11 +146,7 @@ csd = borrow(
 
 welch = borrow(
     jsignal.welch,
-    """The power spectral density of a signal by Welch's method, with the arguments of `csd`.
-
-    Raises:
-      ValueError: for lengths and names that there are not.
-    """,
+    """The power spectral density of a signal by Welch's method, with the arguments of `csd`.""",
     _SEGMENTS,
     module=__name__,
 )
@@ -184,9 +164,6 @@ istft = borrow(
 
     Returns:
       The times and the signal.
-
-    Raises:
-      ValueError: for lengths and names that there are not.
     """,
     ["nperseg", "noverlap", "nfft", "time_axis", "freq_axis"],
     module=__name__,

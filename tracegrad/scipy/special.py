@@ -11,6 +11,7 @@ Example:
   0.9228
 """
 
+# ruff: noqa: F403, F405
 from __future__ import annotations
 
 import math
@@ -19,76 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import nn, ops
+from .. import numpy as tnp
 from ..errors import called, describe, here
 from ..names import listed
 from ..nn import logsumexp
 from ..numpy.arguments import inexact, integer, literal, type_of
 from ..numpy.creation import array_like, asarray
-from ..numpy.reductions import sum
-from ..ops import (
-    add,
-    beta,
-    betainc,
-    betaln,
-    boxcox,
-    boxcox1p,
-    conj,
-    dawsn,
-    digamma,
-    div,
-    equal,
-    erf,
-    erfc,
-    erfcx,
-    exp,
-    expi,
-    expn,
-    floor,
-    fresnel,
-    gammainc,
-    gammaincc,
-    gammasgn,
-    hyp1f1,
-    hyp2f1,
-    i0,
-    i0e,
-    i1,
-    i1e,
-    imag,
-    integer_pow,
-    iv,
-    ive,
-    jn,
-    less,
-    less_equal,
-    log,
-    log1p,
-    log_ndtr,
-    logit,
-    mul,
-    ndtri,
-    neg,
-    owens_t,
-    polygamma,
-    real,
-    rel_entr,
-    sici,
-    spence,
-    sub,
-    where,
-    wofz,
-    xlog1py,
-    xlogy,
-    yn,
-)
+from ..ops import digamma, erf, erfc, log_ndtr, logit, polygamma, xlog1py, xlogy
+from ..ops.bessel import i0, i0e, i1, i1e, iv, ive, jn, yn
+from ..ops.special import *
 
 erfinv, expit, gammaln, psi = ops.erf_inv, ops.logistic, ops.lgamma, digamma
-
-
-def _both(p: Any, *others: Any) -> Any:
-    for q in others:
-        p = ops.bitwise_and(p, q)
-    return p
 
 
 def _float(x: Any) -> Any:
@@ -107,17 +49,18 @@ def entr(x: Any) -> Any:
       >>> special.entr(0.0).item()
       0.0
     """
-    below = less(x, literal(0))
-    safe = where(below, literal(1.0), x)
-    return where(below, literal(-math.inf), sub(literal(0.0), xlogy(safe, safe)))
+    x = array_like(x)
+    below = x < 0
+    safe = tnp.where(below, 1.0, x)
+    return tnp.where(below, -math.inf, 0.0 - xlogy(safe, safe))
 
 
 def kl_div(p: Any, q: Any) -> Any:
     """`p log(p / q) - p + q`; `q` where `p` is 0 and `q` is not negative, else inf where one is not positive."""
+    p, q = array_like(p), array_like(q)
     relative = rel_entr(p, q)
-    none = _both(less_equal(q, literal(0)), ops.not_equal(p, literal(0)))
-    outside = ops.bitwise_or(less(p, literal(0)), ops.bitwise_or(none, less(q, literal(0))))
-    return where(outside, relative, add(sub(relative, p), q))
+    outside = (p < 0) | (q < 0) | ((q <= 0) & (p != 0))
+    return tnp.where(outside, relative, relative - p + q)
 
 
 def softmax(x: Any, /, *, axis: Any = None) -> Any:
@@ -141,7 +84,7 @@ def ndtr(x: Any) -> Any:
       >>> special.ndtr(0.0).item()
       0.5
     """
-    return mul(erfc(mul(x, literal(-math.sqrt(0.5)))), literal(0.5))
+    return erfc(array_like(x) * -math.sqrt(0.5)) * 0.5
 
 
 def erfcinv(y: Any) -> Any:
@@ -152,7 +95,7 @@ def erfcinv(y: Any) -> Any:
       >>> round(special.erfcinv(1e-20).item(), 3)
       6.602
     """
-    return mul(ndtri(mul(_float(y), literal(0.5))), literal(-math.sqrt(0.5)))
+    return ndtri(_float(y) * 0.5) * -math.sqrt(0.5)
 
 
 # -- gamma and beta
@@ -163,16 +106,13 @@ _SHIFT = 8
 
 def _loggamma_right(z: Any) -> Any:
     """`loggamma` of complex numbers with real parts from 0.5 up: 8 steps up, and Stirling's series there."""
-    steps = ops.iota(dtype=np.dtype(np.int32), shape=(*z.shape, _SHIFT), axis=z.ndim)
-    product = sum(log(add(ops.reshape(z, shape=(*z.shape, 1)), steps)), axis=-1)
-    w = add(z, literal(float(_SHIFT)))
-    inverse = div(literal(1.0), w)
-    square = mul(inverse, inverse)
-    series: Any = literal(ops.STIRLING[-1])
-    for c in reversed(ops.STIRLING[:-1]):
-        series = add(mul(series, square), literal(c))
-    stirling = add(sub(mul(sub(w, literal(0.5)), log(w)), w), literal(0.5 * math.log(2 * math.pi)))
-    return sub(add(stirling, mul(series, inverse)), product)
+    product = tnp.sum(tnp.log(z[..., None] + np.arange(_SHIFT, dtype=np.int32)), axis=-1)
+    w = z + float(_SHIFT)
+    square = 1.0 / w * (1.0 / w)
+    series: Any = STIRLING[-1]
+    for c in reversed(STIRLING[:-1]):
+        series = series * square + c
+    return (w - 0.5) * tnp.log(w) - w + 0.5 * math.log(2 * math.pi) + series * (1.0 / w) - product
 
 
 def loggamma(x: Any) -> Any:
@@ -188,24 +128,24 @@ def loggamma(x: Any) -> Any:
     """
     z = _float(x)
     if z.dtype.kind != "c":
-        below = less(z, literal(0))
-        return where(below, literal(math.nan), gammaln(where(below, literal(1.0), z)))
+        below = z < 0
+        return tnp.where(below, math.nan, gammaln(tnp.where(below, 1.0, z)))
     # Above the real axis by the reflection formula (DLMF 5.5.3), where log(sin(pi z)) is
     # -pi i z + log(1 - exp(2 pi i z)) - log(2) + pi i / 2, which has no branch to choose; below it by conjugation.
-    lower = less(imag(z), literal(0))
-    z = where(lower, conj(z), z)
-    left = less(real(z), literal(0.5))
-    inner = _loggamma_right(where(left, sub(literal(1.0), z), z))
-    turned = mul(where(left, z, literal(0.5)), literal(1j * math.pi))
-    log_sin = add(sub(log1p(neg(exp(mul(turned, literal(2.0))))), turned), literal(-math.log(2) + 0.5j * math.pi))
-    out = where(left, sub(sub(literal(math.log(math.pi)), log_sin), inner), inner)
-    return where(lower, conj(out), out)
+    lower = z.imag < 0
+    z = tnp.where(lower, z.conj(), z)
+    left = z.real < 0.5
+    inner = _loggamma_right(tnp.where(left, 1.0 - z, z))
+    turned = tnp.where(left, z, 0.5) * (1j * math.pi)
+    log_sin = tnp.log1p(-tnp.exp(turned * 2.0)) - turned + (-math.log(2) + 0.5j * math.pi)
+    out = tnp.where(left, math.log(math.pi) - log_sin - inner, inner)
+    return tnp.where(lower, out.conj(), out)
 
 
-def gamma(x: Any) -> Any:
+def gamma(x: Any) -> Any:  # type: ignore[no-redef]
     """The gamma function, of real or complex numbers: inf or -inf at 0 by its sign, NaN at negative integers."""
     x = _float(x)
-    return exp(loggamma(x)) if x.dtype.kind == "c" else ops.gamma(x)
+    return tnp.exp(loggamma(x)) if x.dtype.kind == "c" else ops.gamma(x)
 
 
 def factorial(n: Any, exact: bool = False) -> Any:
@@ -216,8 +156,8 @@ def factorial(n: Any, exact: bool = False) -> Any:
     """
     _refuse_exact(exact, "math.factorial")
     n = _float(n)
-    below = less(n, literal(0))
-    return where(below, literal(0.0), ops.gamma(add(where(below, literal(0.0), n), literal(1.0))))
+    below = n < 0
+    return tnp.where(below, 0.0, ops.gamma(tnp.where(below, 0.0, n) + 1.0))
 
 
 def _refuse_exact(exact: bool, instead: str) -> None:
@@ -238,38 +178,37 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
     _refuse_exact(exact, "math.comb")
     N, k = _float(N), _float(k)
     if repetition:
-        return comb(sub(add(N, k), literal(1.0)), k)
-    inside = _both(less_equal(k, N), less_equal(literal(0), k))
-    n, k = where(inside, N, literal(1.0)), where(inside, k, literal(0.0))
+        return comb(N + k - 1.0, k)
+    inside = (k <= N) & (k >= 0)
+    n, k = tnp.where(inside, N, 1.0), tnp.where(inside, k, 0.0)
     # DLMF 5.12.1: precise where N is large, as the logarithm of the beta function is.
-    out = exp(neg(betaln(add(sub(n, k), literal(1.0)), add(k, literal(1.0)))))
-    return where(inside, div(out, add(n, literal(1.0))), literal(0.0))
+    return tnp.where(inside, tnp.exp(-betaln(n - k + 1.0, k + 1.0)) / (n + 1.0), 0.0)
 
 
 def poch(z: Any, m: Any) -> Any:
     """Pochhammer's symbol `gamma(z + m) / gamma(z)`: `z (z + 1) ... (z + m - 1)` for a whole `m`."""
     z, m = _float(z), _float(m)
-    one, end = literal(1.0), add(z, m)
-    starts, ends = (_both(less_equal(v, literal(0)), equal(v, floor(v))) for v in (z, end))
+    end = z + m
+    starts, ends = ((v <= 0) & (v == tnp.floor(v)) for v in (z, end))
     # Where both gammas have a pole, by reflection: (-1)**m gamma(1 - z) / gamma(1 - z - m).
-    both, zero = _both(starts, ends), _both(starts, ops.bitwise_not(ends))
-    up = where(both, sub(one, z), end)
-    down = where(both, sub(one, end), where(zero, one, z))
-    sign = where(both, _alternating(m), mul(gammasgn(up), gammasgn(down)))
-    size = exp(sub(gammaln(up), gammaln(down)))
-    out = where(equal(size, literal(0)), literal(0.0), mul(where(equal(sign, sign), sign, one), size))
+    both, zero = starts & ends, starts & ~ends
+    up = tnp.where(both, 1.0 - z, end)
+    down = tnp.where(both, 1.0 - end, tnp.where(zero, 1.0, z))
+    sign = tnp.where(both, _alternating(m), gammasgn(up) * gammasgn(down))
+    size = tnp.exp(gammaln(up) - gammaln(down))
+    out = tnp.where(size == 0, 0.0, tnp.where(sign == sign, sign, 1.0) * size)
     # Where only gamma(z) has one, 1 / gamma(z) is 0 but not its derivative: gamma(1 - z) sin(pi z) / pi.
-    whole = where(zero, z, literal(0.0))
-    sine = ops.sin(mul(sub(whole, ops.rint(whole)), literal(math.pi)))
-    inverse = mul(mul(ops.gamma(sub(one, whole)), _alternating(whole)), mul(sine, literal(1 / math.pi)))
-    out = where(zero, mul(out, inverse), out)
-    return where(_both(equal(m, literal(0)), ops.bitwise_not(ops.isfinite(out))), one, out)
+    whole = tnp.where(zero, z, 0.0)
+    sine = tnp.sin((whole - tnp.rint(whole)) * math.pi)
+    inverse = ops.gamma(1.0 - whole) * _alternating(whole) * (sine * (1 / math.pi))
+    out = tnp.where(zero, out * inverse, out)
+    return tnp.where((m == 0) & ~tnp.isfinite(out), 1.0, out)
 
 
 def _alternating(m: Any) -> Any:
     """`(-1)**m` for whole `m`."""
-    half = mul(m, literal(0.5))
-    return where(equal(half, floor(half)), literal(1.0), literal(-1.0))
+    half = m * 0.5
+    return tnp.where(half == tnp.floor(half), 1.0, -1.0)
 
 
 def rgamma(z: Any) -> Any:
@@ -281,25 +220,24 @@ def rgamma(z: Any) -> Any:
       >>> special.rgamma(0.0).item(), round(float(tg.grad(special.rgamma)(0.0)), 4)
       (0.0, 1.0)
     """
-    z, one = _float(z), literal(1.0)
-    left = less(z, literal(0.5))
-    right = exp(neg(gammaln(where(left, one, z))))
+    z = _float(z)
+    left = z < 0.5
+    right = tnp.exp(-gammaln(tnp.where(left, 1.0, z)))
     # DLMF 5.5.3, with the sine of the distance to the nearest integer.
-    z = where(left, z, literal(0.0))
-    sine = mul(ops.sin(mul(sub(z, ops.rint(z)), literal(math.pi))), _alternating(ops.rint(z)))
-    return where(left, ops.mul_no_nan_op(mul(sine, literal(1 / math.pi)), ops.gamma(sub(one, z))), right)
+    z = tnp.where(left, z, 0.0)
+    sine = tnp.sin((z - tnp.rint(z)) * math.pi) * _alternating(tnp.rint(z))
+    return tnp.where(left, ops.mul_no_nan_op(sine * (1 / math.pi), ops.gamma(1.0 - z)), right)
 
 
 def multigammaln(a: Any, d: int) -> Any:
     """The logarithm of the multivariate gamma function of order `d`, an integer; `a > (d - 1) / 2`."""
     d = integer(d, "d")
     a = _float(a)
-    steps = ops.iota(dtype=np.dtype(np.int32), shape=(*a.shape, d), axis=a.ndim)
-    terms = gammaln(sub(ops.reshape(a, shape=(*a.shape, 1)), mul(steps, literal(0.5))))
-    return add(sum(terms, axis=-1), literal(d * (d - 1) / 4 * math.log(math.pi)))
+    terms = gammaln(a[..., None] - ops.mul(np.arange(d, dtype=np.int32), literal(0.5)))
+    return tnp.sum(terms, axis=-1) + d * (d - 1) / 4 * math.log(math.pi)
 
 
-def zeta(x: Any, q: Any = None) -> Any:
+def zeta(x: Any, q: Any = None) -> Any:  # type: ignore[no-redef]
     """Hurwitz's zeta function `sum over k of 1 / (k + q)**x` for `x > 1` (NaN below); Riemann's by default, `q` = 1.
 
     Example:
@@ -312,9 +250,6 @@ def zeta(x: Any, q: Any = None) -> Any:
 
 def bernoulli(n: int) -> Any:
     """The Bernoulli numbers B(0) to B(n), with B(1) = -1/2.
-
-    Raises:
-      ValueError: if `n` is negative.
 
     Example:
       >>> from tracegrad.scipy import special
@@ -376,7 +311,7 @@ def bessel_jn(z: Any, *, v: int, n_iter: int = 50) -> Any:
     Args:
       z: real.
       v: an integer.
-      n_iter: the steps of the recurrence, downwards, that computes them: more for larger `z`.
+      n_iter: not needed.
 
     Example:
       >>> import numpy as np
@@ -387,7 +322,8 @@ def bessel_jn(z: Any, *, v: int, n_iter: int = 50) -> Any:
     v = integer(v, "v")
     if v < 0:
         raise ValueError(f"{called()}: v={v} {here()}. The order must not be negative.")
-    return ops.bessel_jn_op(array_like(z), v=v, n_iter=integer(n_iter, "n_iter"))
+    z = array_like(z)
+    return jn(np.arange(v + 1, dtype=np.int32).reshape(v + 1, *[1] * z.ndim), z)
 
 
 def sph_harm_y(n: Any, m: Any, theta: Any, phi: Any, diff_n: None = None, n_max: int | None = None) -> Any:
@@ -398,9 +334,6 @@ def sph_harm_y(n: Any, m: Any, theta: Any, phi: Any, diff_n: None = None, n_max:
       theta, phi: the angles from the pole and around it, which broadcast with them.
       diff_n: not supported; the function is differentiable instead.
       n_max: not needed: the largest `n` is known.
-
-    Raises:
-      ValueError: if `n` is negative or `|m|` exceeds `n`.
 
     Example:
       >>> from tracegrad.scipy import special
@@ -416,21 +349,21 @@ def sph_harm_y(n: Any, m: Any, theta: Any, phi: Any, diff_n: None = None, n_max:
     if np.any(np.abs(orders) > degrees):
         raise ValueError(f"{called()}: n={n}, m={m} {here()}. The order lies between -n and n, and n is not negative.")
     theta, phi = _float(theta), _float(phi)
-    x, s = ops.cos(theta), ops.sin(theta)
-    out: Any = None
+    x, s = tnp.cos(theta), tnp.sin(theta)
+    out: Any = 0.0
     for order in sorted(set(np.abs(orders).ravel().tolist())):
         wanted = degrees[np.abs(orders) == order]
-        angle = mul(phi, literal(float(order)))
-        wave = ops.complex_(ops.cos(angle), ops.sin(angle))
+        angle = phi * float(order)
+        wave = ops.complex_(tnp.cos(angle), tnp.sin(angle))
         for degree, value in enumerate(_legendre(x, s, order, int(wanted.max())), order):
             here_ = (degrees == degree) & (np.abs(orders) == order)
             if not here_.any():
                 continue
-            term = mul(value, wave)
+            term = value * wave
             if (orders[here_] < 0).any():
                 # Y of order -m is (-1)**m times the conjugate of that of m.
-                term = where(orders < 0, mul(conj(term), literal(float((-1) ** order))), term)
-            out = where(here_, term, literal(0.0) if out is None else out)
+                term = tnp.where(orders < 0, term.conj() * float((-1) ** order), term)
+            out = tnp.where(here_, term, out)
     return out
 
 
@@ -440,15 +373,13 @@ def _legendre(x: Any, s: Any, m: int, n_max: int) -> list[Any]:
     By the recurrence in the degree (DLMF 14.10.3), which is stable upwards.
     """
     norm = math.sqrt(math.prod((2 * k + 1) / (2 * k) for k in range(1, m + 1)) / (4 * math.pi))
-    values: list[Any] = [mul(integer_pow(s, n=m), literal((-1) ** m * norm))]
-    before: Any = None
+    values = [s**m * ((-1) ** m * norm)]
     for n in range(m + 1, n_max + 1):
         a = math.sqrt((4 * n * n - 1) / (n * n - m * m))
-        value = mul(mul(x, values[-1]), literal(a))
-        if before is not None:
+        value = x * values[-1] * a
+        if n > m + 1:
             b = a * math.sqrt(((n - 1) ** 2 - m * m) / (4 * (n - 1) ** 2 - 1))
-            value = sub(value, mul(before, literal(b)))
-        before = values[-1]
+            value = value - values[-2] * b
         values.append(value)
     return values
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,13 @@ _WHAT = {
 }
 
 
-def _distribution(module: ModuleType, what: str, about: str) -> Namespace:
-    """The functions that a module of JAX's has of a distribution."""
+def _distribution(module: ModuleType, about: str) -> Namespace:
+    """The functions that a module of JAX's has of a distribution.
+
+    In a formula y is (x - loc) / scale, and a density in y stands for that in x times scale.
+    """
+    if re.search(r"\by\b", about):
+        about = about.removesuffix(".") + ", `y = (x - loc) / scale`."
     name = module.__name__.rpartition(".")[2]
     functions: dict[str, Any] = {}
     for key in dir(module):
@@ -59,10 +65,10 @@ def _distribution(module: ModuleType, what: str, about: str) -> Namespace:
             function = _log(getattr(module, key.removeprefix("log")))
         if key == "cdf" and name == "gennorm":
             function = _straight_at_0(function, module.pdf)
-        function = borrow(function, f"{_WHAT[key]} of {what}: {about}", module=__name__)
+        function = borrow(function, f"{_WHAT[key]} of {about}", module=__name__)
         function.__name__, function.__qualname__ = key, f"{name}.{key}"
         functions[key] = function
-    return Namespace(name, __name__, f"{what[0].upper()}{what[1:]}: {about}", functions)
+    return Namespace(name, __name__, about[0].upper() + about[1:], functions)
 
 
 def _straight_at_0(cdf: Callable[..., Any], pdf: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,109 +94,70 @@ def _log(probability: Callable[..., Any]) -> Callable[..., Any]:
     return log
 
 
-# In the formulas y is (x - loc) / scale, and a density in y stands for that in x times scale.
-
-norm = _distribution(
-    jstats.norm, "the normal distribution", "density `exp(-y**2 / 2) / sqrt(2 pi)`, `y = (x - loc) / scale`."
-)
-uniform = _distribution(jstats.uniform, "the uniform distribution", "density `1 / scale` from `loc` to `loc + scale`.")
-expon = _distribution(
-    jstats.expon, "the exponential distribution", "density `exp(-y)` for `y >= 0`, `y = (x - loc) / scale`."
-)
-gamma = _distribution(
-    jstats.gamma,
-    "the gamma distribution",
-    "density `y**(a - 1) exp(-y) / gamma(a)` for `y >= 0`, `y = (x - loc) / scale`.",
-)
+norm = _distribution(jstats.norm, "the normal distribution: density `exp(-y**2 / 2) / sqrt(2 pi)`.")
+uniform = _distribution(jstats.uniform, "the uniform distribution: density `1 / scale` from `loc` to `loc + scale`.")
+expon = _distribution(jstats.expon, "the exponential distribution: density `exp(-y)` for `y >= 0`.")
+gamma = _distribution(jstats.gamma, "the gamma distribution: density `y**(a - 1) exp(-y) / gamma(a)` for `y >= 0`.")
 chi2 = _distribution(
     jstats.chi2,
-    "the chi-squared distribution",
-    "the sum of `df` squares of standard normal numbers, times `scale`, plus `loc`.",
+    "the chi-squared distribution: the sum of `df` squares of standard normal numbers, times `scale`, plus `loc`.",
 )
 beta = _distribution(
-    jstats.beta,
-    "the beta distribution",
-    "density `y**(a - 1) (1 - y)**(b - 1) / beta(a, b)` for `0 <= y <= 1`, `y = (x - loc) / scale`.",
+    jstats.beta, "the beta distribution: density `y**(a - 1) (1 - y)**(b - 1) / beta(a, b)` for `0 <= y <= 1`."
 )
-cauchy = _distribution(
-    jstats.cauchy, "the Cauchy distribution", "density `1 / (pi (1 + y**2))`, `y = (x - loc) / scale`."
-)
-laplace = _distribution(jstats.laplace, "the Laplace distribution", "density `exp(-|y|) / 2`, `y = (x - loc) / scale`.")
-logistic = _distribution(
-    jstats.logistic, "the logistic distribution", "density `exp(-y) / (1 + exp(-y))**2`, `y = (x - loc) / scale`."
-)
+cauchy = _distribution(jstats.cauchy, "the Cauchy distribution: density `1 / (pi (1 + y**2))`.")
+laplace = _distribution(jstats.laplace, "the Laplace distribution: density `exp(-|y|) / 2`.")
+logistic = _distribution(jstats.logistic, "the logistic distribution: density `exp(-y) / (1 + exp(-y))**2`.")
 gennorm = _distribution(
-    jstats.gennorm,
-    "the generalised normal distribution",
-    "density `beta exp(-|y|**beta) / (2 gamma(1 / beta))`, `y = (x - loc) / scale`.",
+    jstats.gennorm, "the generalised normal distribution: density `beta exp(-|y|**beta) / (2 gamma(1 / beta))`."
 )
-gumbel_l = _distribution(
-    jstats.gumbel_l,
-    "the Gumbel distribution of a minimum",
-    "density `exp(y - exp(y))`, `y = (x - loc) / scale`.",
-)
-gumbel_r = _distribution(
-    jstats.gumbel_r,
-    "the Gumbel distribution of a maximum",
-    "density `exp(-y - exp(-y))`, `y = (x - loc) / scale`.",
-)
-pareto = _distribution(
-    jstats.pareto, "the Pareto distribution", "density `b / y**(b + 1)` for `y >= 1`, `y = (x - loc) / scale`."
-)
-t = _distribution(
-    jstats.t,
-    "Student's t distribution",
-    "density proportional to `(1 + y**2 / df)**(-(df + 1) / 2)`, `y = (x - loc) / scale`.",
-)
+gumbel_l = _distribution(jstats.gumbel_l, "the Gumbel distribution of a minimum: density `exp(y - exp(y))`.")
+gumbel_r = _distribution(jstats.gumbel_r, "the Gumbel distribution of a maximum: density `exp(-y - exp(-y))`.")
+pareto = _distribution(jstats.pareto, "the Pareto distribution: density `b / y**(b + 1)` for `y >= 1`.")
+t = _distribution(jstats.t, "Student's t distribution: density proportional to `(1 + y**2 / df)**(-(df + 1) / 2)`.")
 truncnorm = _distribution(
     jstats.truncnorm,
-    "the truncated normal distribution",
-    "the normal distribution given that `y` is between `a` and `b`, `y = (x - loc) / scale`.",
+    "the truncated normal distribution: the normal distribution given that `y` is between `a` and `b`.",
 )
 vonmises = _distribution(
-    jstats.vonmises, "the von Mises distribution", "density `exp(kappa cos(x)) / (2 pi i0(kappa))` of an angle."
+    jstats.vonmises, "the von Mises distribution: density `exp(kappa cos(x)) / (2 pi i0(kappa))` of an angle."
 )
 wrapcauchy = _distribution(
     jstats.wrapcauchy,
-    "the wrapped Cauchy distribution",
+    "the wrapped Cauchy distribution: "
     "density `(1 - c**2) / (2 pi (1 + c**2 - 2 c cos(x)))` of an angle from 0 to 2 pi.",
 )
 dirichlet = _distribution(
     jstats.dirichlet,
-    "the Dirichlet distribution",
+    "the Dirichlet distribution: "
     "density proportional to the product of `x**(alpha - 1)`, where `x` sums to 1 along its first axis.",
 )
 multivariate_normal = _distribution(
     jstats.multivariate_normal,
-    "the normal distribution of vectors",
+    "the normal distribution of vectors: "
     "`x` and `mean` have shapes `(..., n)`, `cov` `(..., n, n)`, or `()` for a multiple of the identity.",
 )
-bernoulli = _distribution(
-    jstats.bernoulli, "the Bernoulli distribution", "`k - loc` is 1 with probability `p`, else 0."
-)
+bernoulli = _distribution(jstats.bernoulli, "the Bernoulli distribution: `k - loc` is 1 with probability `p`, else 0.")
 binom = _distribution(
-    jstats.binom,
-    "the binomial distribution",
-    "`comb(n, k) p**k (1 - p)**(n - k)` for `k - loc` successes in `n` trials.",
+    jstats.binom, "the binomial distribution: `comb(n, k) p**k (1 - p)**(n - k)` for `k - loc` successes in `n` trials."
 )
 betabinom = _distribution(
     jstats.betabinom,
-    "the beta-binomial distribution",
+    "the beta-binomial distribution: "
     "`comb(n, k) beta(k + a, n - k + b) / beta(a, b)` for `k - loc` successes in `n` trials.",
 )
 geom = _distribution(
-    jstats.geom, "the geometric distribution", "`p (1 - p)**(k - 1)`: the first success is the trial `k - loc`."
+    jstats.geom, "the geometric distribution: `p (1 - p)**(k - 1)`: the first success is the trial `k - loc`."
 )
 nbinom = _distribution(
     jstats.nbinom,
-    "the negative binomial distribution",
+    "the negative binomial distribution: "
     "`comb(k + n - 1, n - 1) p**n (1 - p)**k` for `k - loc` failures before `n` successes.",
 )
-poisson = _distribution(jstats.poisson, "the Poisson distribution", "`mu**k exp(-mu) / k!` for `k - loc` events.")
+poisson = _distribution(jstats.poisson, "the Poisson distribution: `mu**k exp(-mu) / k!` for `k - loc` events.")
 multinomial = _distribution(
     jstats.multinomial,
-    "the multinomial distribution",
-    "`n! / prod(x!) prod(p**x)` for counts `x` along the last axis, which sum to `n`.",
+    "the multinomial distribution: `n! / prod(x!) prod(p**x)` for counts `x` along the last axis, which sum to `n`.",
 )
 
 mode = borrow(
@@ -245,9 +212,6 @@ sem = borrow(
       ddof: what is subtracted from the number of elements for the variance.
       nan_policy: "propagate", or "omit" to leave NaN out.
       keepdims: whether the axis stays, with size 1.
-
-    Raises:
-      ValueError: for another `nan_policy`.
 
     Example:
       >>> from tracegrad.scipy import stats

@@ -24,9 +24,6 @@ _PLACE = "tracegrad.scipy.linalg"
 def block_diag(*arrs: Any) -> Any:
     """The matrix with the given ones along its diagonal.
 
-    Raises:
-      ValueError: if one has more than two axes.
-
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
       >>> tg.scipy.linalg.block_diag(np.ones((1, 2)), np.ones((1, 1))).tolist()
@@ -62,9 +59,6 @@ def _of_offsets(elements: Any, index: Any) -> Any:
 def toeplitz(c: Any, r: Any = None) -> Any:
     """Matrices with constant diagonals, from the first column and the first row (by default, the conjugate of it).
 
-    Raises:
-      ValueError: for a scalar.
-
     Example:
       >>> import tracegrad as tg, numpy as np
       >>> tg.scipy.linalg.toeplitz(np.array([1, 2, 3]), np.array([1, 4])).tolist()
@@ -78,11 +72,7 @@ def toeplitz(c: Any, r: Any = None) -> Any:
 
 
 def hankel(c: Any, r: Any = None) -> Any:
-    """Matrices with constant anti-diagonals, from the first column and the last row (by default, 0).
-
-    Raises:
-      ValueError: for a scalar.
-    """
+    """Matrices with constant anti-diagonals, from the first column and the last row (by default, 0)."""
     c = _vector(c)
     r = ops.mul(c, literal(0)) if r is None else _vector(r)
     n, m = c.shape[-1], r.shape[-1]
@@ -90,22 +80,14 @@ def hankel(c: Any, r: Any = None) -> Any:
 
 
 def circulant(c: Any) -> Any:
-    """Matrices whose columns are a vector, turned by one place more in each.
-
-    Raises:
-      ValueError: for a scalar.
-    """
+    """Matrices whose columns are a vector, turned by one place more in each."""
     c = _vector(c)
     n = c.shape[-1]
     return _of_offsets(c, (np.arange(n)[:, None] - np.arange(n)) % n)
 
 
 def companion(a: Any) -> Any:
-    """The companion matrix of a polynomial, given by its coefficients, the one of the highest power first.
-
-    Raises:
-      ValueError: for fewer than two coefficients.
-    """
+    """The companion matrix of a polynomial, given by its coefficients, the one of the highest power first."""
     a = _vector(a)
     n = a.shape[-1] - 1
     if n < 1:
@@ -129,11 +111,7 @@ def hilbert(n: int) -> Any:
 
 
 def hadamard(n: int, dtype: Any = int) -> Any:
-    """The Hadamard matrix of size `n`, a power of 2: its elements are 1 and -1, its rows orthogonal.
-
-    Raises:
-      ValueError: if `n` is no power of 2.
-    """
+    """The Hadamard matrix of size `n`, a power of 2: its elements are 1 and -1, its rows orthogonal."""
     n = integer(n, "n")
     if n < 1 or n & (n - 1):
         raise ValueError(f"{called()}: n={n} {here()} is no power of 2")
@@ -144,11 +122,7 @@ def hadamard(n: int, dtype: Any = int) -> Any:
 
 
 def dft(n: int, scale: str | None = None, *, dtype: Any = None) -> Any:
-    """The matrix of the discrete Fourier transform of `n` elements; `scale` is None, "sqrtn" or "n".
-
-    Raises:
-      ValueError: for another scale.
-    """
+    """The matrix of the discrete Fourier transform of `n` elements; `scale` is None, "sqrtn" or "n"."""
     if scale not in (None, "sqrtn", "n"):
         raise ValueError(f"{called()}: scale={scale!r} {here()}. Use None, 'sqrtn' or 'n'.")
     n = integer(n, "n")
@@ -165,9 +139,6 @@ convolution_matrix = borrow(
       a: vectors, `(..., m)`.
       n: the number of columns, positive.
       mode: which of the rows, as in `tracegrad.numpy.convolve`: "full", "valid" or "same".
-
-    Raises:
-      ValueError: for a scalar or an empty vector, another mode, or if `n` is not positive.
 
     Example:
       >>> import tracegrad as tg, numpy as np
@@ -200,9 +171,6 @@ fiedler_companion = borrow(
     Args:
       a: coefficients, the one of the highest power first, `(..., n)`.
 
-    Raises:
-      ValueError: if there is no coefficient.
-
     Example:
       >>> import tracegrad as tg, numpy as np
       >>> tg.scipy.linalg.fiedler_companion(np.array([1.0, -3.0, 2.0])).tolist()
@@ -219,9 +187,6 @@ leslie = borrow(
       f: fecundities, `(..., n)`, two or more.
       s: survivals, `(..., n - 1)`.
 
-    Raises:
-      ValueError: if the sizes do not fit.
-
     Example:
       >>> import tracegrad as tg, numpy as np
       >>> tg.scipy.linalg.leslie(np.array([0.5, 2.0]), np.array([0.25])).tolist()
@@ -233,9 +198,6 @@ leslie = borrow(
 helmert = borrow(
     jlinalg.helmert,
     """The Helmert matrix `(n - 1, n)`: orthonormal rows that sum to 0; with `full`, a first row of equal elements.
-
-    Raises:
-      ValueError: if `n` is not positive.
 
     Example:
       >>> import tracegrad as tg
@@ -274,9 +236,6 @@ def _pascal(n: Any, kind: str | None, sign: int) -> np.ndarray:
 def pascal(n: int, kind: str | None = None) -> Any:
     """The matrix of binomial coefficients of size `n`, in floats: `kind` is "symmetric" (None), "lower" or "upper".
 
-    Raises:
-      ValueError: for another kind.
-
     Example:
       >>> import tracegrad as tg
       >>> tg.scipy.linalg.pascal(3, "lower").tolist()
@@ -287,9 +246,6 @@ def pascal(n: int, kind: str | None = None) -> Any:
 
 def invpascal(n: int, kind: str | None = None) -> Any:
     """The inverse of `pascal(n, kind)`.
-
-    Raises:
-      ValueError: for another kind.
 
     Example:
       >>> import tracegrad as tg

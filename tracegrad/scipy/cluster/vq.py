@@ -31,9 +31,6 @@ def vq(obs: Any, code_book: Any, check_finite: bool = True) -> tuple[Any, Any]:
 
     Returns:
       The places of the codes and the distances, both `(m,)`.
-
-    Raises:
-      ValueError: if the shapes do not fit.
     """
     obs, code_book = from_list(obs), from_list(code_book)
     avals = [type_of(obs), type_of(code_book)]

@@ -109,9 +109,6 @@ def gmres(
     Returns:
       `x`, and -1 if it has NaNs, else 0.
 
-    Raises:
-      ValueError: for another method too.
-
     Source: Saad, Iterative Methods for Sparse Linear Systems, algorithm 6.11.
     """
     if solve_method not in ("batched", "incremental"):

@@ -91,9 +91,6 @@ class Rotation(NamedTuple):
           seq: the axes: "x", "y", "z" where they are at rest, "X", "Y", "Z" where they turn along.
           angles: in the last axis, an angle for each; for one axis, an angle or an array of them.
           degrees: whether these are degrees.
-
-        Raises:
-          ValueError: for other axes, or one twice in a row.
         """
         return cls(_from_euler(seq, _floats(angles), bool(degrees)))
 
@@ -156,11 +153,7 @@ class Rotation(NamedTuple):
         return _apply(self.quat, _vectors(vectors, (3,), "vectors"), bool(inverse))
 
     def as_euler(self, seq: str, degrees: bool = False) -> Any:
-        """The angles about three axes; see `from_euler`. Without derivative at a gimbal lock, where two axes agree.
-
-        Raises:
-          ValueError: for other axes, or one twice in a row.
-        """
+        """The angles about three axes; see `from_euler`. Without derivative at a gimbal lock, where two axes agree."""
         return _as_euler(self.quat, seq, bool(degrees))
 
     def as_matrix(self) -> Any:
@@ -207,9 +200,6 @@ class Rotation(NamedTuple):
 
         Args:
           weights: a number for each; 1 by default.
-
-        Raises:
-          ValueError: if there are not as many.
         """
         return Rotation(_mean(self.quat) if weights is None else _mean(self.quat, weights))
 
