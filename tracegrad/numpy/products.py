@@ -269,7 +269,9 @@ def vdot(a: Any, b: Any, *, precision: Any = None, preferred_element_type: Any =
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, precision: Any = None, preferred_element_type: Any = None) -> Any:
     """The sum over an axis of products, the conjugate of the first with the second; the other axes broadcast."""
-    x1, x2 = moveaxis(x1, axis, -1), moveaxis(x2, axis, -1)
+    if axis != -1 or not type_of(x1).ndim or not type_of(x2).ndim:
+        x1, x2 = moveaxis(x1, axis, -1), moveaxis(x2, axis, -1)
+    x1, x2 = array_like(x1), array_like(x2)
     n, m = x1.shape[-1], x2.shape[-1]
     if n != m:
         raise ValueError(f"{called()}: {describe(x1)} and {describe(x2)} have {n} and {m} along axis {axis} {here()}")

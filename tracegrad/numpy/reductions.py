@@ -497,7 +497,11 @@ def _at_places(x: Any, places: Any, method: str, host: Any) -> Any:
 
     def at(k: Any) -> Any:
         if host is np:
-            return ops.take(x, k.astype(np.int32), -1, "clip")
+            whole, strides = x.shape[:-1], (1,) * x.ndim
+            parts = [
+                ops.slice_(x, start=(*[0] * len(whole), i), limit=(*whole, i + 1), strides=strides) for i in map(int, k)
+            ]
+            return parts[0] if len(parts) == 1 else ops.concatenate(*parts, axis=len(whole)) if parts else x[..., :0]
         k = ops.minimum(ops.astype(k, dtype=np.dtype(np.int32)), literal(x.shape[-1] - 1))
         return ops.take_along_axis(x, ops.maximum(k, literal(0)), -1, "promise_in_bounds")
 
@@ -507,8 +511,11 @@ def _at_places(x: Any, places: Any, method: str, host: Any) -> Any:
     if host is np and method != "midpoint":
         weight = weight.astype(_real_dtype(x.dtype))
     below = at(low)
+    between = below * (1 - weight) + at(high) * weight
+    if host is np and (low != high).all():
+        return between
     # At a place that is an element there is nothing between, even if it is infinite.
-    return ops.where(low == high, below, below * (1 - weight) + at(high) * weight)
+    return ops.where(low == high, below, between)
 
 
 def _at_shares(x: Any, weights: Any, parts: Any) -> Any:
