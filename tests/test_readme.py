@@ -12,12 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CORE = (ROOT / "tracegrad/README.md").read_text()
 
 
-def blocks(language: str) -> list[tuple[int, str]]:
+def blocks(language: str, text: str = README) -> list[tuple[int, str]]:
     """The code blocks of a language, each with the number of its first line."""
-    found = re.finditer(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    return [(README.count("\n", 0, m.start(1)) + 1, m.group(1)) for m in found]
+    found = re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, m.start(1)) + 1, m.group(1)) for m in found]
 
 
 def test_snippets_run_and_print_what_they_say(monkeypatch):
@@ -38,6 +39,33 @@ def test_snippets_run_and_print_what_they_say(monkeypatch):
         assert len(printed) >= len(expected)
     (_, tape), *_ = blocks("text")
     assert outputs[0] == tape
+
+
+def test_the_core_in_one_sitting_prints_what_it_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    namespace: dict[str, object] = {"__name__": "core"}
+    printed = []
+    for line, code in blocks("python", CORE):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile("\n" * (line - 1) + code, "tracegrad/README.md", "exec"), namespace)
+        printed.append(out.getvalue())
+    assert [text for text in printed if text] == [text for _, text in blocks("text", CORE)]
+
+
+def test_the_core_in_one_sitting_quotes_what_is_there():
+    quotes = [code for _, code in blocks("py", CORE)]
+    assert len(quotes) >= 6
+    for quote in quotes:
+        first, lines = quote.split("\n", 1)
+        assert lines in (ROOT / first.removeprefix("# ")).read_text(), first
+        assert lines.count("\n") <= 30
+    package = {path.stem for path in (ROOT / "tracegrad").rglob("*.py")} | {
+        f"{path.parent.name}/" for path in (ROOT / "tracegrad").glob("*/__init__.py")
+    }
+    floors = CORE.partition("## 8.")[2]
+    named = re.findall(r"`([a-z_]+/?)`", floors)
+    assert len(named) > 30 and set(named) <= package
 
 
 def test_commands_are_those_that_are_run():
