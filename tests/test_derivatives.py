@@ -120,7 +120,11 @@ def test_under_pmap() -> None:
 @pytest.mark.parametrize(
     ("primals", "tangents", "message"),
     [
-        ((np.zeros(3),), (np.zeros(2),), r"the tangent is f\d\d\[2\], the argument is f\d\d\[3\] at .*test_derivatives"),
+        (
+            (np.zeros(3),),
+            (np.zeros(2),),
+            r"the tangent is f\d\d\[2\], the argument is f\d\d\[3\] at .*test_derivatives",
+        ),
         ((np.zeros(3),), ({"a": np.zeros(3)},), r"the tangent has structure .*'a'"),
         ((1,), (1,), r"jvp with respect to argument x of <lambda>: it is i32\[\].*only float or complex"),
         (np.zeros(3), np.zeros(3), r"jvp: primals and tangents are tuples.*jvp\(f, \(x,\), \(t,\)\)"),

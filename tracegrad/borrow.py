@@ -167,8 +167,20 @@ def refuse_out(out: Any) -> None:
 
 
 def _of_list(x: Any) -> Any:
-    """`x`; a list as an array."""
-    return x if _is_named(x) else from_list(x)
+    """`x`; a list as an array.
+
+    Raises:
+      TypeError, ValueError: if its elements do not make one.
+    """
+    if not isinstance(x, (list, tuple)) or _is_named(x):
+        return x
+    try:
+        array = from_list(x)
+    except ValueError:
+        array = None
+    if array is None or array.dtype.kind in "OSU":
+        type_of(x)  # It says what is wrong.
+    return array
 
 
 def _recorded(traced: Traced, avals: tuple[Aval, ...]) -> Callable[[list[Any]], Any]:
