@@ -362,3 +362,14 @@ def test_an_argument_that_jax_traces_has_no_value() -> None:
 
     with pytest.raises(TypeError, match=r"truth value.*was asked of a traced value"):
         jax.jit(tg.grad(f))(1.0)
+
+
+def test_the_same_text_in_two_files_is_two_functions() -> None:
+    functions = []
+    for name in ("one.py", "two.py"):
+        space: dict[str, Any] = {}
+        exec(compile("def f(x): return x * x", name, "exec"), space)
+        functions.append(space["f"])
+    tg.grad(functions[0])(2.0)
+    assert tg.explain(functions[0]).startswith("f: calls: 1,")
+    assert tg.explain(functions[1]).startswith("f: calls: 0,")

@@ -40,7 +40,9 @@ _histories = Cache(1_024)
 def history_of(fun: Any) -> History:
     """What a function has compiled: by its code, so that a lambda made anew at each call is still one function."""
     inner = inspect.unwrap(fun)
-    key = getattr(inner, "__code__", None) or type(inner)
+    code = getattr(inner, "__code__", None)
+    # Code compares equal to the same text on the same line of another file.
+    key = type(inner) if code is None else (code, code.co_filename)
     return _histories.get(key) or _histories.keep(key, History())  # type: ignore[no-any-return]
 
 
