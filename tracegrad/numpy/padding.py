@@ -85,7 +85,11 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
             f"{called()}: axis {empty[0]} of shape {s} is empty, mode={mode!r} has nothing to repeat {here()}"
         )
     if mode != "linear_ramp":
-        return _repeated(array, widths, mode, kwargs.get("stat_length"))
+        stat_length = kwargs.get("stat_length")
+        for pair in [] if stat_length is None else _pairs(stat_length, len(s), "stat_length"):
+            if any(integer(n, "stat_length") < 1 for n in pair):
+                raise ValueError(f"{called()}: stat_length={stat_length} {here()}. Give 1 or more.")
+        return _repeated(array, widths, mode, stat_length)
     array = array_like(array)
     for i, (pair, ends) in enumerate(
         zip(widths, _pairs(kwargs.get("end_values", 0), len(s), "end_values"), strict=True)
