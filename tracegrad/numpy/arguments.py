@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from .. import ops
-from ..borrow import borrow
+from ..borrow import borrow, refuse_out
 from ..errors import called, describe, here
 from ..ops.arraylike import from_list, holds_arrays, type_of
 from ..ops.indexing import concrete
@@ -156,10 +156,11 @@ def refuse(**arguments: Any) -> None:
     """Raises for arguments of NumPy's that are taken only with their default, such as `out`."""
     for key, value in arguments.items():
         if value is not None:
-            remedy = (
-                f"Arrays are never changed in place: write `x = {called()}(...)`." if key == "out" else "Leave it out."
+            if key == "out":
+                refuse_out(value)
+            raise TypeError(
+                f"{called()}: the argument {key}={describe(value)} is not supported {here()}. Leave it out."
             )
-            raise TypeError(f"{called()}: the argument {key}={describe(value)} is not supported {here()}. {remedy}")
 
 
 __all__ = [
