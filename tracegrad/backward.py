@@ -12,7 +12,7 @@ from .op import more_outputs
 from .ops import add, unbroadcast
 from .ops.collectives import psum_op, vary
 from .passes import dead_code, optimize
-from .recording import Recording, state
+from .recording import Recording, current, state
 from .remedies import wrong_rule
 from .tape import NOWHERE, Node, Tape, Var, aval_of, make_aval
 from .tracer import Literal, Tracer, new_input, operand
@@ -58,8 +58,7 @@ def _backward(
     active = set(wrt)
     path = active_path(nodes, active)
     pending: dict[Var, Any] = {}
-    target = state.tape
-    assert target is not None
+    target = current()
     mapped = bool(target.axes)
 
     def accumulate(v: Var, ct: Any, node: Node | None) -> None:

@@ -219,8 +219,6 @@ class Jitted:
 
     def record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Appends one `call` node to the tape that is recording; the body is recorded once for these types."""
-        tape = state.tape
-        assert tape is not None
         if state.capture is not None:
             # What is tapped in the function is wanted outside.
             return self.fun(*args, **kwargs)

@@ -17,7 +17,7 @@ from .inference import TYPED, output_types
 from .op import Op, more_outputs
 from .ops import zeros_of
 from .passes import compiled, optimize
-from .recording import state
+from .recording import current, state
 from .tape import Node, Tape, aval_of
 from .tracer import Tracer, operand
 
@@ -89,8 +89,7 @@ def _own_rule(node: Node, rule: Rule, cts: list[Any]) -> list[Any]:
 
 
 def _operands(values: list[Any]) -> list[Any]:
-    assert state.tape is not None
-    return [operand(state.tape, x) for x in values]
+    return [operand(current(), x) for x in values]
 
 
 def _forward_structure(rule: Rule, forward: Tape) -> Any:
