@@ -92,7 +92,6 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
                 return known(inputs)
         if place is not None:
             refuse_out(args[place] if place < len(args) else kwargs.get("out"))
-        _known(names, fixed, args, kwargs)
         args = tuple([_frozen(x) if i in at else _of_list(x) for i, x in enumerate(args)])
         kwargs = {name: _frozen(x) if name in fixed else _of_list(x) for name, x in kwargs.items()}
         given = tuple([x if i in at else None for i, x in enumerate(args)])
@@ -105,6 +104,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
             is_leaf=_is_named,
         )
         if not any(isinstance(x, Tracer) for x in leaves):
+            _known(names, fixed, args, kwargs)
             try:
                 return fun(*args, **kwargs)
             except _KINDS as error:
@@ -118,6 +118,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
         try:
             known = kept.get(key)
         except TypeError:
+            _known(names, fixed, args, kwargs)
             key = known = None
         if known is None:
 
