@@ -8,13 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import set_current_trace
 
 from .caches import Cache
 from .explain import History, explain_miss, steps
 from .lower import evaluate
 from .passes import dead_code, fold, fresh, optimize, program
-from .recording import Recording
+from .recording import Recording, in_trace
 from .tape import Node, Tape, Var, structure
 from .verify import verified
 
@@ -52,7 +51,7 @@ def run_pending(tape: Recording, history: History | None = None, outputs: Sequen
     values = [v.value for v in leaves]
     # A value may be asked for inside a transformation of JAX's that the recorded function has entered: it is not that
     # one's, and must outlive it.
-    with set_current_trace(tape.trace):
+    with in_trace(tape.trace):
         if history is None or any(isinstance(value, jax.core.Tracer) for value in values):
             inline = verified(optimize(tape.part(nodes, outputs)))
             results = evaluate(inline.nodes, inline.outputs, {})

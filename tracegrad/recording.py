@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import jax
-from jax.extend.core import find_top_trace
 
 from .collecting import no_full_collections
 from .tape import NOWHERE, Node, Tape, Var
@@ -27,6 +26,23 @@ class _State(threading.local):
 
 
 state = _State()
+
+
+# `jax.extend` brings Pallas with it, which an import of the package would wait for.
+
+
+def top_trace() -> Any:
+    """The innermost trace of JAX's."""
+    from jax.extend.core import find_top_trace
+
+    return find_top_trace(())
+
+
+def in_trace(trace: Any) -> AbstractContextManager[None]:
+    """The block runs under this trace of JAX's."""
+    from jax.extend.core import set_current_trace
+
+    return set_current_trace(trace)
 
 
 class Recording:
@@ -71,7 +87,7 @@ class Recording:
         self.inputs: list[Any] = []
         self.nodes: list[Node] = []
         self.run = run
-        self.trace: Any = find_top_trace(()) if run is not None else None
+        self.trace: Any = top_trace() if run is not None else None
         self.done = 0
         self.lazy = lazy
         self.lifts = lazy if lifts is None else lifts
@@ -121,7 +137,7 @@ def current() -> Recording:
 def is_recording() -> bool:
     """Whether a tape records what is done now: not what is done inside a transformation of JAX's, entered since."""
     tape = state.tape
-    return tape is not None and (tape.run is None or find_top_trace(()) is tape.trace)
+    return tape is not None and (tape.run is None or top_trace() is tape.trace)
 
 
 @contextmanager

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
-from jax.extend.core import find_top_trace
 
 from .concrete import Concrete, in_operator_of_jax, jax_value
 from .errors import HINTS, INTERNAL, InnerTraceError, LeakedTracerError, TracerError, called, describe, here
 from .inference import infer_or_explain
-from .recording import Recording
+from .recording import Recording, top_trace
 from .remedies import leaked_message, of_an_inner_trace, of_another_recording
 from .tape import Aval, Node, Var, aval_of, with_axes
 
@@ -213,7 +212,7 @@ def operand(tape: Recording, value: Any, op: Op | None = None) -> Var:
         if outer is not None:
             return operand(tape, jax_value(value), op)
         raise TracerError(of_another_recording(value, tape))
-    if tape.run is not None and isinstance(value, jax.core.Tracer) and find_top_trace(()) is not tape.trace:
+    if tape.run is not None and isinstance(value, jax.core.Tracer) and top_trace() is not tape.trace:
         raise InnerTraceError(of_an_inner_trace(aval_of(value)))
     aval = aval_or_explain(value)
     if isinstance(value, (np.ndarray, np.generic)):
