@@ -14,7 +14,7 @@ from tracegrad.borrow import borrow
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
-transpose = borrow(jax.lax.transpose, static=["permutation"])
+transpose = borrow(jax.lax.transpose, None, "permutation")
 smooth = borrow(jax.nn.silu)
 
 
@@ -48,7 +48,7 @@ def test_static_values_of_other_types_are_other_programs() -> None:
     def filled(x: Any, value: Any) -> Any:
         return jnp.full(jnp.shape(x), value)
 
-    function = borrow(filled, static=["value"])
+    function = borrow(filled, None, "value")
     for value in (1, 1.0, True, np.float32(1)):
         out = tg.jit(lambda x, value=value: function(x, value))(X)
         assert out.dtype == jnp.full((), value).dtype, value

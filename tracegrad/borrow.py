@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -28,7 +28,7 @@ _KINDS = (NotImplementedError, IndexError, KeyError, ValueError, TypeError, Asse
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, module: str | None = None) -> _F:
+def borrow(fun: _F, doc: str | None = None, *static: str, module: str | None = None) -> _F:
     """A function of JAX, or one written with `jax.numpy`, as one of ours.
 
     Where no argument is a traced value, JAX's own runs. Otherwise JAX traces it once for each set of argument types to
@@ -92,6 +92,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
                 return known(inputs)
         if place is not None:
             refuse_out(args[place] if place < len(args) else kwargs.get("out"))
+        _known(names, fixed, args, kwargs)
         args = tuple([_frozen(x) if i in at else _of_list(x) for i, x in enumerate(args)])
         kwargs = {name: _frozen(x) if name in fixed else _of_list(x) for name, x in kwargs.items()}
         given = tuple([x if i in at else None for i, x in enumerate(args)])
@@ -104,7 +105,6 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
             is_leaf=_is_named,
         )
         if not any(isinstance(x, Tracer) for x in leaves):
-            _known(names, fixed, args, kwargs)
             try:
                 return fun(*args, **kwargs)
             except _KINDS as error:
@@ -118,7 +118,6 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
         try:
             known = kept.get(key)
         except TypeError:
-            _known(names, fixed, args, kwargs)
             key = known = None
         if known is None:
 
@@ -154,7 +153,7 @@ def borrow(fun: _F, doc: str | None = None, static: Iterable[str] = (), *, modul
 
 def written(*static: str) -> Callable[[_F], _F]:
     """A decorator for a function written with `jax.numpy`, which is borrowed; these of its parameters are static."""
-    return lambda fun: borrow(fun, None, static, module=fun.__module__)
+    return lambda fun: borrow(fun, None, *static, module=fun.__module__)
 
 
 def refuse_out(out: Any) -> None:
@@ -224,8 +223,8 @@ def _known(names: list[str], fixed: frozenset[str], args: Any, kwargs: Any) -> N
     for name, x in {**dict(zip(names, args, strict=False)), **kwargs}.items():
         if name in fixed and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x)):
             raise TypeError(
-                f"{called()}: {name} is {describe(x)}, a traced value, {here()}, and has to be known when the function "
-                "is recorded. Give a Python number; under @jit, mark it static with static_argnames."
+                f"{called()}({_types(args, kwargs)}): {name} is a traced value {here()}, and has to be known when the "
+                "function is recorded. Give a Python number; under @jit, mark it static with static_argnames."
             )
 
 
@@ -237,13 +236,18 @@ def _raise(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
     kind = next(k for k in _KINDS if isinstance(error, k))
     if kind is AttributeError:
         kind = TypeError  # an argument is no array
-    types = [_shown(x) for x in args] + [f"{key}={_shown(x)}" for key, x in kwargs.items()]
     text = str(error).partition("\n")[0].rstrip(".:") or "an assertion of JAX's does not hold"
     if text.startswith("Error interpreting argument to"):
         text = "an argument is no array"
     text = text if where in text else f"{text} {where}"
-    raise kind(f"{name}({', '.join(types)}): {text}") from error
+    raise kind(f"{name}({_types(args, kwargs)}): {text}") from error
+
+
+def _types(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return ", ".join([_shown(x) for x in args] + [f"{key}={_shown(x)}" for key, x in kwargs.items()])
 
 
 def _shown(x: Any) -> str:
+    if isinstance(x, (tuple, list)):
+        return f"({', '.join(map(_shown, x))})"
     return repr(x) if x is None or isinstance(x, (bool, int, float, str)) else describe(x)

@@ -213,7 +213,8 @@ conv_general_dilated_patches = borrow(
     Raises:
       TypeError, ValueError: if shapes, strides and padding do not fit together.
     """,
-    [*_STATIC, "preferred_element_type"],
+    *_STATIC,
+    "preferred_element_type",
     module=__name__,
 )
 conv_general_dilated_local = borrow(
@@ -225,7 +226,7 @@ conv_general_dilated_local = borrow(
     Raises:
       TypeError, ValueError: if shapes, strides and padding do not fit together.
     """,
-    _STATIC,
+    *_STATIC,
     module=__name__,
 )
 

@@ -46,7 +46,7 @@ def _bits(theirs: Callable[..., Any], what: str) -> Callable[..., Any]:
     def function(operand: Any, axes: Sequence[int]) -> Any:
         return theirs(operand, axes_of(tuple(axes), np.ndim(operand)))
 
-    return borrow(function, f"The elements along these axes, combined by a {what} of bits, or of booleans.", ["axes"])
+    return borrow(function, f"The elements along these axes, combined by a {what} of bits, or of booleans.", "axes")
 
 
 reduce_and, reduce_or = _bits(_lax.reduce_and, "conjunction"), _bits(_lax.reduce_or, "disjunction")

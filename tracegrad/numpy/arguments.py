@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from .. import ops
-from ..borrow import borrow, refuse_out
+from ..borrow import refuse_out
 from ..errors import called, describe, here
 from ..ops.arraylike import from_list, holds_arrays, type_of
 from ..ops.indexing import concrete
 from ..tape import Aval, make_aval
 from ..tracer import Tracer, literal
-
-
-def of_jax(fun: Callable[..., Any], doc: str, *static: str) -> Any:
-    """A function of `jax.numpy` as one of this namespace, borrowed; `static` names what is part of the program."""
-    return borrow(fun, doc, static, module=__package__)
 
 
 def types_of(xs: Any) -> list[Aval]:
@@ -165,6 +160,6 @@ def refuse(**arguments: Any) -> None:
 
 __all__ = [
     "Aval", "axes_of", "axis_of", "common_type", "dtype_of", "from_list", "holds_arrays", "inexact", "integer",
-    "is_inexact", "is_known", "known", "literal", "make_aval", "of_jax", "order_of", "promoted", "refuse", "shape_of",
+    "is_inexact", "is_known", "known", "literal", "make_aval", "order_of", "promoted", "refuse", "shape_of",
     "type_of", "types_of",
 ]  # fmt: skip

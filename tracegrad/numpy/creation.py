@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
+from ..borrow import borrow
 from ..errors import called, describe, here
 from ..recording import state
 from ..tape import Var, make_aval
@@ -23,7 +24,6 @@ from .arguments import (
     integer,
     is_inexact,
     known,
-    of_jax,
     promoted,
     shape_of,
     type_of,
@@ -349,9 +349,9 @@ def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     return _band(N, M, k, dtype, ops.greater_equal)
 
 
-tril = of_jax(jnp.tril, "The lower triangle of matrices, with zeros above the `k`-th diagonal.", "k")
+tril = borrow(jnp.tril, "The lower triangle of matrices, with zeros above the `k`-th diagonal.", "k")
 
-triu = of_jax(jnp.triu, "The upper triangle of matrices, with zeros below the `k`-th diagonal.", "k")
+triu = borrow(jnp.triu, "The upper triangle of matrices, with zeros below the `k`-th diagonal.", "k")
 
 
 def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
@@ -364,7 +364,7 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Any, ...]:
     return tuple(asarray(i) for i in np.triu_indices(n, k, m))
 
 
-_meshgrid = of_jax(jnp.meshgrid, "")
+_meshgrid = borrow(jnp.meshgrid, "")
 
 
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> list[Any]:

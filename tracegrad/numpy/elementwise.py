@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
+from ..borrow import borrow
 from ..errors import called, here
 from ..ops.elementwise import *
 from .arguments import (
@@ -21,7 +22,6 @@ from .arguments import (
     is_inexact,
     known,
     literal,
-    of_jax,
     refuse,
     type_of,
 )
@@ -41,9 +41,9 @@ MAX_INTEGER_POWER = 64
 """Beyond this a power with a whole float exponent is no longer a product of factors."""
 
 
-bitwise_count = of_jax(jnp.bitwise_count, "How many bits of the absolute value of an integer are set, as uint8.")
+bitwise_count = borrow(jnp.bitwise_count, "How many bits of the absolute value of an integer are set, as uint8.")
 
-packbits = of_jax(
+packbits = borrow(
     jnp.packbits,
     """Whether elements are not 0, eight of them along an axis, or of the flattened array, as the bits of a uint8.
 
@@ -53,7 +53,7 @@ packbits = of_jax(
     "axis",
 )
 
-_unpacked = of_jax(jnp.unpackbits, "", "axis")
+_unpacked = borrow(jnp.unpackbits, "", "axis")
 
 
 def unpackbits(a: Any, axis: int | None = None, count: int | None = None, bitorder: str = "big") -> Any:
@@ -255,7 +255,7 @@ def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool
     return ops.reduce_all(close, axes=tuple(range(close.ndim)))
 
 
-array_equal = of_jax(jnp.array_equal, "Whether the two have one shape and the same elements.")
+array_equal = borrow(jnp.array_equal, "Whether the two have one shape and the same elements.")
 
 
 def array_equiv(a1: Any, a2: Any) -> Any:
@@ -268,9 +268,9 @@ def array_equiv(a1: Any, a2: Any) -> Any:
     return ops.reduce_all(equal(a1, a2), axes=tuple(range(len(shape))))
 
 
-isposinf = of_jax(jnp.isposinf, "Whether it is positive infinity.")
+isposinf = borrow(jnp.isposinf, "Whether it is positive infinity.")
 
-isneginf = of_jax(jnp.isneginf, "Whether it is negative infinity.")
+isneginf = borrow(jnp.isneginf, "Whether it is negative infinity.")
 
 
 def isreal(x: Any) -> Any:
@@ -301,7 +301,7 @@ def sinc(x: Any, /) -> Any:
     return ops.sine_over(multiply(x, literal(math.pi)))
 
 
-heaviside = of_jax(jnp.heaviside, "0 below 0, 1 above 0, `x2` at 0.")
+heaviside = borrow(jnp.heaviside, "0 below 0, 1 above 0, `x2` at 0.")
 
 
 def deg2rad(x: Any, /) -> Any:

@@ -133,25 +133,25 @@ fft = borrow(
       >>> np.fft.fft(np.array([1.0, 0.0, 0.0])).real.tolist()
       [1.0, 1.0, 1.0]
     """,
-    _ONE,
+    *_ONE,
 )
-ifft = borrow(_along_one("ifft"), "The inverse of `fft`.", _ONE)
+ifft = borrow(_along_one("ifft"), "The inverse of `fft`.", *_ONE)
 rfft = borrow(
     _along_one("rfft"),
     "The first `n // 2 + 1` elements of the `fft` of a real array; the others are conjugates of these.",
-    _ONE,
+    *_ONE,
 )
 irfft = borrow(
-    _along_one("irfft"), "The inverse of `rfft`: a real array of length `n`, by default `2 * (size - 1)`.", _ONE
+    _along_one("irfft"), "The inverse of `rfft`: a real array of length `n`, by default `2 * (size - 1)`.", *_ONE
 )
-fftn = borrow(_along_several("fft"), "`fft` along several axes: all, or the last `len(s)`, by default.", _SEVERAL)
-ifftn = borrow(_along_several("ifft"), "The inverse of `fftn`.", _SEVERAL)
-rfftn = borrow(_along_several("rfft"), "`rfft` along the last of several axes, `fft` along the others.", _SEVERAL)
-irfftn = borrow(_along_several("irfft"), "The inverse of `rfftn`.", _SEVERAL)
-fft2 = borrow(_along_several("fft", _TWO), "`fft` along two axes.", _SEVERAL)
-ifft2 = borrow(_along_several("ifft", _TWO), "The inverse of `fft2`.", _SEVERAL)
-rfft2 = borrow(_along_several("rfft", _TWO), "`rfft` along the last of two axes, `fft` along the other.", _SEVERAL)
-irfft2 = borrow(_along_several("irfft", _TWO), "The inverse of `rfft2`.", _SEVERAL)
+fftn = borrow(_along_several("fft"), "`fft` along several axes: all, or the last `len(s)`, by default.", *_SEVERAL)
+ifftn = borrow(_along_several("ifft"), "The inverse of `fftn`.", *_SEVERAL)
+rfftn = borrow(_along_several("rfft"), "`rfft` along the last of several axes, `fft` along the others.", *_SEVERAL)
+irfftn = borrow(_along_several("irfft"), "The inverse of `rfftn`.", *_SEVERAL)
+fft2 = borrow(_along_several("fft", _TWO), "`fft` along two axes.", *_SEVERAL)
+ifft2 = borrow(_along_several("ifft", _TWO), "The inverse of `fft2`.", *_SEVERAL)
+rfft2 = borrow(_along_several("rfft", _TWO), "`rfft` along the last of two axes, `fft` along the other.", *_SEVERAL)
+irfft2 = borrow(_along_several("irfft", _TWO), "The inverse of `rfft2`.", *_SEVERAL)
 
 
 @written("n", "axis")

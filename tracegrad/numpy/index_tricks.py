@@ -10,8 +10,9 @@ import numpy as np
 from numpy import index_exp, ndindex, s_
 
 from .. import ops
+from ..borrow import borrow
 from ..errors import called, describe, here
-from .arguments import axis_of, dtype_of, from_list, integer, known, literal, of_jax, shape_of, type_of
+from .arguments import axis_of, dtype_of, from_list, integer, known, literal, shape_of, type_of
 from .creation import arange, array_like, asarray, linspace, meshgrid, tril_indices, triu_indices
 from .manipulation import concatenate, stack
 from .selection import nonzero
@@ -77,7 +78,7 @@ def ix_(*args: Any) -> tuple[Any, ...]:
     return tuple(out)
 
 
-_unraveled = of_jax(jnp.unravel_index, "", "shape")
+_unraveled = borrow(jnp.unravel_index, "", "shape")
 
 
 def unravel_index(indices: Any, shape: Any) -> tuple[Any, ...]:

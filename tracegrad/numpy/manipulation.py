@@ -13,6 +13,7 @@ import numpy as np
 from numpy import broadcast_shapes
 
 from .. import ops
+from ..borrow import borrow
 from ..errors import called, describe, here
 from ..tracer import Tracer
 from .arguments import (
@@ -25,7 +26,6 @@ from .arguments import (
     is_known,
     known,
     literal,
-    of_jax,
     order_of,
     promoted,
     refuse,
@@ -133,7 +133,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
     return ops.transpose(a, axes=tuple(order))
 
 
-rollaxis = of_jax(jnp.rollaxis, "`a` with an axis moved to before position `start`.", "axis", "start")
+rollaxis = borrow(jnp.rollaxis, "`a` with an axis moved to before position `start`.", "axis", "start")
 
 
 def squeeze(a: Any, axis: Any = None) -> Any:
@@ -384,8 +384,8 @@ def flipud(m: Any) -> Any:
     return flip(m, 0)
 
 
-_roll_by_known = of_jax(jnp.roll, "", "shift", "axis")
-_roll_by_traced = of_jax(jnp.roll, "", "axis")
+_roll_by_known = borrow(jnp.roll, "", "shift", "axis")
+_roll_by_traced = borrow(jnp.roll, "", "axis")
 
 
 def roll(a: Any, shift: Any, axis: Any = None) -> Any:
@@ -400,7 +400,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     return (_roll_by_known if numbers else _roll_by_traced)(a, shift, axis)
 
 
-rot90 = of_jax(
+rot90 = borrow(
     jnp.rot90, "The array turned by 90 degrees `k` times, from the first of two axes towards the second.", "k", "axes"
 )
 
@@ -453,7 +453,7 @@ def repeat(a: Any, repeats: Any, axis: int | None = None, *, total_repeat_length
     return ops.take(a, at, i, "clip")
 
 
-resize = of_jax(
+resize = borrow(
     jnp.resize,
     "The elements of the flattened array in a new shape, again from the start if they are too few.",
     "new_shape",
@@ -485,19 +485,19 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     return part_along(flat, (*outer, n * m), len(outer), first, first + (count - 1) * (m + 1) + 1, m + 1)
 
 
-diag = of_jax(
+diag = borrow(
     jnp.diag,
     "The `k`-th diagonal of a matrix; of a one-dimensional array, the matrix that has it as its `k`-th diagonal.",
     "k",
 )
 
-diagflat = of_jax(jnp.diagflat, "The matrix that has the flattened array as its `k`-th diagonal.", "k")
+diagflat = borrow(jnp.diagflat, "The matrix that has the flattened array as its `k`-th diagonal.", "k")
 
 
 # -- differences
 
 
-diff = of_jax(jnp.diff, "The differences of neighbours along an axis, taken `n` times.", "n", "axis")
+diff = borrow(jnp.diff, "The differences of neighbours along an axis, taken `n` times.", "n", "axis")
 
 
 def unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * math.pi) -> Any:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
+from ..borrow import borrow
 from ..errors import called, here
-from .arguments import integer, of_jax, type_of
+from .arguments import integer, type_of
 from .creation import array_like
 from .manipulation import part_along
 
@@ -116,7 +117,7 @@ def _repeat_ends(array: Any, pad_width: Any, mode: str, stat_length: Any) -> Any
     return jnp.pad(array, pad_width, mode, **({} if stat_length is None else {"stat_length": stat_length}))
 
 
-_repeated = of_jax(_repeat_ends, "", "pad_width", "stat_length")
+_repeated = borrow(_repeat_ends, "", "pad_width", "stat_length")
 
 
 __all__ = ["pad"]

@@ -148,7 +148,7 @@ def _extremum(
     return _reduced(op, a, aval, axis, keepdims, initial, where, neutral, join)
 
 
-ptp = borrow(jnp.ptp, "The largest less the smallest element along axes.", _AXIS)
+ptp = borrow(jnp.ptp, "The largest less the smallest element along axes.", *_AXIS)
 
 
 def any(a: Any, axis: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Any:
@@ -284,7 +284,7 @@ def _weights(weights: Any, aval: Aval, axis: Any) -> Any:
 
 
 average = borrow(
-    jnp.average, "The weighted average along axes; with `returned`, a pair of it and the sum of the weights.", _AXIS
+    jnp.average, "The weighted average along axes; with `returned`, a pair of it and the sum of the weights.", *_AXIS
 )
 
 
@@ -328,7 +328,7 @@ def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: None = None
 
 
 cumulative_sum = borrow(
-    jnp.cumulative_sum, "The running sum along an axis; with `include_initial`, after a first 0.", _AXIS
+    jnp.cumulative_sum, "The running sum along an axis; with `include_initial`, after a first 0.", *_AXIS
 )
 
 
@@ -352,17 +352,17 @@ def _numbers(a: Any, where: Any = None) -> Any:
     return mask if where is None else ops.bitwise_and(mask, where)
 
 
-nansum = borrow(jnp.nansum, "The sum along axes of what is not NaN.", _AXIS)
-nanprod = borrow(jnp.nanprod, "The product along axes of what is not NaN.", _AXIS)
-nancumsum = borrow(jnp.nancumsum, "The running sum of what is not NaN.", _AXIS)
-nancumprod = borrow(jnp.nancumprod, "The running product of what is not NaN.", _AXIS)
-nanmax = borrow(jnp.nanmax, "The largest element along axes that is not NaN; NaN where there is none.", _AXIS)
-nanmin = borrow(jnp.nanmin, "The smallest element along axes that is not NaN; NaN where there is none.", _AXIS)
+nansum = borrow(jnp.nansum, "The sum along axes of what is not NaN.", *_AXIS)
+nanprod = borrow(jnp.nanprod, "The product along axes of what is not NaN.", *_AXIS)
+nancumsum = borrow(jnp.nancumsum, "The running sum of what is not NaN.", *_AXIS)
+nancumprod = borrow(jnp.nancumprod, "The running product of what is not NaN.", *_AXIS)
+nanmax = borrow(jnp.nanmax, "The largest element along axes that is not NaN; NaN where there is none.", *_AXIS)
+nanmin = borrow(jnp.nanmin, "The smallest element along axes that is not NaN; NaN where there is none.", *_AXIS)
 nanargmax = borrow(
-    jnp.nanargmax, "The index of the first largest element that is not NaN; -1 where there is none.", _AXIS
+    jnp.nanargmax, "The index of the first largest element that is not NaN; -1 where there is none.", *_AXIS
 )
 nanargmin = borrow(
-    jnp.nanargmin, "The index of the first smallest element that is not NaN; -1 where there is none.", _AXIS
+    jnp.nanargmin, "The index of the first smallest element that is not NaN; -1 where there is none.", *_AXIS
 )
 
 

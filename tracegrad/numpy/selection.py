@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
+from ..borrow import borrow
 from ..errors import called, describe, here
 from ..ops import pick
 from ..ops.at import At
@@ -27,7 +28,6 @@ from .arguments import (
     is_known,
     known,
     literal,
-    of_jax,
     promoted,
     refuse,
     type_of,
@@ -119,7 +119,7 @@ def _padded_nonzero(a: Any, size: int, *fills: Any) -> Any:
     return jnp.nonzero(a, size=size, fill_value=tuple([jnp.asarray(x).astype(int) for x in fills]))
 
 
-_nonzero = of_jax(_padded_nonzero, "", "size")
+_nonzero = borrow(_padded_nonzero, "", "size")
 
 
 def flatnonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
@@ -364,7 +364,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True)
     places = np.arange(0, stop, step)
     if not places.size:
         return asarray(a)
-    values = ops.astype(resize(val, places.size), dtype=aval.dtype)
+    values = ops.astype(resize(val, (places.size,)), dtype=aval.dtype)
     return reshape(At(ravel(a))[places].set(values, unique_indices=True, indices_are_sorted=True), shape)
 
 
@@ -522,7 +522,7 @@ def lexsort(keys: Any, axis: int = -1) -> Any:
     return _as_index(ops.sort_op(*columns, axis=i, descending=False, stable=True, keys=len(columns))[-1])
 
 
-sort_complex = of_jax(jnp.sort_complex, "The elements in order along the last axis, as complex numbers.")
+sort_complex = borrow(jnp.sort_complex, "The elements in order along the last axis, as complex numbers.")
 
 
 def top_k(a: Any, k: int, /, *, axis: int = -1, mode: str = "largest", sorted: bool = True) -> tuple[Any, Any]:

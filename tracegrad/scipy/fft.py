@@ -30,7 +30,9 @@ dct = borrow(
     Raises:
       NotImplementedError: for another type.
     """,
-    ["type", "n", "axis"],
+    "type",
+    "n",
+    "axis",
     module=__name__,
 )
 
@@ -48,21 +50,27 @@ dctn = borrow(
     Raises:
       NotImplementedError: for another type.
     """,
-    ["type", "s", "axes"],
+    "type",
+    "s",
+    "axes",
     module=__name__,
 )
 
 idct = borrow(
     jfft.idct,
     "The inverse of `dct`, with its arguments.",
-    ["type", "n", "axis"],
+    "type",
+    "n",
+    "axis",
     module=__name__,
 )
 
 idctn = borrow(
     jfft.idctn,
     "The inverse of `dctn`, with its arguments.",
-    ["type", "s", "axes"],
+    "type",
+    "s",
+    "axes",
     module=__name__,
 )
 

@@ -578,7 +578,7 @@ rsf2csf = borrow(
       >>> bool(abs(t[1, 0]) < 1e-6)
       True
     """,
-    ["check_finite"],
+    "check_finite",
     module="tracegrad.scipy.linalg",
 )
 

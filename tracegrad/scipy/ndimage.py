@@ -35,7 +35,8 @@ map_coordinates = borrow(
       NotImplementedError: for another order or mode.
       ValueError: if there are not as many coordinates as axes.
     """,
-    ["order", "cval"],
+    "order",
+    "cval",
     module=__name__,
 )
 

@@ -31,7 +31,7 @@ fftconvolve = borrow(
       mode: "full", "same" (the middle, of the shape of `in1`) or "valid" (where they overlap whole).
       axes: integers; along the others the arrays have one shape. All by default.
     """,
-    ["axes"],
+    "axes",
     module=__name__,
 )
 
@@ -63,7 +63,7 @@ convolve2d = borrow(
       NotImplementedError: for another boundary.
       ValueError: for other than two axes.
     """,
-    ["fillvalue"],
+    "fillvalue",
     module=__name__,
 )
 
@@ -84,7 +84,7 @@ correlate2d = borrow(
       NotImplementedError: for another boundary.
       ValueError: for other than two axes.
     """,
-    ["fillvalue"],
+    "fillvalue",
     module=__name__,
 )
 
@@ -98,7 +98,8 @@ detrend = borrow(
       type: "linear" for the line of least squares, "constant" for the mean.
       bp: where a linear trend may bend: integers.
     """,
-    ["axis", "bp"],
+    "axis",
+    "bp",
     module=__name__,
 )
 
@@ -122,7 +123,7 @@ stft = borrow(
     Returns:
       The frequencies, the times of the segments, and the transforms, with the times in the last axis.
     """,
-    _SEGMENTS,
+    *_SEGMENTS,
     module=__name__,
 )
 
@@ -140,14 +141,14 @@ csd = borrow(
     Returns:
       The frequencies and the densities.
     """,
-    _SEGMENTS,
+    *_SEGMENTS,
     module=__name__,
 )
 
 welch = borrow(
     jsignal.welch,
     """The power spectral density of a signal by Welch's method, with the arguments of `csd`.""",
-    _SEGMENTS,
+    *_SEGMENTS,
     module=__name__,
 )
 
@@ -165,7 +166,11 @@ istft = borrow(
     Returns:
       The times and the signal.
     """,
-    ["nperseg", "noverlap", "nfft", "time_axis", "freq_axis"],
+    "nperseg",
+    "noverlap",
+    "nfft",
+    "time_axis",
+    "freq_axis",
     module=__name__,
 )
 

@@ -178,7 +178,7 @@ mode = borrow(
       >>> [x.item() for x in stats.mode([2, 4, 1, 4])]
       [4, 2]
     """,
-    ["axis"],
+    "axis",
     module=__name__,
 )
 rankdata = borrow(
@@ -199,7 +199,7 @@ rankdata = borrow(
       >>> stats.rankdata([0.0, 2.0, 3.0, 2.0]).tolist()
       [1.0, 2.5, 4.0, 2.5]
     """,
-    ["axis"],
+    "axis",
     module=__name__,
 )
 sem = borrow(
@@ -218,7 +218,8 @@ sem = borrow(
       >>> round(stats.sem([1.0, 2.0, 3.0]).item(), 4)  # 1 / sqrt(3)
       0.5774
     """,
-    ["axis", "ddof"],
+    "axis",
+    "ddof",
     module=__name__,
 )
 

@@ -145,7 +145,8 @@ convolution_matrix = borrow(
       >>> tg.scipy.linalg.convolution_matrix(np.array([1, 2]), 2).tolist()
       [[1, 0], [2, 1], [0, 2]]
     """,
-    ["n", "mode"],
+    "n",
+    "mode",
     module=_PLACE,
 )
 
@@ -204,7 +205,8 @@ helmert = borrow(
       >>> tg.scipy.linalg.helmert(3).shape
       (2, 3)
     """,
-    ["n", "full"],
+    "n",
+    "full",
     module=_PLACE,
 )
 
@@ -217,7 +219,7 @@ invhilbert = borrow(
       >>> tg.scipy.linalg.invhilbert(2).round(2).tolist()
       [[4.0, -6.0], [-6.0, 12.0]]
     """,
-    ["n"],
+    "n",
     module=_PLACE,
 )
 
