@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,12 @@ def test_the_core_is_for_one_sitting() -> None:
 
 def test_every_file_says_what_it_is() -> None:
     assert [parts for parts, tree in TREES.items() if not ast.get_docstring(tree)] == []
+
+
+def test_every_floor_says_what_it_uses() -> None:
+    floors = [(name,) if (name,) in TREES else (name, "__init__") for floor in FLOORS[:-2] for name in floor]
+    firsts = {parts: (ast.get_docstring(TREES[parts]) or "").partition("\n")[0] for parts in floors}
+    assert {parts: first for parts, first in firsts.items() if not re.search(r"\. Uses? ", first)} == {}
 
 
 def _empty(value: ast.expr) -> bool:

@@ -1,4 +1,4 @@
-"""What the arguments of a function are called, leaf by leaf."""
+"""What the arguments of a function are called, leaf by leaf. Uses messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Python and NumPy ask of an array: the operators, the methods and the protocols of a traced value.
+"""What Python and NumPy ask of an array, installed on the traced value. Uses all that has operators and methods.
 
 They are installed on `Tracer` here, above the ops and the array namespace that they are made of, which the core need
 not know.

@@ -1,4 +1,4 @@
-"""Reverse mode: append the gradient to the tape, and split a body with its gradient in two."""
+"""Reverse mode: append the gradient to the tape, split a body with its gradient in two. Uses ops, and passes."""
 
 from __future__ import annotations
 

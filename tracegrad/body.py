@@ -1,4 +1,4 @@
-"""Bodies: functions recorded on a tape of their own, and the ops that run them."""
+"""Bodies: functions recorded on a tape of their own, and the ops that run them. Uses ops, passes and backward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Borrowing: functions of JAX that are no ops of their own, recorded as calls of what they are made of."""
+"""Borrowing: functions of JAX that are no ops here, recorded as what they are made of. Uses what reads jaxprs."""
 
 from __future__ import annotations
 

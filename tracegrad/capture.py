@@ -1,4 +1,4 @@
-"""Taps: named intermediate values of a function, and their gradients, without changing what it returns."""
+"""Taps: named intermediate values of a function, and their gradients. Uses bodies, and transforms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which values `checkpoint` keeps for the backward pass: pass one as `policy`.
+"""Which values `checkpoint` keeps for the backward pass: pass one as `policy`. Uses ops, and taps.
 
 A policy is a function from a node of the tape to whether the values it computes are kept, and may be the user's own.
 

@@ -1,4 +1,4 @@
-"""The arrays that a function closes over, found so that they can be inputs of its compiled program."""
+"""The arrays that a function closes over, found to be inputs of its compiled program. Uses traced values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`@jit`: `jax.jit` over record, differentiate, improve, lower."""
+"""`@jit`: `jax.jit` over record, differentiate, improve, lower. Uses bodies, passes, lower and execute."""
 
 from __future__ import annotations
 

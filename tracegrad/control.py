@@ -1,4 +1,4 @@
-"""Control flow: loops and branches whose bodies are tapes of their own."""
+"""Control flow: loops and branches whose bodies are tapes of their own. Uses bodies, ops and backward."""
 
 from __future__ import annotations
 

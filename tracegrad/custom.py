@@ -1,4 +1,4 @@
-"""Derivatives of the user's own, in JAX's protocol."""
+"""Derivatives of the user's own, in JAX's protocol. Uses bodies, and backward."""
 
 from __future__ import annotations
 

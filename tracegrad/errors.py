@@ -1,4 +1,4 @@
-"""Where an error is the user's, and how its message says so."""
+"""Where an error is the user's, and how its message says so. Uses types alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initial values of parameters: each function here returns an initializer, `init(key, shape, dtype=...)`.
+"""Initial values of parameters: functions that return one, `init(key, shape, dtype=...)`. Use ops.
 
 This is the protocol of `jax.nn.initializers`, whose names, arguments and values these follow. The fan-in of a
 kernel is the number of inputs to each of its outputs: for a dense kernel of shape `(in, out)` it is `in`, for

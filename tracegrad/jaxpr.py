@@ -1,4 +1,4 @@
-"""From JAX: a function is traced to a jaxpr, whose equations are recorded as ops and differentiated by their rules."""
+"""From JAX: a jaxpr's equations are recorded as ops and differentiated by their rules. Uses bodies, and ops."""
 
 from __future__ import annotations
 

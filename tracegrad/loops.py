@@ -1,4 +1,4 @@
-"""Loops that are made of `scan` and of ops."""
+"""Loops that are made of `scan` and of ops. Uses control flow, and vmap."""
 
 from __future__ import annotations
 

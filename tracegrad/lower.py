@@ -1,4 +1,4 @@
-"""From a tape to JAX: run its nodes, one after another, over `jax.lax`."""
+"""From a tape to JAX: run its nodes, one after another, over `jax.lax`. Uses the tape alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a public module shows of itself: its public names alone, and the nearest to one that it does not have."""
+"""What a public module shows of itself: its names, and the nearest to a wrong one. Uses nothing of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops: the primitives. One record holds an op's name, lowering, shape rule and derivative."""
+"""Ops: the primitives. A record of name, lowering, shape rule and derivative. Uses recordings, and inference."""
 
 from __future__ import annotations
 

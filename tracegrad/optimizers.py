@@ -1,4 +1,4 @@
-"""Optimizers: optax's protocol, names, arguments and defaults, so that either library's can stand in for the other's.
+"""Optimizers: optax's protocol, names, arguments and defaults, so that both mix. Use ops, and `@jit`.
 
 An optimizer is a `GradientTransformation`, a pair of functions: `init(params)` returns its state, a pytree of
 arrays, and `update(grads, state, params)` returns what to add to the parameters, and the next state. They work

@@ -1,4 +1,4 @@
-"""Pickling functions that functions make, such as an optimizer or an initializer: as the call that made them."""
+"""Pickling of functions that functions make, as the call that made them. Uses nothing of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NumPy's own functions on traced values: `np.tanh(x)` is `tracegrad.numpy.tanh(x)`."""
+"""NumPy's and SciPy's own functions on traced values: `np.tanh(x)` is ours. Uses both array namespaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random keys and numbers: `jax.random`'s names, arguments and bits, recorded like everything else.
+"""Random keys and numbers: `jax.random`'s names, arguments and bits, recorded like the rest. Use ops.
 
 Every function takes a key first, a typed one (from `key`) or a raw one of two or more uint32 (from
 `PRNGKey`), and returns the same numbers as the function of that name in `jax.random` for the same key.

@@ -1,4 +1,4 @@
-"""Rematerialisation: compute again in the backward pass what would cost too much memory to keep."""
+"""Rematerialisation: compute again in the backward pass what would cost too much to keep. Uses bodies, and ops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to write instead: told by what the user's line does with a traced value."""
+"""What to write instead: told by what the user's line does with a traced value. Uses types and messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tape as text."""
+"""The tape as text. Uses ops, taps and passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenvectors of Hermitian matrices: rules that look at what became of the eigenvalues on the tape."""
+"""Spectra of Hermitian matrices: rules that look at what became of the eigenvalues. Uses backward, and ops."""
 
 from __future__ import annotations
 

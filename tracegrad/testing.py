@@ -1,4 +1,4 @@
-"""Checks of derivatives, for tests of your own functions and ops."""
+"""Checks of derivatives, for tests of your own functions and ops. Uses transforms."""
 
 from __future__ import annotations
 

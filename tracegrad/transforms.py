@@ -1,4 +1,4 @@
-"""Transforms: functions from functions to functions."""
+"""Transforms: functions from functions to functions. Uses backward, execute, and checks of arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What JAX's `shard_map` around us is told, and tells, of what differs from device to device."""
+"""What JAX's `shard_map` is told, and tells, of what differs from device to device. Uses types alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every tape, checked where it is finished and after each pass if `VERIFY` is on."""
+"""What holds of every tape, checked after each pass if `VERIFY` is on. Uses the tape, and messages."""
 
 from __future__ import annotations
 

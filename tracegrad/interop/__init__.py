@@ -1,4 +1,4 @@
-"""Both ways to JAX: its functions as ops of a tape, and a tape as a program that runs without the package."""
+"""Both ways to JAX: its functions as ops, and a tape as a program without the package. Use all of the engine."""
 
 from ..jaxpr import from_jax as from_jax
 from . import primitives as primitives

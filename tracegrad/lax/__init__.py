@@ -1,4 +1,4 @@
-"""The functions of `jax.lax`, under its names and with its argument order, recorded and differentiable.
+"""The functions of `jax.lax`, under its names, recorded and differentiable. Use ops, loops, and what is borrowed.
 
 For what NumPy has no name for: general convolutions, gathers, scatters and windows, sorting by several keys, running
 extrema, bits. Operands of different dtypes promote and broadcast as in `jax.numpy`, where `jax.lax` would refuse them.

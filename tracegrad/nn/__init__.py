@@ -1,4 +1,4 @@
-"""Functions that networks are made of: activations, convolution and pooling, dropout, losses."""
+"""Functions that networks are made of: activations, convolution and pooling, dropout, losses. Use ops."""
 
 # ruff: noqa: F403
 from typing import TYPE_CHECKING

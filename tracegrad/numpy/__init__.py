@@ -1,4 +1,4 @@
-"""NumPy's names over tracegrad's ops, with the signatures and the promotion of `jax.numpy`.
+"""NumPy's names, with the signatures and the promotion of `jax.numpy`. Use ops, vmap, and what is borrowed.
 
 While a tape records, these functions record; otherwise they compute, and return `jax.Array`. Each takes numbers, NumPy
 arrays, JAX arrays, traced values, and lists of these, alike.

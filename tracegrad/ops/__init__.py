@@ -1,4 +1,4 @@
-"""The primitives, by kind, each with its value, its shape and its derivative in one place."""
+"""The primitives, by kind, each with value, shape and derivative in one place. Use the record `Op`, and each other."""
 
 # ruff: noqa: F403
 from .at import *

@@ -1,4 +1,4 @@
-"""Many devices: `pmap`, and what the devices tell each other."""
+"""Many devices: `pmap`, and what the devices tell each other. Use bodies, vmap and the ops of collectives."""
 
 from typing import TYPE_CHECKING
 

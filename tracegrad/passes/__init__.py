@@ -1,4 +1,4 @@
-"""Passes: from tape to tape, one a file."""
+"""Passes: from tape to tape, one a file. Use ops, and lower."""
 
 from ..collecting import long_lived
 from ..tape import Tape

@@ -1,4 +1,4 @@
-"""SciPy's names over tracegrad's ops, with the signatures of `jax.scipy`.
+"""SciPy's names, with the signatures of `jax.scipy`. Use the other array namespaces, and what these use.
 
 Example:
   >>> import tracegrad as tg
