@@ -23,11 +23,11 @@ from ..lower import replay
 from ..op import Op, more_outputs
 from ..ops import add, alias, neg, vary, xlog1py, xlogy, zeros_of
 from ..passes import program
-from ..recording import state
+from ..recording import current
 from ..tape import Node, Tape, Var, aval_of, make_aval
 
 
-class Rule:
+class ImportedRule:
     """A function's own derivative, as an equation of JAX has it: a static parameter that compares by identity."""
 
     __slots__ = ("__name__", "identity", "params", "parts")
@@ -42,13 +42,13 @@ class Rule:
         return id(self.identity)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rule) and self.identity is other.identity
+        return isinstance(other, ImportedRule) and self.identity is other.identity
 
     def __repr__(self) -> str:
         return self.__name__
 
 
-def _run_body(*xs: Any, body: Tape, rule: Rule) -> tuple[Any, ...]:
+def _run_body(*xs: Any, body: Tape, rule: ImportedRule) -> tuple[Any, ...]:
     return tuple(program(body)(*xs))
 
 
@@ -70,14 +70,13 @@ def custom_jvp_call(*xs: Any, call_jaxpr: Any, jvp_jaxpr_fun: Any, num_consts: i
         return (_OURS[name](*xs),)
     body, consts = record_jaxpr(call_jaxpr, name, [aval_of(x) for x in xs])
     kept = {"jvp": jvp_jaxpr_fun, "consts": num_consts, "inputs": len(xs), "symbolic_zeros": symbolic_zeros}
-    rule = Rule(name, kept, jvp_jaxpr_fun)
+    rule = ImportedRule(name, kept, jvp_jaxpr_fun)
     return custom_jvp_op(*xs, *consts, body=body, rule=rule)
 
 
 def _custom_jvp_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     """The transpose of the rule, which is linear in the tangents: its reverse at tangents of 0."""
-    params, tape = node.params["rule"].params, state.tape
-    assert tape is not None
+    params, tape = node.params["rule"].params, current()
     first, last = params["consts"], params["inputs"]
     primals, wanted = node.inputs[first:last], needs[first:last]
     left_out = [params["symbolic_zeros"] and not need for need in wanted]
@@ -119,7 +118,7 @@ def custom_vjp_call(
 ) -> Any:
     name = _name(call_jaxpr)
     body, consts = record_jaxpr(call_jaxpr, name, [aval_of(x) for x in xs])
-    rule = Rule(
+    rule = ImportedRule(
         name,
         {"fwd": fwd_jaxpr_thunk, "bwd": bwd, "trees": out_trees, "consts": num_consts, "inputs": len(xs)},
         fwd_jaxpr_thunk,
@@ -147,7 +146,7 @@ class _Split:
     and returns the cotangents of the inputs `grads`.
     """
 
-    def __init__(self, rule: Rule, node: Node) -> None:
+    def __init__(self, rule: ImportedRule, node: Node) -> None:
         params = rule.params
         first, last = params["consts"], params["inputs"]
         avals = [v.aval for v in node.inputs]
@@ -187,8 +186,7 @@ _ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 
 
 def _custom_vjp_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    rule, tape = node.params["rule"], state.tape
-    assert tape is not None
+    rule = node.params["rule"]
     if any(needs[: rule.params["consts"]]):
         raise TypeError(
             f"from_jax: the gradient goes through a value that {rule.__name__}, a jax.custom_vjp function, closes "
@@ -219,8 +217,7 @@ def _custom_vjp_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> li
 
 def run_body(body: Tape, xs: Sequence[Any]) -> Sequence[Any]:
     if len(body) <= INLINE:
-        assert state.tape is not None
-        return replay(state.tape, body, xs)
+        return replay(current(), body, xs)
     return call(*xs, body=body)  # type: ignore[no-any-return]
 
 
@@ -237,7 +234,7 @@ def custom_linear_solve(*xs: Any, const_lengths: Any, jaxprs: Any) -> Any:
 def _solve(xs: Sequence[Any], lengths: tuple[int, ...], jaxprs: tuple[Any, ...]) -> Any:
     """`jaxprs` are matvec, vecmat, solve and transpose_solve; `lengths`, how many constants of each lead `xs`."""
     start, end = lengths[0] + lengths[1], sum(lengths)
-    rule = Rule("solve", {"lengths": lengths, "jaxprs": jaxprs}, jaxprs[2])
+    rule = ImportedRule("solve", {"lengths": lengths, "jaxprs": jaxprs}, jaxprs[2])
 
     def solve(*values: Any) -> Any:
         return import_jaxpr(jaxprs[2], [*values[start : start + lengths[2]], *values[end:]])
@@ -248,8 +245,7 @@ def _solve(xs: Sequence[Any], lengths: tuple[int, ...], jaxprs: tuple[Any, ...])
 
 def _linear_solve_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     """For A x = b: the cotangent of b is the solution y of the transposed system, that of A is -y x'."""
-    params, tape = node.params["rule"].params, state.tape
-    assert tape is not None
+    params, tape = node.params["rule"].params, current()
     lengths, (matvec, vecmat, solve, transposed) = params["lengths"], params["jaxprs"]
     if transposed is None:
         raise NotImplementedError(

@@ -25,7 +25,7 @@ from .elementwise import add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor,
 from .shapes import broadcast, full, pad, slice, slice_in_dim, transpose
 
 
-def _whole(op: Any, name: str, what: str) -> Callable[..., Any]:
+def _along_axes(op: Any, name: str, what: str) -> Callable[..., Any]:
     def function(operand: Any, axes: Sequence[int], *, out_sharding: Any = None) -> Any:
         unsharded(out_sharding)
         return op(operand, axes=axes_of(tuple(axes), type_of(operand).ndim))
@@ -35,10 +35,10 @@ def _whole(op: Any, name: str, what: str) -> Callable[..., Any]:
     return function
 
 
-reduce_sum = _whole(ops.reduce_sum, "reduce_sum", "sum")
-reduce_prod = _whole(ops.reduce_prod, "reduce_prod", "product")
-reduce_max = _whole(ops.reduce_max, "reduce_max", "largest element")
-reduce_min = _whole(ops.reduce_min, "reduce_min", "smallest element")
+reduce_sum = _along_axes(ops.reduce_sum, "reduce_sum", "sum")
+reduce_prod = _along_axes(ops.reduce_prod, "reduce_prod", "product")
+reduce_max = _along_axes(ops.reduce_max, "reduce_max", "largest element")
+reduce_min = _along_axes(ops.reduce_min, "reduce_min", "smallest element")
 
 
 def _bits(theirs: Callable[..., Any], what: str) -> Callable[..., Any]:
@@ -284,7 +284,7 @@ def _extreme(op: Any, name: str, what: str) -> Callable[..., Any]:
 argmax, argmin = _extreme(ops.argmax, "argmax", "largest"), _extreme(ops.argmin, "argmin", "smallest")
 
 
-def _running(op: Any, name: str, what: str) -> Callable[..., Any]:
+def _cumulative(op: Any, name: str, what: str) -> Callable[..., Any]:
     def function(operand: Any, axis: int = 0, reverse: bool = False) -> Any:
         axis = axis_of(axis, type_of(operand).ndim)
         return op(operand, axis=axis, reverse=True) if reverse else op(operand, axis=axis)
@@ -294,11 +294,11 @@ def _running(op: Any, name: str, what: str) -> Callable[..., Any]:
     return function
 
 
-cumsum = _running(ops.cumsum, "cumsum", "sum")
-cumprod = _running(ops.cumprod, "cumprod", "product")
-cummax = _running(ops.cummax, "cummax", "maximum")
-cummin = _running(ops.cummin, "cummin", "minimum")
-cumlogsumexp = _running(ops.cumlogsumexp, "cumlogsumexp", "logarithm of the sum of exponentials")
+cumsum = _cumulative(ops.cumsum, "cumsum", "sum")
+cumprod = _cumulative(ops.cumprod, "cumprod", "product")
+cummax = _cumulative(ops.cummax, "cummax", "maximum")
+cummin = _cumulative(ops.cummin, "cummin", "minimum")
+cumlogsumexp = _cumulative(ops.cumlogsumexp, "cumlogsumexp", "logarithm of the sum of exponentials")
 
 
 # -- order
