@@ -324,7 +324,7 @@ def test_copies_that_differ() -> None:
             tnp.place(x, A > 0, values, inplace=False),
             tnp.put(x, [1, -1, 40], values, inplace=False),
             tnp.put(x, [1, 40], values, "wrap", inplace=False),
-            tnp.put(x, [1, 40], values, "clip", inplace=False),
+            tnp.put(x, [-3, 40], values, "clip", inplace=False),
             tnp.put_along_axis(x, np.asarray([[1], [0], [3]]), 5.0, 1, inplace=False),
             tnp.fill_diagonal(x, values, inplace=False),
             tnp.fill_diagonal(x.T, 5.0, inplace=False),
@@ -337,7 +337,7 @@ def test_copies_that_differ() -> None:
         np.place(out[0], A > 0, values)
         np.put(out[1], [1, -1], values)
         np.put(out[2], [1, 40], values, "wrap")
-        np.put(out[3], [1, 40], values, "clip")
+        np.put(out[3], [-3, 40], values, "clip")
         np.put_along_axis(out[4], np.asarray([[1], [0], [3]]), 5.0, 1)
         np.fill_diagonal(out[5], np.resize(values, 3))
         np.fill_diagonal(out[6], 5.0)

@@ -276,6 +276,7 @@ CASES: list[tuple[str, Any]] = [
     ("sort", lambda np: np.sort(A, axis=0)),
     ("argsort", lambda np: np.argsort(A)),
     ("take", lambda np: np.take(A, np.asarray([[0, 2], [1, 1]]), axis=0)),
+    ("take clip", lambda np: np.take(A, np.asarray([-7, 1, 40]), axis=0, mode="clip")),
     ("take flat", lambda np: np.take(A, np.asarray([0, 5]))),
     ("take_along_axis", lambda np: np.take_along_axis(A, np.argsort(A, axis=1), axis=1)),
     ("searchsorted", lambda np: np.searchsorted(np.sort(B), A, side="right")),

@@ -49,6 +49,9 @@ def take(
     type_of(a)
     if mode == "raise":
         mode = None
+    if mode == "clip":
+        # As NumPy clips: a negative index is the first, and does not count from the end.
+        indices = ops.maximum(array_like(asarray(indices)), literal(0))
     return ops.take(a, indices, axis, mode, unique_indices, indices_are_sorted, fill_value)
 
 
@@ -300,7 +303,8 @@ def put(a: Any, ind: Any, v: Any, mode: str | None = None, *, inplace: bool = Tr
     if not (x.size and ind.size and v.size):
         return x
     v = ops.astype(resize(v, ind.shape), dtype=x.dtype)
-    ind = ops.remainder(ind, literal(x.size)) if mode == "wrap" else ind
+    if mode is not None:
+        ind = ops.remainder(ind, literal(x.size)) if mode == "wrap" else ops.maximum(ind, literal(0))
     return reshape(At(ravel(x))[ind].set(v, mode="clip" if mode == "clip" else "drop"), x.shape)
 
 

@@ -8,15 +8,26 @@ from .dead_code import dead_code
 from .fold import fold
 from .fresh import fresh
 from .outline import compiled, outline, program
+from .rows import touched_rows
 
 
 def optimize(tape: Tape) -> Tape:
     """The passes that every program goes through before it is lowered."""
     verified(tape)
     with long_lived():
-        for step in (dead_code, fold, common_subexpressions, dead_code):
+        for step in (dead_code, fold, common_subexpressions, dead_code, touched_rows):
             tape = verified(step(tape))
     return tape
 
 
-__all__ = ["common_subexpressions", "compiled", "dead_code", "fold", "fresh", "optimize", "outline", "program"]
+__all__ = [
+    "common_subexpressions",
+    "compiled",
+    "dead_code",
+    "fold",
+    "fresh",
+    "optimize",
+    "outline",
+    "program",
+    "touched_rows",
+]
