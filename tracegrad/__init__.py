@@ -17,6 +17,7 @@ from . import (
     checkpoint_policies,
     initializers,
     lax,
+    metrics,
     nn,
     numpy,
     optimizers,
@@ -52,7 +53,7 @@ __all__ = [
     "Captured", "LeakedTracerError", "Op", "Tape", "Tracer", "TracerError", "associative_scan",
     "axis_index", "capture", "checkpoint", "checkpoint_policies", "cond", "custom_vjp", "elementwise_grad",
     "eval_shape", "explain", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp", "initializers", "jacfwd",
-    "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "named_call", "nan_safe", "nn", "numpy",
+    "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "metrics", "named_call", "nan_safe", "nn", "numpy",
     "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "scipy", "stop_gradient", "sum_gradients",
     "switch", "tap", "testing", "trace", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
