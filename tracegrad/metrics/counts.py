@@ -74,10 +74,9 @@ class _Classified(Comparison):
 
 def histogram(index: Any, size: int, weights: Any, good: Any) -> Sum:
     """How much weight each index has; NaN everywhere if one that has weight is not good."""
-    shape = aval_of(index).shape
-    counted = tnp.ones(shape) if weights is None else tnp.broadcast_to(tnp.astype(weights, float), shape)
-    counts = tnp.zeros(size).at[tnp.where(good, index, 0).reshape(-1)].add(tnp.where(good, counted, 0).reshape(-1))
-    counts = tnp.where(tnp.any(~good & (counted != 0)), np.nan, counts)
+    counted, bad = (1.0, ~good) if weights is None else (tnp.astype(weights, float), ~good & (weights != 0))
+    counts = tnp.zeros(size).at[tnp.where(good, index, 0).reshape(-1)].add(tnp.where(good, counted, 0.0).reshape(-1))
+    counts = tnp.where(tnp.any(bad), np.nan, counts)
     return Sum(counts, tnp.zeros(size))
 
 
@@ -184,12 +183,12 @@ class _ByClass(_Classified):
 
     def _update(self, state: ClassState, weights: Any, prediction: Any, target: Any) -> ClassState:
         predicted, true, good = self._labels(prediction, target)
-        shape = aval_of(true).shape
-        counted = tnp.ones(shape) if weights is None else tnp.broadcast_to(tnp.astype(weights, float), shape)
-        hit = tnp.where(predicted == true, counted, 0)
+        counted = 1.0 if weights is None else weights
+        # What is not good is so among the hits too.
+        hit = tnp.where((predicted == true) | ~good, counted, 0.0)
         new = [
             histogram(label, self.num_classes, w, good)
-            for label, w in ((true, tnp.where(good, hit, counted)), (predicted, counted), (true, counted))
+            for label, w in ((true, hit), (predicted, weights), (true, weights))
         ]
         return ClassState(*map(plus, state, new))
 

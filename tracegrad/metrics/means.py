@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -25,7 +26,7 @@ from .arguments import (
     same_shape,
 )
 from .base import Comparison, Metric
-from .sums import Sum, plus, sum_of, zero
+from .sums import Sum, constant, plus, sum_of, zero
 
 
 class MeanState(NamedTuple):
@@ -40,7 +41,7 @@ def with_values(state: MeanState, values: Any, weights: Any) -> MeanState:
     shape = aval_of(values).shape
     axes = tuple(range(len(shape)))
     if weights is None:
-        return MeanState(plus(state.total, sum_of(values, axes)), plus(state.weight, sum_of(tnp.ones(shape), axes)))
+        return MeanState(plus(state.total, sum_of(values, axes)), plus(state.weight, constant(math.prod(shape))))
     weights = tnp.broadcast_to(tnp.astype(weights, float), shape)
     # What has weight 0 may be NaN.
     values = tnp.where(weights == 0, 0, tnp.multiply(weights, values))

@@ -115,11 +115,13 @@ class AUC(Comparison):
     def _update(self, state: State, weights: Any, prediction: Any, target: Any) -> State:
         prediction = tnp.astype(prediction, dtype())
         if self.capacity is not None:
-            shape = aval_of(prediction).shape
-            w = tnp.ones(shape) if weights is None else tnp.broadcast_to(tnp.astype(weights, float), shape)
             good = in_range(target, 2) & ~tnp.isnan(prediction)
-            score = tnp.where(good | (w == 0), prediction, np.nan)
-            return self._appended(state, *[x.reshape(-1) for x in (score, tnp.astype(target, dtype()), w)])
+            score = tnp.where(good, prediction, np.nan).reshape(-1)
+            target = tnp.astype(target, dtype()).reshape(-1)
+            if weights is None:
+                return self._put(state, score, target, 1.0, tnp.arange(score.size), score.size)
+            weights = tnp.broadcast_to(tnp.astype(weights, dtype()), aval_of(prediction).shape)
+            return self._appended(state, score, target, weights.reshape(-1))
         p = sigmoid(prediction) if self.from_logits else prediction
         good = (p >= 0) & (p <= 1 + 1e-5) & in_range(target, 2)
         index = tnp.searchsorted(self._thresholds(), tnp.where(good, p, 0), side="left")
@@ -135,10 +137,14 @@ class AUC(Comparison):
     def _appended(self, state: ScoreState, score: Any, target: Any, weight: Any) -> ScoreState:
         """With more scores after those that are there; what has weight 0 is left out."""
         kept = weight != 0
-        place = state.seen + tnp.cumsum(kept) - 1
-        place = tnp.where(kept, place, self.capacity)
+        # Beyond any capacity, and dropped.
+        place = tnp.where(kept, tnp.cumsum(kept) - 1, np.iinfo(np.int32).max // 2)
+        return self._put(state, score, target, weight, place, tnp.sum(kept))
+
+    def _put(self, state: ScoreState, score: Any, target: Any, weight: Any, place: Any, added: Any) -> ScoreState:
+        place = state.seen + tnp.astype(place, np.int32)
         new = [x.at[place].set(y, mode="drop") for x, y in zip(state[:3], (score, target, weight), strict=True)]
-        return ScoreState(new[0], new[1], new[2], state.seen + tnp.astype(tnp.sum(kept), np.int32))
+        return ScoreState(new[0], new[1], new[2], tnp.astype(state.seen + added, np.int32))
 
     def _merge(self, a: State, b: State) -> State:
         if self.capacity is None:
