@@ -25,6 +25,7 @@ from . import (
     random,
     scipy,
     testing,
+    train,
 )
 from . import show as show
 from .batching import vmap
@@ -55,7 +56,7 @@ __all__ = [
     "eval_shape", "explain", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp", "initializers", "jacfwd",
     "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "metrics", "named_call", "nan_safe", "nn", "numpy",
     "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "scipy", "stop_gradient", "sum_gradients",
-    "switch", "tap", "testing", "trace", "value_and_grad", "vjp", "vmap", "while_loop",
+    "switch", "tap", "testing", "trace", "train", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:
