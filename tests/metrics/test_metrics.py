@@ -377,3 +377,23 @@ def test_under_jit_what_cannot_be_is_nan(metric: Any, p: Any, t: Any) -> None:
 
     p, t = np.asarray(p, np.float32 if np.asarray(p).dtype.kind == "f" else np.int32), np.asarray(t)
     assert np.isnan(measured(p, t, np.ones(len(t)))).all()
+
+
+@pytest.mark.parametrize("case", ONE_OF_A_KIND, ids=name)
+def test_an_empty_batch_changes_nothing(case: Any) -> None:
+    metric, (p, t), _, _ = prepared(case, False)
+    state = metric.update(metric.reset(), p, t)
+    same = metric.update(metric.update(metric.reset(), p[:0], t[:0]), p, t, np.ones(N, np.float32))
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(metric.update(same, p[:0], t[:0])), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="no example"):
+        metric.result(metric.update(metric.reset(), p[:0], t[:0], np.ones(0)))
+
+
+def test_an_ensemble() -> None:
+    """Several models' predictions, with a state each."""
+    for metric in (m.F1(K, "macro"), m.AUC(capacity=50), m.Mean()):
+        p = {"F1": np.stack([GUESS, Y]), "AUC": np.stack([SCORES, 1 - SCORES]), "Mean": LOGITS[:2]}[metric.name]
+        rest = {"F1": (Y,), "AUC": (BINARY,), "Mean": ()}[metric.name]
+        one = lambda p, metric=metric, rest=rest: metric(metric.reset(), p, *rest)[1]  # noqa: E731
+        np.testing.assert_array_equal(tg.vmap(one)(p), [one(row) for row in p])

@@ -3,7 +3,8 @@
 A metric holds settings alone. Its state is a pytree of arrays, so that it is updated under `jit`, in a `scan` and on
 the devices of a `pmap`, and saved like parameters. Sums are kept in twice the digits of their dtype, as pairs of
 numbers: counts are exact up to 2**48, and what was measured does not depend on how the examples were divided into
-batches, or over devices.
+batches, or over devices. What is counted by class or by threshold with weights is rounded once a batch, unless the
+weights are such as 0, 1 or 2.5, whose sums need no rounding.
 
 Example:
   >>> import numpy as np, tracegrad as tg

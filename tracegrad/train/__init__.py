@@ -1,4 +1,4 @@
-"""Training: data."""
+"""What a training loop is made of."""
 
 from typing import TYPE_CHECKING
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -15,6 +15,10 @@ from .prefetching import _ahead
 Last = Literal["keep", "drop", "pad"]
 Made = tuple[Any, int]
 """A batch, and by how much it moves the position on."""
+
+
+class _BadExampleError(ValueError):
+    """Something is wrong with an example. The line of the user's is that which takes the batch, not one of a thread."""
 
 
 class LoaderState(TypedDict):
@@ -57,6 +61,8 @@ class _Loader:
     def load_state_dict(self, state: LoaderState) -> None:
         """Goes to where `state_dict` was taken: the next loop goes on from there, to the end of that epoch.
 
+        What has no length is gone through again up to there.
+
         Raises:
           ValueError: if it is no such state, or of data of another length.
         """
@@ -84,7 +90,13 @@ class _Loader:
         epoch = self.epoch
         if self._prefetch:
             batches = _ahead(batches, self._prefetch, None)
-        for made, last in batches:
+        while True:
+            try:
+                made, last = next(batches)
+            except StopIteration:
+                return
+            except _BadExampleError as error:
+                raise ValueError(f"{error} The batch was taken {here()}.") from error
             # Before the batch is handed out: a state saved while it is worked on is that after it.
             if last:
                 self.epoch, self._position = epoch + 1, 0
@@ -250,9 +262,9 @@ class _Source:
         iterator: Iterator[Any] = iter(self.data() if callable(self.data) else self.data)
         if iterator is self.data:
             if self._used:
-                raise ValueError(
-                    f"the data is an iterator ({type(self.data).__name__}), which can be gone through once {here()}. "
-                    "Give a function that returns one, or a list."
+                raise _BadExampleError(
+                    f"the data is an iterator ({type(self.data).__name__}), which can be gone through once: give a "
+                    "function that returns one, or a list."
                 )
             self._used = True
         return iterator
@@ -285,25 +297,32 @@ def _common_length(data: Any) -> int:
 
 def stacked(examples: Sequence[Any]) -> Any:
     """Examples as one pytree, along a new first axis of each array."""
+    return _of_each(examples, lambda path, arrays: np.stack(_alike(path, arrays, 0)))
+
+
+def _of_each(examples: Sequence[Any], fun: Callable[[str, list[np.ndarray[Any, Any]]], Any]) -> Any:
+    """A function of each array that the examples have, of all of them together, as one pytree."""
     tree: Any = jax.tree.structure(examples[0])
     for example in examples[1:]:
         if jax.tree.structure(example) != tree:
-            raise ValueError(
-                f"the examples differ in structure {here()}: {tree} and {jax.tree.structure(example)}. Give all of "
-                "them the same."
+            raise _BadExampleError(
+                f"the examples differ in structure: {tree} and {jax.tree.structure(example)}. Give all of them "
+                "the same."
             )
 
     def one(path: Any, *leaves: Any) -> Any:
-        shapes = {np.shape(leaf) for leaf in leaves}
-        if len(shapes) > 1:
-            where = f"example{jax.tree_util.keystr(path)}"
-            raise ValueError(
-                f"{where} has different shapes in a batch {here()}: {sorted(shapes)}. Make them one, or use "
-                "bucket_by_length for sequences."
-            )
-        return np.stack([np.asarray(leaf) for leaf in leaves])
+        return fun(f"example{jax.tree_util.keystr(path)}", [np.asarray(leaf) for leaf in leaves])
 
     return jax.tree_util.tree_map_with_path(one, *examples)
+
+
+def _alike(path: str, arrays: list[np.ndarray[Any, Any]], first: int) -> list[np.ndarray[Any, Any]]:
+    """The arrays, which must have the same shape from axis `first` on."""
+    shapes = {a.shape for a in arrays}
+    if len({(len(shape), shape[first:]) for shape in shapes}) > 1:
+        remedy = "Make them one." if first else "Make them one, or use bucket_by_length for sequences."
+        raise _BadExampleError(f"{path} has different shapes in a batch: {sorted(shapes)}. {remedy}")
+    return arrays
 
 
 # -- sequences of different lengths
@@ -400,9 +419,9 @@ class BucketLoader(_Loader):
             n = self._length(example)
             which = bisect.bisect_left(self._boundaries, n)
             if which == len(buckets):
-                raise ValueError(
-                    f"bucket_by_length: an example has length {n}, and the last boundary is {self._boundaries[-1]} "
-                    f"{here()}. Give a greater one, or cut or leave out longer examples."
+                raise _BadExampleError(
+                    f"bucket_by_length: an example has length {n}, and the last boundary is {self._boundaries[-1]}. "
+                    "Give a greater one, or cut or leave out longer examples."
                 )
             buckets[which].append(example)
             if len(buckets[which]) == self._sizes[which]:
@@ -420,33 +439,36 @@ class BucketLoader(_Loader):
         width, count = self._boundaries[which], len(examples)
         rows = self._sizes[which] if self._last == "pad" else count
 
-        def one(*leaves: Any) -> tuple[Any, Any]:
-            arrays = [np.asarray(leaf) for leaf in leaves]
+        def one(path: str, arrays: list[np.ndarray[Any, Any]]) -> _Padded:
+            arrays = _alike(path, arrays, 1)
             if not arrays[0].ndim:
-                return np.stack([arrays[i % count] for i in range(rows)]), np.arange(rows) < count
+                return _Padded(np.stack([arrays[i % count] for i in range(rows)]), np.arange(rows) < count)
             shape = (rows, width, *arrays[0].shape[1:])
-            out = np.full(shape, self._pad_value, arrays[0].dtype)
+            out = np.full(shape, self._pad_value, np.result_type(*arrays))
             mask = np.zeros(shape[:2], bool)
             for i, array in enumerate(arrays):
                 if len(array) > width:
-                    raise ValueError(
-                        f"bucket_by_length: a sequence of {len(array)} elements is longer than its example, of length "
-                        f"at most {width} {here()}. Give length= the longest of an example's sequences."
+                    raise _BadExampleError(
+                        f"bucket_by_length: {path} has {len(array)} elements, and its example at most {width} by its "
+                        "length. Let length= give that of its longest sequence."
                     )
                 out[i, : len(array)] = array
                 mask[i, : len(array)] = True
-            return out, mask
+            return _Padded(out, mask)
 
-        leaves = [jax.tree.leaves(example) for example in examples]
-        tree = jax.tree.structure(examples[0])
-        pairs = [one(*column) for column in zip(*leaves, strict=True)]
-        return jax.tree.unflatten(tree, [p[0] for p in pairs]), jax.tree.unflatten(tree, [p[1] for p in pairs])
+        both = _of_each(examples, one)
+        return tuple(jax.tree.map(lambda x, i=i: x[i], both, is_leaf=lambda x: isinstance(x, _Padded)) for i in (0, 1))
+
+
+class _Padded(NamedTuple):
+    array: Any
+    mask: Any
 
 
 def _longest(example: Any) -> int:
     lengths = [np.shape(leaf)[0] for leaf in jax.tree.leaves(example) if np.ndim(leaf)]
     if not lengths:
-        raise ValueError(f"bucket_by_length: an example is {describe(example)} {here()}, without a sequence")
+        raise _BadExampleError(f"bucket_by_length: an example is {describe(example)}, without a sequence.")
     return int(max(lengths))
 
 
