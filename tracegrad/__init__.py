@@ -17,7 +17,6 @@ from . import (
     checkpoint_policies,
     initializers,
     lax,
-    metrics,
     nn,
     numpy,
     optimizers,
@@ -25,7 +24,6 @@ from . import (
     random,
     scipy,
     testing,
-    train,
 )
 from . import show as show
 from .batching import vmap
@@ -59,5 +57,8 @@ __all__ = [
     "switch", "tap", "testing", "trace", "train", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 
-if not TYPE_CHECKING:
+# What is named above and not imported is a package that is imported when it is first used.
+if TYPE_CHECKING:
+    from . import metrics, train
+else:
     __getattr__, __dir__ = listed(__name__)

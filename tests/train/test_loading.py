@@ -269,17 +269,17 @@ BAD: list[tuple[type[Exception], str, Any]] = [
     (ValueError, r"data\['x'\] has 3, data\['y'\] has 4", lambda: DataLoader({"x": X[:3], "y": X[:4]})),
     (ValueError, "data.1. is .*no axis of examples", lambda: DataLoader((X, 3.0))),
     (ValueError, "there are none", lambda: DataLoader({})),
-    (TypeError, "data is int 3", lambda: DataLoader(3)),
+    (TypeError, "data is .* a list", lambda: DataLoader(3)),
     (TypeError, "shuffle=True needs data of known length", lambda: DataLoader(stream)),
-    (ValueError, "batch_size=.*0", lambda: DataLoader(X, 0)),
+    (ValueError, "batch_size=.*1 at least", lambda: DataLoader(X, 0)),
     (ValueError, "last='all'", lambda: DataLoader(X, last="all")),  # type: ignore[arg-type]
-    (ValueError, "seed=.*-1", lambda: DataLoader(X, seed=-1)),
-    (ValueError, "prefetch=.*-1", lambda: DataLoader(X, prefetch=-1)),
+    (ValueError, "seed=.*0 or more", lambda: DataLoader(X, seed=-1)),
+    (ValueError, "prefetch=.*may wait", lambda: DataLoader(X, prefetch=-1)),
     (ValueError, "no state of a loader", lambda: DataLoader(X).load_state_dict({"epoch": 1})),  # type: ignore[typeddict-item]
     (ValueError, "with 5 examples, and these have 23",
      lambda: DataLoader(X).load_state_dict(DataLoader(X[:5]).state_dict())),
     (ValueError, "differ in structure", lambda: list(DataLoader([{"a": 1}, {"b": 1}], 2))),
-    (ValueError, "size=.*0", lambda: prefetch([], 0)),
+    (ValueError, "size=.*1 or more", lambda: prefetch([], 0)),
     (TypeError, "nothing to iterate over", lambda: prefetch(3)),  # type: ignore[arg-type]
     (ValueError, "length 9, and the last boundary is 8", lambda: list(bucket_by_length([np.zeros(9)], [4, 8], 2))),
     (ValueError, "lengths that increase", lambda: bucket_by_length([], [8, 4], 2)),

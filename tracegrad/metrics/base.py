@@ -151,7 +151,6 @@ class Metric:
             )
 
 
-@dataclass(frozen=True)
 class Comparison(Metric):
     """A metric of predictions and targets."""
 

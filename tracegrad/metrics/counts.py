@@ -218,7 +218,6 @@ class _ByClass(_Classified):
         return tnp.where(empty, np.nan, each)
 
 
-@dataclass(frozen=True)
 class Precision(_ByClass):
     """Of what was predicted to be of a class, the share that is.
 
@@ -245,7 +244,6 @@ class Precision(_ByClass):
         return _ratio(hit, predicted, self.zero_division)
 
 
-@dataclass(frozen=True)
 class Recall(_ByClass):
     """Of what is of a class, the share that was predicted to be.
 
@@ -263,7 +261,6 @@ class Recall(_ByClass):
         return _ratio(hit, true, self.zero_division)
 
 
-@dataclass(frozen=True)
 class F1(_ByClass):
     """The harmonic mean of precision and recall, 2 hit / (predicted + true).
 

@@ -66,7 +66,6 @@ class _Averaged(Metric):
         return with_values(state, self._values(*arguments), weights)
 
 
-@dataclass(frozen=True)
 class Mean(_Averaged):
     """The mean of numbers, such as the losses of batches: sum(w x) / sum(w).
 
@@ -104,12 +103,10 @@ class Mean(_Averaged):
         return values
 
 
-@dataclass(frozen=True)
 class _AveragedComparison(_Averaged, Comparison):
     pass
 
 
-@dataclass(frozen=True)
 class MeanSquaredError(_AveragedComparison):
     """The mean of (p - t)^2 over all elements.
 
@@ -254,7 +251,6 @@ class SparseCategoricalCrossentropy(_AveragedComparison):
         return tnp.where(good, values, np.nan)
 
 
-@dataclass(frozen=True)
 class Perplexity(SparseCategoricalCrossentropy):
     """exp of the mean cross-entropy of tokens: how many equally likely ones a model chooses from.
 
@@ -280,7 +276,6 @@ class Perplexity(SparseCategoricalCrossentropy):
 # -- accuracies
 
 
-@dataclass(frozen=True)
 class Accuracy(_AveragedComparison):
     """How often a predicted label is the target's.
 
@@ -338,7 +333,6 @@ class BinaryAccuracy(_AveragedComparison):
         return tnp.where(good, tnp.astype(predicted == target, float), np.nan)
 
 
-@dataclass(frozen=True)
 class CategoricalAccuracy(_AveragedComparison):
     """How often the class of the greatest prediction is that of the greatest target.
 
@@ -364,7 +358,6 @@ class CategoricalAccuracy(_AveragedComparison):
         return tnp.where((predicted >= 0) & (true >= 0), tnp.astype(predicted == true, float), np.nan)
 
 
-@dataclass(frozen=True)
 class SparseCategoricalAccuracy(_AveragedComparison):
     """How often the class of the greatest prediction is the label.
 

@@ -37,9 +37,9 @@ class _Loader:
         if last not in ("keep", "drop", "pad"):
             raise ValueError(f"{called()}: last={last!r} {here()}. Choose 'keep', 'drop' or 'pad'.")
         if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise ValueError(f"{called()}: seed={describe(seed)} {here()}. Give an integer, 0 or more.")
+            raise ValueError(f"{called()}: seed={seed!r} {here()}. Give an integer, 0 or more.")
         if not isinstance(prefetch, (int, np.integer)) or prefetch < 0:
-            raise ValueError(f"{called()}: prefetch={describe(prefetch)} {here()}. Give how many batches may wait.")
+            raise ValueError(f"{called()}: prefetch={prefetch!r} {here()}. Give how many batches may wait.")
         self.source = _Source(data)
         self.seed = int(seed)
         self.epoch = 0
@@ -225,7 +225,7 @@ class DataLoader(_Loader):
 
 def _batch_size(batch_size: Any) -> int:
     if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"{called()}: batch_size={describe(batch_size)} {here()}. Give an integer, 1 at least.")
+        raise ValueError(f"{called()}: batch_size={batch_size!r} {here()}. Give an integer, 1 at least.")
     return int(batch_size)
 
 

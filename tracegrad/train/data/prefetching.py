@@ -35,7 +35,7 @@ def prefetch(iterable: Iterable[T], size: int = 2, *, device: Any = None) -> Ite
       [0, 1, 2]
     """
     if not isinstance(size, (int, np.integer)) or size < 1:
-        raise ValueError(f"{called()}: size={describe(size)} {here()} is how many items may wait. Give 1 or more.")
+        raise ValueError(f"{called()}: size={size!r} {here()} is how many items may wait. Give 1 or more.")
     try:
         iterator = iter(iterable)
     except TypeError:
