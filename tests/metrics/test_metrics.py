@@ -262,6 +262,12 @@ def test_sequences() -> None:
         close(perplexity.result(update(perplexity.reset(), z, y, keep)), expected)
 
 
+def test_labels_of_sequences_as_long_as_there_are_classes() -> None:
+    labels, guess = Y.reshape(6, K), GUESS.reshape(6, K)
+    metric = m.F1(K, "macro")
+    close(metric(metric.reset(), guess, labels)[1], sk.f1_score(Y, GUESS, average="macro"))
+
+
 def test_no_gradient_flows() -> None:
     def loss(p: Any) -> Any:
         values = []
@@ -313,6 +319,12 @@ BAD: list[tuple[type[Exception], list[str], Callable[[], Any]]] = [
     (ValueError, ["targets[0] is 2", "2 classes"], lambda: m.BinaryAccuracy().update(ACC.reset(), [0.5], [2])),
     (ValueError, ["predictions[0] is 9"], lambda: m.F1(3, "macro").update(m.F1(3, "macro").reset(), [9], [2])),
     (ValueError, ["one-hot", "CategoricalAccuracy", "argmax"], lambda: ACC.update(ACC.reset(), Z, HOT)),
+    (ValueError, ["one-hot", "counts labels", "argmax(-1)"],
+     lambda: m.F1(K, "macro").update(m.F1(K, None).reset(), HOT.astype(int), HOT.astype(int))),
+    (ValueError, ["one-hot", "counts labels"],
+     lambda: m.F1().update(m.F1().reset(), P[:, :2], np.eye(2, dtype=int)[BINARY])),
+    (ValueError, ["integer predictions are labels"],
+     lambda: m.F1(K, None).update(m.F1(K, None).reset(), HOT.astype(int), Y)),
     (ValueError, ["one-hot", "argmax(-1)"], lambda: m.F1(K, "macro").update(m.F1(K, None).reset(), Z, HOT.astype(int))),
     (ValueError, ["labels", "SparseCategoricalAccuracy", "one_hot"],
      lambda: m.CategoricalAccuracy().update(ACC.reset(), Z, Y)),

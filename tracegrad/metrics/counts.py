@@ -38,15 +38,12 @@ class _Classified(Comparison):
                 f"the targets are {describe(target)}, and labels are integers. Convert them, target.astype(int), or "
                 "give target.argmax(-1) for one-hot ones."
             )
-        if not is_float(prediction):
-            if p.ndim == t.ndim + 1 or (p.shape == t.shape and p.ndim > 1 and p.shape[-1] == self.num_classes):
-                looks = "one-hot" if p.shape == t.shape else "scores of classes"
-                raise ValueError(
-                    f"predictions {describe(prediction)} and targets {describe(target)} look {looks}. Give labels of "
-                    "shape (...) for both, as x.argmax(-1); or float predictions of shape (..., K), and labels."
-                )
-            return same_shape(prediction, target)
-        if p.shape == t.shape and self.num_classes == 2 and not (p.ndim > 1 and p.shape[-1] == 2):
+        if not is_float(prediction) and p.ndim == t.ndim + 1:
+            raise ValueError(
+                f"predictions {describe(prediction)} and targets {describe(target)}: integer predictions are labels. "
+                "Give scores as floats, or labels of the targets' shape, as prediction.argmax(-1)."
+            )
+        if not is_float(prediction) or (p.shape == t.shape and self.num_classes == 2):
             return same_shape(prediction, target)
         shape = need_indices(prediction, target, f"{self.name} with target.argmax(-1)")
         if p.shape[-1] != self.num_classes:
@@ -60,6 +57,17 @@ class _Classified(Comparison):
         check_indices("targets", target, self.num_classes, counted)
         if prediction.dtype.kind in "iub":
             check_indices("predictions", prediction, self.num_classes, counted)
+        # By their shape alone, they may be labels of sequences of this length.
+        rows = target.ndim > 1 and target.shape == prediction.shape and target.shape[-1] == self.num_classes
+        if (
+            rows
+            and len(target)
+            and np.array_equal(np.sort(target, -1)[..., -2:], np.broadcast_to([0, 1], (*target.shape[:-1], 2)))
+        ):
+            raise ValueError(
+                f"the targets are one-hot ({describe(target)}), and this metric counts labels. Give "
+                "target.argmax(-1), and predictions of that shape, or float ones of shape (..., K)."
+            )
 
     def _labels(self, prediction: Any, target: Any) -> tuple[Any, Any, Any]:
         """Predicted and true labels, and which of them are both in range; where they are not, they are 0."""
