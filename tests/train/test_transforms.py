@@ -71,13 +71,13 @@ def test_images_by_channel_in_jit_and_pickled() -> None:
 
 
 def test_mixup() -> None:
-    x, y = RNG.normal(size=(4_000, 2)).astype(np.float32), np.eye(5, dtype=np.float32)[RNG.integers(0, 5, 4_000)]
-    number = np.arange(4_000, dtype=np.float32)
+    x, y = RNG.normal(size=(1_500, 2)).astype(np.float32), np.eye(5, dtype=np.float32)[RNG.integers(0, 5, 1_500)]
+    number = np.arange(1_500, dtype=np.float32)
     for run in (data.mixup, tg.jit(data.mixup, static_argnums=3)):
         (mixed, where), labels = run(KEY, (x, number), y, 0.4)
         np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
         # The share of each: from what its label lost to that of another.
-        full = np.eye(4_000, dtype=np.float32)
+        full = np.eye(1_500, dtype=np.float32)
         _, shares = run(KEY, (x, number), full, 0.4)
         shares = np.asarray(shares)
         np.testing.assert_allclose(shares @ x, mixed, atol=1e-5)
