@@ -19,7 +19,8 @@ FLOORS = [
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture optimizers", "derivatives checkpoint_policies show", "remat", "numpy",
-        "random control", "parallel initializers loops", "lax", "nn interop testing", "scipy", "protocols", "array",
+        "random control", "parallel initializers loops", "lax", "nn interop testing", "scipy",
+        "metrics train", "protocols", "array",
         "__init__", "examples",
     )
 ]  # fmt: skip

@@ -70,7 +70,8 @@ def user_source(frame: FrameType | None = None) -> Source | None:
     f = frame if frame is not None else sys._getframe(1)
     while f is not None:
         filename = f.f_code.co_filename
-        if not INTERNAL[filename]:
+        # The `__init__` that a dataclass is given has no file.
+        if not INTERNAL[filename] and (filename, f.f_code.co_name) != ("<string>", "__init__"):
             nearest = nearest or (f.f_code, f.f_lasti)
             if not filename.startswith(_INSTALLED) and not filename.startswith("<frozen "):
                 return (f.f_code, f.f_lasti)
@@ -83,7 +84,9 @@ def here() -> str:
     return "at " + describe_source(user_source(sys._getframe(1)))
 
 
-_NAMESPACES = ("lax", "nn", "numpy", "initializers", "optimizers", "parallel", "random", "scipy")
+_NAMESPACES = (
+    "initializers", "lax", "metrics", "nn", "numpy", "optimizers", "parallel", "random", "scipy", "train",
+)  # fmt: skip
 _PRIVATE = ("errors", "numpy.arguments", "numpy.protocols")
 
 

@@ -70,7 +70,8 @@ def _nearest(module: str, name: str) -> str:
     if wanted in own:
         found = [own[wanted]]
     elif wanted in everywhere:
-        found = list(everywhere[wanted].values())
+        near = difflib.get_close_matches(wanted, own, cutoff=0.85)
+        found = list(everywhere[wanted].values()) + [own[n] for n in near]
     elif close := difflib.get_close_matches(wanted, own, cutoff=0.66):
         found = [own[n] for n in close]
     elif close := difflib.get_close_matches(wanted, everywhere, n=1, cutoff=0.85):
