@@ -5,15 +5,25 @@ from typing import TYPE_CHECKING
 
 from .. import initializers
 from ..names import listed
-from . import activations, functional, losses
+from . import activations, containers, functional, layers, linear, losses, normalization, regularization
 from .activations import *
+from .containers import *
 from .functional import *
+from .layers import *
+from .linear import *
 from .losses import *
+from .normalization import *
+from .regularization import *
 
 __all__ = ["initializers", "losses"]
 __all__ += activations.__all__
+__all__ += containers.__all__
 __all__ += functional.__all__
+__all__ += layers.__all__
+__all__ += linear.__all__
 __all__ += losses.__all__
+__all__ += normalization.__all__
+__all__ += regularization.__all__
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = listed(__name__)
