@@ -28,7 +28,7 @@ class Net:
     norm: nn.BatchNorm
     drop: nn.Dropout
     out: nn.Linear
-    slope: float = nn.static(1.0)
+    slope: float = nn.static(default=1.0)
 
     @classmethod
     def init(cls, key: Any) -> Net:
@@ -365,7 +365,7 @@ def test_fields_that_are_neither_parameters_nor_settings() -> None:
     @nn.layer
     class Loose:
         thing: Any
-        setting: Any = nn.static(None)
+        setting: Any = nn.static(default=None)
 
     for thing in (3, 0.5, "relu", True, nn.relu, [nn.relu], {"a": 1}):
         check_message(lambda thing=thing: Loose(thing), TypeError, r"^Loose: thing.* is no parameter .*nn\.static\(\)")

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from .. import initializers
 from ..names import listed
-from . import activations, containers, functional, layers, linear, losses, normalization, regularization
+from . import activations, containers, convolution, functional, layers, linear, losses, normalization, regularization
 from .activations import *
 from .containers import *
+from .convolution import *
 from .functional import *
 from .layers import *
 from .linear import *
@@ -18,6 +19,7 @@ from .regularization import *
 __all__ = ["initializers", "losses"]
 __all__ += activations.__all__
 __all__ += containers.__all__
+__all__ += convolution.__all__
 __all__ += functional.__all__
 __all__ += layers.__all__
 __all__ += linear.__all__

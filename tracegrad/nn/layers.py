@@ -25,7 +25,7 @@ T = TypeVar("T")
 _MARK = "__tracegrad_layer__"
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
+def static(*, default: Any = dataclasses.MISSING) -> Any:
     """A field of a layer that is a setting, not a parameter: part of the program, hashable, never trained.
 
     Args:
@@ -35,7 +35,7 @@ def static(default: Any = dataclasses.MISSING) -> Any:
       >>> from tracegrad import nn
       >>> @nn.layer
       ... class Scale:
-      ...     factor: float = nn.static(2.0)
+      ...     factor: float = nn.static(default=2.0)
       ...
       ...     def __call__(self, x, run=None):
       ...         return self.factor * x
@@ -455,6 +455,11 @@ def name_in(layer: Any, run: Run | None) -> str:
     path = run.path(layer) if isinstance(run, Run) else type(layer).__name__
     kind = type(layer).__name__
     return kind if path == kind else f"{kind} at {path}"
+
+
+def hashable(value: Any) -> Any:
+    """A setting with tuples for its lists."""
+    return tuple([hashable(v) for v in value]) if isinstance(value, (list, tuple)) else value
 
 
 def input_features(layer: Any, x: Any, wanted: int, run: Run | None, remedy: str) -> Any:

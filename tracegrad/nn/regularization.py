@@ -18,6 +18,7 @@ class Dropout:
 
     Attributes:
       rate: the probability of a zero, from 0 to 1.
+      broadcast_dims: axes along which all elements are kept or zeroed together: `(1, 2)` for whole features of images.
 
     Example:
       >>> import numpy as np
@@ -30,6 +31,7 @@ class Dropout:
     """
 
     rate: float = static()
+    broadcast_dims: tuple[int, ...] = static(default=())
 
     def __post_init__(self) -> None:
         if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)) or not 0 <= self.rate <= 1:
@@ -46,7 +48,7 @@ class Dropout:
         """
         if run is None or not run.training or self.rate == 0:
             return x
-        return dropout(run.key(self), x, self.rate)
+        return dropout(run.key(self), x, self.rate, broadcast_dims=self.broadcast_dims)
 
 
 __all__ = ["Dropout"]
