@@ -295,6 +295,21 @@ def test_a_penalty_on_the_gradient_goes_through_the_same_run() -> None:
     assert (np.asarray(state["norm"]["mean"]) != 0).any()
 
 
+def test_a_model_that_a_function_closes_over_is_never_stale() -> None:
+    model: Any = nn.Sequential([nn.Linear.init(KEY, 4, 2)])
+
+    def predict(x: Any) -> Any:
+        return model(x)
+
+    functions = [tg.jit(predict), tg.checkpoint(predict), tg.grad(lambda x: predict(x).sum()), predict]
+    for _ in range(2):
+        outs = [np.asarray(f(X)) for f in functions]
+        np.testing.assert_allclose(outs[0], X @ model[0].kernel + model[0].bias, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(outs[1], outs[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(outs[2], np.tile(model[0].kernel.sum(1), (16, 1)), rtol=1e-5, atol=1e-6)
+        model = jax.tree.map(lambda p: p + 1, model)
+
+
 # -- what is refused
 
 
