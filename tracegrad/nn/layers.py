@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator
@@ -94,6 +95,8 @@ def layer(cls: type[T]) -> type[T]:
 
     written = "__init__" in cls.__dict__
     setattr(cls, "__post_init__", __post_init__)  # noqa: B010
+    if "__call__" in cls.__dict__:
+        setattr(cls, "__call__", _watched(cls.__dict__["__call__"]))  # noqa: B010
     if "__repr__" not in cls.__dict__:
         setattr(cls, "__repr__", _text)  # noqa: B010
     made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
@@ -123,6 +126,17 @@ def layer(cls: type[T]) -> type[T]:
     setattr(made, _MARK, True)
     jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
     return made
+
+
+def _watched(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a layer, of which whoever watches is told, such as `summary`."""
+
+    @functools.wraps(call)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        watch = recording.watch
+        return call(self, *args, **kwargs) if watch is None else watch(call, self, args, kwargs)
+
+    return __call__
 
 
 def is_layer(x: Any) -> bool:
@@ -244,13 +258,14 @@ def init_state(model: Any) -> dict[str, Any]:
       >>> list(state)
       ['layers[0]']
     """
-    _need_layer(model)
+    need_layer(model)
     own: dict[str, Any] = model.init_state() if hasattr(type(model), "init_state") else {}
     parts = {name: init_state(part) for name, part in sublayers(model) if name not in own}
     return {name: part for name, part in parts.items() if part} | own
 
 
-def _need_layer(model: Any) -> None:
+def need_layer(model: Any) -> None:
+    """Raises unless this is a layer."""
     if not is_layer(model):
         raise TypeError(
             f"{called()}: the model is {describe(model)}, which is not a layer {here()}. Give an instance of a class "
@@ -301,7 +316,7 @@ class Run:
     """
 
     def __init__(self, model: Any, state: Any = None, *, key: Any = None, training: bool = False) -> None:
-        _need_layer(model)
+        need_layer(model)
         self.training = training
         self._start(model, state, key, ())
 
