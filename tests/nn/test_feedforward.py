@@ -111,7 +111,7 @@ def test_values_and_derivatives_are_those_of_flax(group: Any) -> None:
 def test_batch_norm_is_that_of_flax(parts: Any) -> None:
     momentum, x = 0.9, normal(3, 2, 4)
     model = drawn(nn.BatchNorm.init(4, momentum=momentum, **parts))
-    state = {"mean": normal(4), "var": normal(4) ** 2}
+    state = {"mean": normal(4), "var": normal(4) ** 2 + 0.5}
 
     def ours(model: Any, state: Any, x: Any, training: bool) -> Any:
         run = nn.Run(model, state, training=training)
@@ -466,3 +466,29 @@ def test_wrong_inputs_say_what_and_where() -> None:
     check_message(lambda: nn.MaxPool(9)(x), ValueError, r"^MaxPool: the window \(9, 9\) does not fit")
     check_message(lambda: nn.Embedding.init(KEY, 3, 0), ValueError, r"^Embedding\.init: features=0")
     check_message(lambda: tg.jit(lambda x: images(x, nn.Run(images)))(x[0]), ValueError, r"^Conv at model\.layers\[0\]")
+
+
+def test_parameters_and_states_of_an_ensemble_outside_of_vmap() -> None:
+    keys, x = tg.random.split(KEY, 3), np.ones((3, 2, 4), np.float32)
+    rows = r"its {} is f32\[3,.*\], with {} axes in place of {} .*vmap"
+    check_message(
+        lambda: tg.vmap(lambda k: nn.Linear.init(k, 4, 2))(keys)(x),
+        ValueError,
+        "^Linear: " + rows.format("kernel", 3, 2),
+    )
+    check_message(
+        lambda: tg.vmap(lambda k: nn.Embedding.init(k, 4, 2))(keys)(np.zeros(3, int)),
+        ValueError,
+        "^Embedding: " + rows.format("table", 3, 2),
+    )
+    for make in (nn.LayerNorm.init, nn.RMSNorm.init, lambda n: nn.GroupNorm.init(n, 2)):
+        norms = jax.tree.map(lambda p: tnp.stack([p] * 3), make(4))
+        check_message(lambda norms=norms: norms(x), ValueError, "Norm: " + rows.format("scale", 2, 1))
+    norm, state = nn.BatchNorm.init(4), nn.init_state(nn.BatchNorm.init(3))
+    check_message(
+        lambda: norm(x, nn.Run(norm, state)),
+        ValueError,
+        r"^BatchNorm at model: the running mean in the state is f32\[3\]",
+    )
+    convs = tg.vmap(lambda k: nn.Conv.init(k, 4, 2, (3,)))(keys)
+    check_message(lambda: convs(x), ValueError, "^Conv: " + rows.format("bias", 2, 1))

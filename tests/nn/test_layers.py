@@ -273,6 +273,18 @@ def test_batch_statistics_over_all_devices_are_those_of_the_full_batch(devices: 
     close(jax.tree.leaves(grads), jax.tree.leaves(whole_grads), 2e-6)
 
 
+def test_each_device_draws_its_own_numbers_from_its_own_key() -> None:
+    model = nn.Sequential([nn.Dropout(0.5)])
+
+    def local(x: Any, own: bool) -> Any:
+        key = tg.random.fold_in(KEY, tg.axis_index("data")) if own else KEY
+        return model(x, nn.Run(model, key=key, training=True))
+
+    x = np.ones((2, 64), np.float32)
+    same, own = (np.asarray(tg.pmap(lambda x, own=own: local(x, own), "data")(x)) for own in (False, True))
+    assert (same[0] == same[1]).all() and (own[0] != own[1]).any()
+
+
 def test_a_penalty_on_the_gradient_goes_through_the_same_run() -> None:
     def penalised(model: Any, state: Any, x: Any) -> Any:
         run = nn.Run(model, state, key=KEY, training=True)

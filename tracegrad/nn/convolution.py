@@ -10,7 +10,7 @@ from ..errors import called, describe, here
 from ..names import listed
 from ..ops.conv import Padding
 from . import functional
-from .layers import Run, check_init, check_sizes, hashable, input_features, layer, name_in, static
+from .layers import Run, check_init, check_parameters, check_sizes, hashable, input_features, layer, name_in, static
 
 Numbers = int | Sequence[int]
 
@@ -27,6 +27,7 @@ def _kernel_size(kernel_size: Any) -> tuple[int, ...]:
 
 
 def _check_input(layer: Any, x: Any, run: Run | None, features: int) -> None:
+    check_parameters(layer, run, bias=1)
     rank = layer.kernel.ndim - 2
     aval = input_features(layer, x, features, run, f"Its kernel is {describe(layer.kernel)}; features come last.")
     if aval.ndim != rank + 2:

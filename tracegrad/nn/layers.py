@@ -108,7 +108,9 @@ def layer(cls: type[T]) -> type[T]:
     names = [f.name for f in fields if not f.metadata.get("static")]
     settings = [f.name for f in fields if f.metadata.get("static")]
     keys = [GetAttrKey(name) for name in names]
+    order, new = (*names, *settings), object.__new__
 
+    # A call of a jitted step does these for each layer, so they do no more than they must.
     def flatten(self: Any) -> tuple[list[Any], tuple[Any, ...]]:
         return [getattr(self, name) for name in names], tuple([getattr(self, name) for name in settings])
 
@@ -118,9 +120,8 @@ def layer(cls: type[T]) -> type[T]:
 
     def unflatten(values: tuple[Any, ...], children: Any) -> Any:
         # Not by the constructor: the leaves may be anything here.
-        self = object.__new__(made)
-        self.__dict__.update(zip(names, children, strict=True))
-        self.__dict__.update(zip(settings, values, strict=True))
+        self = new(made)
+        self.__dict__.update(zip(order, (*children, *values)))  # noqa: B905
         return self
 
     setattr(made, _MARK, True)
@@ -493,6 +494,21 @@ def input_features(layer: Any, x: Any, wanted: int, run: Run | None, remedy: str
             f"{name_in(layer, run)}: the input {aval} has {has}, and the layer takes {wanted} {here()}. {remedy}"
         )
     return aval
+
+
+def check_parameters(layer: Any, run: Run | None, **axes: int) -> None:
+    """Raises unless these parameters of a layer have so many axes: those of an ensemble have one more.
+
+    Raises:
+      ValueError: if one has more or fewer.
+    """
+    for name, count in axes.items():
+        value = getattr(layer, name)
+        if value is not None and value.ndim != count:
+            raise ValueError(
+                f"{name_in(layer, run)}: its {name} is {describe(value)}, with {value.ndim} axes in place of {count} "
+                f"{here()}. The models of an ensemble are called through vmap, the layers of a stack by nn.Stack."
+            )
 
 
 def check_init(key: Any, **sizes: Any) -> None:

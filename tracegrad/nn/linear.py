@@ -13,7 +13,7 @@ from ..errors import describe, here
 from ..names import listed
 from ..numpy.arguments import is_known
 from ..tape import aval_of
-from .layers import Run, check_init, input_features, layer, name_in
+from .layers import Run, check_init, check_parameters, input_features, layer, name_in
 
 
 @layer
@@ -70,7 +70,8 @@ class Linear:
         Raises:
           TypeError, ValueError: if the last axis of `x` is not `in_features` long.
         """
-        wanted = self.kernel.shape[-2]
+        check_parameters(self, run, kernel=2, bias=1)
+        wanted = self.kernel.shape[0]
         input_features(self, x, wanted, run, f"Give {wanted} features, or make the layer for those that there are.")
         out = tnp.matmul(x, self.kernel)
         return out if self.bias is None else out + self.bias
@@ -124,7 +125,8 @@ class Embedding:
           TypeError: if `ids` are not integers.
           IndexError: if one that is known is not in `[0, num_embeddings)`.
         """
-        count = self.table.shape[-2]
+        check_parameters(self, run, table=2)
+        count = self.table.shape[0]
         try:
             aval = aval_of(ids)
         except TypeError:
@@ -154,6 +156,7 @@ class Embedding:
         Raises:
           TypeError, ValueError: if the last axis of `x` is not `features` long.
         """
+        check_parameters(self, None, table=2)
         input_features(self, x, self.table.shape[-1], None, "Give the features of its rows.")
         return tnp.matmul(x, self.table.T)
 

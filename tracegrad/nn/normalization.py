@@ -15,7 +15,7 @@ from ..parallel import pmean
 from ..tape import aval_of
 from ..tools import stop_gradient
 from .activations import standardize
-from .layers import Run, check_sizes, input_features, is_layer, layer, name_in, static
+from .layers import Run, check_parameters, check_sizes, input_features, is_layer, layer, name_in, static
 
 
 def _at_least_float32(dtype: Any) -> Any:
@@ -112,6 +112,7 @@ class BatchNorm:
                 f"{name_in(self, run)} keeps running averages and needs a run {here()}. Write model(x, run) with "
                 "run = nn.Run(model, state), training=True in training, and pass run on to the layers inside."
             )
+        check_parameters(self, run, scale=1, bias=1)
         aval = input_features(
             self,
             x,
@@ -122,6 +123,13 @@ class BatchNorm:
         old = run.get(self)
         axes = tuple(range(aval.ndim - 1))
         mean, var = old["mean"], old["var"]
+        for name, value in old.items():
+            if aval_of(value).shape != (self.features,):
+                raise ValueError(
+                    f"{name_in(self, run)}: the running {name} in the state is {describe(value)}, and the layer has "
+                    f"{self.features} features {here()}. The state is of another model, or of an ensemble, which is "
+                    "called through vmap: make it by nn.init_state(model)."
+                )
         wide = _wide(x, aval)
         if run.training and 0 not in aval.shape:
             mean = tnp.mean(wide, axis=axes)
@@ -184,6 +192,7 @@ class LayerNorm:
         Raises:
           TypeError, ValueError: if the last axis of `x` is not `features` long.
         """
+        check_parameters(self, run, scale=1, bias=1)
         aval = input_features(self, x, self.features, run, "The features that it was made for come last.")
         out = standardize(_wide(x, aval), epsilon=self.epsilon)
         return _scaled(out, aval, self.scale, self.bias)
@@ -225,6 +234,7 @@ class RMSNorm:
         Raises:
           TypeError, ValueError: if the last axis of `x` is not `features` long.
         """
+        check_parameters(self, run, scale=1)
         aval = input_features(self, x, self.features, run, "The features that it was made for come last.")
         wide = _wide(x, aval)
         out = wide * ops.rsqrt(tnp.mean(tnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
@@ -285,6 +295,7 @@ class GroupNorm:
         Raises:
           TypeError, ValueError: if the last axis of `x` is not `features` long.
         """
+        check_parameters(self, run, scale=1, bias=1)
         aval = input_features(self, x, self.features, run, "The features that it was made for come last.")
         groups = ops.reshape(
             _wide(x, aval), shape=(*aval.shape[:-1], self.num_groups, self.features // self.num_groups)
