@@ -487,7 +487,10 @@ def input_features(layer: Any, x: Any, wanted: int, run: Run | None, remedy: str
     try:
         aval = aval_of(x)
     except TypeError:
-        raise TypeError(f"{name_in(layer, run)}: the input is {describe(x)}, which is not an array {here()}.") from None
+        raise TypeError(
+            f"{name_in(layer, run)}: the input is {describe(x)}, which is not an array {here()}. Convert it with "
+            "numpy.asarray."
+        ) from None
     if aval.ndim < 1 or aval.shape[-1] != wanted:
         has = f"{aval.shape[-1]} features in its last axis" if aval.ndim else "no axis of features"
         raise ValueError(

@@ -24,7 +24,8 @@ def _at_least_float32(dtype: Any) -> Any:
 
 def _wide(x: Any, aval: Any) -> Any:
     """`x` in the precision that means and variances are taken in."""
-    return ops.astype(x, dtype=_at_least_float32(aval.dtype))
+    dtype = _at_least_float32(aval.dtype)
+    return x if aval.dtype == dtype else ops.astype(x, dtype=dtype)
 
 
 def _scaled(x: Any, aval: Any, scale: Any, bias: Any) -> Any:
@@ -32,7 +33,8 @@ def _scaled(x: Any, aval: Any, scale: Any, bias: Any) -> Any:
     parameters = [p for p in (scale, bias) if p is not None]
     x = x if scale is None else x * scale
     x = x if bias is None else x + bias
-    return ops.astype(x, dtype=ops.inexact_dtype(tnp.result_type(aval.promoting(), *[p.dtype for p in parameters])))
+    dtype = ops.inexact_dtype(tnp.result_type(aval.promoting(), *[p.dtype for p in parameters]))
+    return x if aval_of(x).dtype == dtype else ops.astype(x, dtype=dtype)
 
 
 def _scale_and_bias(features: int, use_scale: bool, use_bias: bool, dtype: Any) -> tuple[Any, Any]:
