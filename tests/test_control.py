@@ -417,3 +417,18 @@ def test_on_many_devices() -> None:
     ):
         np.testing.assert_allclose(got[0], value, rtol=1e-5)
         np.testing.assert_allclose(got[1], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_branch_may_read_one_number_twice() -> None:
+    half = 0.5
+
+    def branch(w: Any) -> Any:
+        return (w * half - (w + half)).sum() * half
+
+    for g in (tg.grad, lambda f: tg.jit(tg.grad(f)), lambda f: jax.jit(tg.grad(f))):
+        out = g(lambda w: tg.cond(w.sum() > 0, branch, lambda w: branch(w) * half, w))(np.ones(2, np.float32))
+        np.testing.assert_allclose(out, [-0.25, -0.25])
+    key = tg.random.key(0)
+    drop = lambda w: tg.nn.dropout(key, w, 0.5).sum()  # noqa: E731
+    out = tg.grad(lambda w: tg.cond(w.sum() > 0, drop, drop, w))(np.ones(64, np.float32))
+    assert set(out.tolist()) == {0.0, 2.0}

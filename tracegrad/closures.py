@@ -39,7 +39,7 @@ def find_references(fun: Any) -> list[Reference]:
         inner = _function(value)
         if inner is not None:
             visit_function(inner)
-        elif not callable(value) and arrays_in(value):
+        elif arrays_in(value):
             references.append(reference)
 
     def visit_function(f: FunctionType) -> None:

@@ -538,6 +538,16 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, o
     return _branch("switch", astype(index, dtype=np.dtype(np.int32)), tuple(branches), operands)
 
 
+def _told_apart(values: Sequence[Any]) -> list[tuple[tuple[int, int], Any]]:
+    """Each value with its identity and how many of that identity came before: a number may be taken twice."""
+    count: dict[int, int] = {}
+    keys = []
+    for x in values:
+        count[id(x)] = count.get(id(x), 0) + 1
+        keys.append(((id(x), count[id(x)]), x))
+    return keys
+
+
 def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operands: tuple[Any, ...]) -> Any:
     for f in funs:
         if not callable(f):
@@ -554,11 +564,11 @@ def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operand
     for f, (body, _) in zip(funs, recorded, strict=True):
         _refuse_to_wait(name, name_of(f), varying & communicates(body), "the predicate" if name == "cond" else "index")
     # Every branch takes what any of them closes over.
-    outer: dict[int, Any] = {id(x): x for _, captured in recorded for x in captured}
+    outer = {key: x for _, captured in recorded for key, x in _told_apart(captured)}
     types = {i: aval_of(x) for i, x in outer.items()}
     bodies, unread = [], Recording()
     for body, captured in recorded:
-        own = {id(x): v for x, v in zip(captured, body.inputs[len(leaves) :], strict=True)}
+        own = {key: v for (key, _), v in zip(_told_apart(captured), body.inputs[len(leaves) :], strict=True)}
         inputs = [own[i] if i in own else Tracer(with_axes(a, a.varying | varying), unread) for i, a in types.items()]
         bodies.append(optimize(body.replace(inputs=(*body.inputs[: len(leaves)], *inputs))))
     first = bodies[0]

@@ -22,6 +22,7 @@ class _State(threading.local):
     tape: Recording | None = None
     no_nan: bool = True
     capture: Any = None
+    watch: Any = None  # who is asked to call each layer, where it is not its own call
     wrt: tuple[Var, ...] = ()
 
 

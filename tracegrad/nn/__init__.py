@@ -1,19 +1,44 @@
-"""Functions that networks are made of: activations, convolution and pooling, dropout, losses. Use ops."""
+"""What networks are made of: layers, and the functions in them: activations, convolution, losses. Use ops."""
 
 # ruff: noqa: F403
 from typing import TYPE_CHECKING
 
 from .. import initializers
 from ..names import listed
-from . import activations, functional, losses
+from . import (
+    activations,
+    containers,
+    convolution,
+    functional,
+    layers,
+    linear,
+    losses,
+    normalization,
+    regularization,
+    summaries,
+)
 from .activations import *
+from .containers import *
+from .convolution import *
 from .functional import *
+from .layers import *
+from .linear import *
 from .losses import *
+from .normalization import *
+from .regularization import *
+from .summaries import *
 
 __all__ = ["initializers", "losses"]
 __all__ += activations.__all__
+__all__ += containers.__all__
+__all__ += convolution.__all__
 __all__ += functional.__all__
+__all__ += layers.__all__
+__all__ += linear.__all__
 __all__ += losses.__all__
+__all__ += normalization.__all__
+__all__ += regularization.__all__
+__all__ += summaries.__all__
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = listed(__name__)

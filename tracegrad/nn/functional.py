@@ -12,6 +12,7 @@ from jax import lax
 from .. import random
 from ..errors import called, describe, here
 from ..names import listed
+from ..numpy.arguments import order_of
 from ..ops import conv_op, div, maximum, where, window_max, window_sum
 from ..ops.conv import Padding, dilated, explicit_padding, per_axis
 from ..tape import aval_of
@@ -149,7 +150,7 @@ def avg_pool(
     return div(total, maximum(window_sum(np.ones(shape, total.dtype), **params), 1))
 
 
-def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
+def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False, broadcast_dims: Sequence[int] = ()) -> Any:
     """Zeroes elements at random and scales the rest by `1 / (1 - rate)`, so that the mean stays.
 
     Srivastava et al., "Dropout" (2014), in its inverted form: nothing is left to do in inference.
@@ -159,6 +160,7 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
       x: any shape, of float dtype.
       rate: the probability of a zero, from 0 to 1.
       deterministic: whether to return `x` as it is (inference).
+      broadcast_dims: axes along which all elements are kept or zeroed together.
 
     Example:
       >>> import numpy as np
@@ -175,8 +177,10 @@ def dropout(key: Any, x: Any, rate: Any, deterministic: bool = False) -> Any:
             return x
     if deterministic:
         return x
-    keep = 1.0 - rate
-    return where(random.bernoulli(key, keep, aval_of(x).shape), div(x, keep), 0)
+    keep, shape = 1.0 - rate, aval_of(x).shape
+    together = order_of(broadcast_dims, len(shape))
+    mask = random.bernoulli(key, keep, tuple([1 if i in together else n for i, n in enumerate(shape)]))
+    return where(mask, div(x, keep), 0)
 
 
 __all__ = ["avg_pool", "conv", "dropout", "max_pool"]
