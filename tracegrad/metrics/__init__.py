@@ -1,4 +1,4 @@
-"""Metrics: what is measured over many batches, as pure functions of a state.
+"""Metrics: what is measured over many batches, as pure functions of a state. Use array namespaces, and losses.
 
 A metric holds settings alone. Its state is a pytree of arrays, so that it is updated under `jit`, in a `scan` and on
 the devices of a `pmap`, and saved like parameters. Sums are kept in twice the digits of their dtype, as pairs of

@@ -1,4 +1,4 @@
-"""What a training loop is made of."""
+"""What a training loop is made of. Uses array namespaces, and random keys."""
 
 from typing import TYPE_CHECKING
 
