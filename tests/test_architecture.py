@@ -17,8 +17,8 @@ FLOORS = [
         "tape names collecting caches", "errors recording varying", "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
-        "batching custom capture optimizers", "derivatives checkpoint_policies show", "remat", "numpy",
-        "random control", "parallel initializers loops", "lax", "nn interop testing", "scipy", "protocols", "array",
+        "batching custom capture", "derivatives checkpoint_policies show", "remat", "numpy",
+        "random control", "parallel initializers loops schedules", "lax optimizers", "nn interop testing", "scipy", "protocols", "array",
         "__init__", "examples",
     )
 ]  # fmt: skip

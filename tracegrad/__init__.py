@@ -22,6 +22,7 @@ from . import (
     optimizers,
     parallel,
     random,
+    schedules,
     scipy,
     testing,
 )
@@ -53,7 +54,7 @@ __all__ = [
     "axis_index", "capture", "checkpoint", "checkpoint_policies", "cond", "custom_vjp", "elementwise_grad",
     "eval_shape", "explain", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp", "initializers", "jacfwd",
     "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "named_call", "nan_safe", "nn", "numpy",
-    "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "scipy", "stop_gradient", "sum_gradients",
+    "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "schedules", "scipy", "stop_gradient", "sum_gradients",
     "switch", "tap", "testing", "trace", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 

@@ -83,7 +83,7 @@ def here() -> str:
     return "at " + describe_source(user_source(sys._getframe(1)))
 
 
-_NAMESPACES = ("lax", "nn", "numpy", "initializers", "optimizers", "parallel", "random", "scipy")
+_NAMESPACES = ("lax", "nn", "numpy", "initializers", "optimizers", "parallel", "random", "schedules", "scipy")
 _PRIVATE = ("errors", "numpy.arguments", "numpy.protocols")
 
 
@@ -109,6 +109,8 @@ def caller() -> tuple[str, Any]:
         if not names and f.f_code.co_qualname == "Op.__call__":
             op = f.f_locals["self"]
             names = [(op.name, op)] + [(name, op) for name, value in functions.get(None, ()) if value is op]
+        if not names and f.f_code.co_qualname == "_Made.__call__":
+            names = [(f.f_locals["self"].name, f.f_locals["self"])]
         if names:
             text = (
                 _callee(frame).rpartition(".")[2] if len({name for name, _ in names}) > 1 and frame is not None else ""
