@@ -40,15 +40,16 @@ def _schedule(formula: Callable[P, Schedule]) -> Callable[P, Schedule]:
         rate = formula(*args, **kwargs)
 
         def schedule(step: Any) -> Any:
-            value = rate(step)
+            # As a float of full width: a quotient of integers is of float32 in double precision too.
+            count = tnp.astype(step, jax.dtypes.canonicalize_dtype(float))
             if isinstance(step, Var | jax.core.Tracer):
-                return tnp.where(tnp.asarray(step) < 0, np.nan, value)
+                return tnp.where(count < 0, np.nan, rate(count))
             if np.any(np.asarray(step) < 0):
                 raise ValueError(
                     f"{called()}: step is {describe(step)}, with {np.min(step)} in it {here()}. Steps count from 0: "
                     "pass the number of steps taken before."
                 )
-            return value
+            return rate(count)
 
         return schedule
 

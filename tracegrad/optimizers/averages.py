@@ -115,9 +115,7 @@ def swa(start: int = 0, period: int = 1, accumulator_dtype: Any = None) -> Gradi
         since = state.count - start
         take = (since >= 0) & (since % period == 0)
         taken = tnp.where(take, increment(state.taken), state.taken)
-        mean = each(
-            lambda n, x, m: tnp.where(take, m + (x - m) / n, m), [tnp.maximum(taken, 1)], values, state.mean
-        )
+        mean = each(lambda n, x, m: tnp.where(take, m + (x - m) / n, m), [tnp.maximum(taken, 1)], values, state.mean)
         shown = each(lambda x, m: tnp.where(taken > 0, m, x), [], values, mean)
         return shown, SwaState(increment(state.count), taken, mean)
 

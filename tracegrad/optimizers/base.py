@@ -173,7 +173,9 @@ def need(extra: dict[str, Any], name: str, form: str) -> Any:
 # -- what does not fit
 
 
-_STATE = "Make the state with init(params) of this optimizer, for these parameters, and call update(grads, state, params)"
+_STATE = (
+    "Make the state with init(params) of this optimizer, for these parameters, and call update(grads, state, params)"
+)
 _GRADS = "Call update(grads, state, params) with the gradients of these parameters"
 
 

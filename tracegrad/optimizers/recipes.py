@@ -149,9 +149,7 @@ def lion(
 
 
 @pickled_as_call
-def adagrad(
-    learning_rate: Rate, initial_accumulator_value: Any = 0.1, eps: Any = 1e-7
-) -> GradientTransformation:
+def adagrad(learning_rate: Rate, initial_accumulator_value: Any = 0.1, eps: Any = 1e-7) -> GradientTransformation:
     """s = s + g^2; p - a g / sqrt(s + eps). Duchi, Hazan and Singer (2011).
 
     Args:

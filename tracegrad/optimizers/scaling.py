@@ -150,7 +150,13 @@ def first_moment(b1: Any, grads: Any, mu: Any, count: Any, nesterov: bool) -> An
 
 @pickled_as_call
 def scale_by_adam(
-    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 0.0, mu_dtype: Any = None, *, nesterov: bool = False
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
 ) -> GradientTransformation:
     """m / (sqrt(v) + eps), for m and v the unbiased running means of the gradient and of its square.
 
@@ -177,7 +183,13 @@ def _is_zero(x: Any) -> bool:
 
 @pickled_as_call
 def scale_by_radam(
-    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 0.0, threshold: Any = 5.0, *, nesterov: bool = False
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    threshold: Any = 5.0,
+    *,
+    nesterov: bool = False,
 ) -> GradientTransformation:
     """Adam's step times the rectification r, or the mean of the gradient alone while the variance is not known.
 

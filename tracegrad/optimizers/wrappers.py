@@ -173,7 +173,9 @@ def multi_transform(
       >>> {k: round(float(v[0]), 2) for k, v in optimizer.update(grads, optimizer.init(grads))[0].items()}
       {'embedding': -0.1, 'output': -1.0}
     """
-    wrapped = {label: _wrap(part, "multi_transform({'label': optimizer}, labels)") for label, part in transforms.items()}
+    wrapped = {
+        label: _wrap(part, "multi_transform({'label': optimizer}, labels)") for label, part in transforms.items()
+    }
 
     def groups(tree: Any) -> dict[Hashable, Any]:
         labels = _spread("param_labels", param_labels, tree)
@@ -331,9 +333,7 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: Any) 
             updates, new = update(grads, state.inner_state, params, **extra)
             return typed_like(updates, grads), typed_like(new, state.inner_state)
 
-        updates, new = cond(
-            good | (bad > max_consecutive_errors), step, lambda: (zeros_like(grads), state.inner_state)
-        )
+        updates, new = cond(good | (bad > max_consecutive_errors), step, lambda: (zeros_like(grads), state.inner_state))
         total = tnp.where(good, state.total_notfinite, increment(state.total_notfinite))
         return updates, ApplyIfFiniteState(bad, good, total, new)
 
