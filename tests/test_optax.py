@@ -1,4 +1,4 @@
-"""Every optimizer and schedule that optax has gives what optax gives: trajectories and rates stored in `data/optax.npz`.
+"""What optax has too gives what optax gives: trajectories and rates that are stored in `data/optax.npz`.
 
 `data/optax_reference.py` made them, from the same expressions and problems as here; optax itself is not needed.
 """

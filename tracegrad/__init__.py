@@ -54,8 +54,8 @@ __all__ = [
     "axis_index", "capture", "checkpoint", "checkpoint_policies", "cond", "custom_vjp", "elementwise_grad",
     "eval_shape", "explain", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp", "initializers", "jacfwd",
     "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "named_call", "nan_safe", "nn", "numpy",
-    "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "schedules", "scipy", "stop_gradient", "sum_gradients",
-    "switch", "tap", "testing", "trace", "value_and_grad", "vjp", "vmap", "while_loop",
+    "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "schedules", "scipy", "stop_gradient",
+    "sum_gradients", "switch", "tap", "testing", "trace", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:

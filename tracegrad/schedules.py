@@ -46,8 +46,8 @@ def _schedule(formula: Callable[P, Schedule]) -> Callable[P, Schedule]:
                 return tnp.where(count < 0, np.nan, rate(count))
             if np.any(np.asarray(step) < 0):
                 raise ValueError(
-                    f"{called()}: step is {describe(step)}, with {np.min(step)} in it {here()}. Steps count from 0: "
-                    "pass the number of steps taken before."
+                    f"{called()}: a step is {np.min(step)} {here()}. Steps count from 0: pass the number of steps "
+                    "taken before."
                 )
             return rate(count)
 
@@ -60,7 +60,7 @@ def _positive(**values: Any) -> None:
     """Raises for a number of steps, or a divisor, that is not above 0, where it is known."""
     for name, value in values.items():
         if isinstance(value, (int, float)) and not value > 0:
-            raise ValueError(f"{called()}: {name} is {describe(value)} {here()}. Give a number above 0.")
+            raise ValueError(f"{called()}: {name} is {value} {here()}. Give a number above 0.")
 
 
 def _at(rate: Any, step: Any) -> Any:
@@ -203,7 +203,8 @@ def polynomial_schedule(
         return lambda step: _at(constant(init_value), step)
 
     def rate(step: Any) -> Any:
-        done = tnp.clip(step - max(transition_begin, 0), 0, transition_steps) / transition_steps
+        # Clipped after the division: XLA multiplies by the inverse instead, which may give more than 1.
+        done = tnp.clip((step - max(transition_begin, 0)) / transition_steps, 0, 1)
         return (init_value - end_value) * (1 - done) ** power + end_value
 
     return rate
@@ -303,8 +304,8 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
     """
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(
-            f"{called()}: {len(schedules)} schedules and {len(boundaries)} boundaries {here()}. Give one boundary fewer "
-            "than schedules: where the second begins, and each after it."
+            f"{called()}: {len(schedules)} schedules and {len(boundaries)} boundaries {here()}. Give one boundary "
+            "fewer than schedules: where the second begins, and each after it."
         )
 
     def rate(step: Any) -> Any:
@@ -402,8 +403,8 @@ def _scales(boundaries_and_scales: Mapping[int, Any] | None) -> list[tuple[int, 
     for boundary, scale in pairs:
         if isinstance(scale, (int, float)) and not scale >= 0:
             raise ValueError(
-                f"{called()}: the scale at step {boundary} is {scale} {here()}. Give numbers of at least 0, to multiply "
-                "the rate by."
+                f"{called()}: the scale at step {boundary} is {scale} {here()}. Give numbers of at least 0, to "
+                "multiply the rate by."
             )
     return pairs
 

@@ -29,10 +29,12 @@ Example:
 from typing import TYPE_CHECKING
 
 from ..names import listed
-from . import averages, base, clipping, orthogonal, quasi_newton, recipes, scaling, wrappers
+from . import averages, base, clipping, hyperparams, masking, orthogonal, quasi_newton, recipes, scaling, wrappers
 from .averages import *
 from .base import *
 from .clipping import *
+from .hyperparams import *
+from .masking import *
 from .orthogonal import *
 from .quasi_newton import *
 from .recipes import *
@@ -43,6 +45,8 @@ __all__: list[str] = []
 __all__ += averages.__all__
 __all__ += base.__all__
 __all__ += clipping.__all__
+__all__ += hyperparams.__all__
+__all__ += masking.__all__
 __all__ += orthogonal.__all__
 __all__ += quasi_newton.__all__
 __all__ += recipes.__all__

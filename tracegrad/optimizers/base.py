@@ -117,7 +117,7 @@ def transformation(init: Callable[[Params], State], update: Update, checked: boo
                 expected[key] = eval_shape(init, like)
             agree("state", state, f"init({name})", expected[key], _STATE)
         updates, new = update(grads, state, params, **extra)
-        if jax.tree.structure(new) == jax.tree.structure(state):
+        if same_structure(new, state):
             new = typed_like(new, state)
         return updates, new
 
@@ -157,6 +157,12 @@ def need_optimizer(part: Any, form: str) -> None:
         raise TypeError(f"{called()}: {describe(part)} is not an optimizer {here()}. Write {form}.")
 
 
+def unwrapped(part: GradientTransformation, form: str) -> tuple[Callable[[Params], State], Update]:
+    """`init_of` and `update_of` what must be an optimizer."""
+    need_optimizer(part, form)
+    return init_of(part), update_of(part)
+
+
 def need_params(params: Params) -> Params:
     if params is None:
         raise ValueError(f"{called()} needs the parameters {here()}: call update(grads, state, params).")
@@ -184,6 +190,7 @@ def agree(name: str, tree: Any, other: str, like: Any, remedy: str, scalars: boo
 
     With `scalars`, a number fits any shape.
     """
+    structure: Any
     leaves, structure = jax.tree.flatten(tree)
     wanted, expected = jax.tree.flatten(like)
     if structure == expected:
@@ -194,32 +201,58 @@ def agree(name: str, tree: Any, other: str, like: Any, remedy: str, scalars: boo
     raise ValueError(f"{called()}: {what} {here()}. {remedy}.")
 
 
-def _difference(name: str, tree: Any, other: str, like: Any, scalars: bool) -> str:
+def _difference(name: str, tree: Any, other: str, like: Any, scalars: bool, start: bool = False) -> str | None:
+    """What is the first to differ, going down from here; `None` if nothing does. With `start`, a leaf fits any tree."""
+    if start and _node(tree) is None:
+        return None
     if _node(tree) != _node(like):
         return f"{name} is {_short(tree)}, where {other} is {_short(like)}"
-    found, wanted = (dict(tree_flatten_with_path(t)[0]) for t in (tree, like))
-    for path in wanted:
-        if path not in found:
-            return f"{name}{keystr(path)} is missing, which is in {other}"
-    for path, leaf in found.items():
-        if path not in wanted:
-            return f"{name}{keystr(path)} is {describe(leaf)}, which {other} does not have"
-    for path, leaf in found.items():
-        x, y = _shape(leaf), _shape(wanted[path])
-        if x != y and not (scalars and x == ()):
-            return f"{name}{keystr(path)} is of shape {x}, in {other} it is of shape {y}"
-    return f"{name} is made of other containers than {other}: {jax.tree.structure(tree)} and {jax.tree.structure(like)}"
+    if _node(like) is None:
+        x, y = _shape(tree), _shape(like)
+        return None if x == y or (scalars and x == ()) else f"{name} is of shape {x}, {other} is of shape {y}"
+    found, wanted = _children(tree), _children(like)
+    for key in wanted:
+        if key not in found:
+            return f"{name}{key} is missing, which is in {other}"
+    for key in found:
+        if key not in wanted:
+            return f"{name}{key} is {_short(found[key])}, which {other} does not have"
+    parts = (_difference(name + key, found[key], other + key, wanted[key], scalars, start) for key in wanted)
+    return next((what for what in parts if what is not None), None)
+
+
+def _children(tree: Any) -> dict[str, Any]:
+    found, _ = tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
+    return {keystr(path): child for path, child in found}
+
+
+def spread(name: str, given: Any, tree: Any) -> Any:
+    """The tree of what `given`, which may be the start of one, or a function to one, says of each leaf of `tree`."""
+    given = given(tree) if callable(given) else given
+    what = _difference(name, given, "params", tree, False, start=True)
+    if what is not None:
+        raise ValueError(
+            f"{called()}: {what} {here()}. Give a tree like the parameters, the start of one, or a function from them "
+            "to one."
+        )
+    return jax.tree.map(lambda value, part: jax.tree.map(lambda leaf: value, part), given, tree)
+
+
+def same_structure(tree: Any, like: Any) -> bool:
+    structure: Any = jax.tree.structure(tree)
+    return bool(structure == jax.tree.structure(like))
 
 
 def _node(tree: Any) -> Any:
-    node = jax.tree.structure(tree).node_data()
+    structure: Any = jax.tree.structure(tree)
+    node = structure.node_data()
     return node and node[0]
 
 
 def _short(tree: Any) -> str:
     if _node(tree) is None or isinstance(tree, type(None)):
         return describe(tree)
-    return f"a {type(tree).__name__} of {len(jax.tree.leaves(tree))} arrays"
+    return f"{type(tree).__name__} of {len(jax.tree.leaves(tree))} arrays"
 
 
 def _shape(leaf: Any) -> Any:
@@ -236,7 +269,7 @@ def each(formula: Callable[..., Any], numbers: Sequence[Any], *trees: Any) -> An
     The numbers that are arrays are first cast to the dtype of the leaves, so that 16-bit parameters stay so beside a
     32-bit rate; a Python number takes any dtype.
     """
-    structure = jax.tree.structure(trees[0])
+    structure: Any = jax.tree.structure(trees[0])
     leaves = zip(*[structure.flatten_up_to(tree) for tree in trees], strict=True)
     cast: dict[Any, list[Any]] = {}
     out = []
@@ -355,7 +388,7 @@ def apply_updates(params: Params, updates: Any) -> Params:
       >>> optimizers.apply_updates({"w": np.array([1.0])}, {"w": np.array([0.5])})["w"].tolist()
       [1.5]
     """
-    if type(updates) is tuple and len(updates) == 2 and jax.tree.structure(updates) != jax.tree.structure(params):
+    if type(updates) is tuple and len(updates) == 2 and not same_structure(updates, params):
         raise ValueError(
             f"{called()}: updates is a pair, (updates, state), such as update returns {here()}. Write `updates, state ="
             " optimizer.update(grads, state, params)`, then apply_updates(params, updates)."

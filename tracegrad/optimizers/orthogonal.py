@@ -26,9 +26,9 @@ from .base import (
     zero_count,
     zeros_like,
 )
+from .masking import MaskedNode, multi_transform
 from .recipes import adamw
 from .scaling import add_decayed_weights, first_moment, scale_by_learning_rate
-from .wrappers import MaskedNode, multi_transform
 
 _COEFFICIENTS: dict[str, Any] = {
     "standard": (3.4445, -4.7750, 2.0315),
@@ -158,12 +158,11 @@ def scale_by_muon(
             raise ValueError(
                 f"{called()}: ns_coeffs is of shape {coefficients.shape} {here()}. Give three numbers, or three a step."
             )
-        if coefficients.ndim == 2:
-            if len(coefficients) > ns_steps:
-                raise ValueError(
-                    f"{called()}: there are {len(coefficients)} ns_coeffs for {ns_steps} steps {here()}. Give ns_steps="
-                    f"{len(coefficients)}."
-                )
+        if coefficients.ndim == 2 and len(coefficients) > ns_steps:
+            raise ValueError(
+                f"{called()}: there are {len(coefficients)} ns_coeffs for {ns_steps} steps {here()}. Give ns_steps="
+                f"{len(coefficients)}."
+            )
         return MuonState(zero_count(), zeros_like(params, mu_dtype), coefficients)
 
     def update(grads: Any, state: MuonState, params: Params, **extra: Any) -> tuple[Any, State]:

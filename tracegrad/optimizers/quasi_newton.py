@@ -138,8 +138,8 @@ def _function(extra: dict[str, Any]) -> tuple[Callable[[Params], Any], Any, Any]
     for name in rest:
         if name not in known:
             raise TypeError(
-                f"{called()}: {name} is no argument of value_fn {here()}. What is given besides value, grad and value_fn "
-                "is for it."
+                f"{called()}: {name} is no argument of value_fn {here()}. What is given besides value, grad and "
+                "value_fn is for it."
             )
     return functools.partial(function, **rest), value, grad
 
@@ -307,7 +307,7 @@ def scale_by_zoom_linesearch(
     stepsize_precision: Any = 1e-5,
     initial_guess_strategy: str = "keep",
 ) -> GradientTransformation:
-    """The step along the updates at which the value has fallen and the slope has flattened (the strong Wolfe conditions).
+    """The step along the updates at which the value has fallen and the slope has flattened: strong Wolfe conditions.
 
     Steps grow until an interval holds one, which is then found by interpolation: Nocedal and Wright, "Numerical
     optimization" (2006), algorithms 3.5 and 3.6; where values are too near to compare, the decrease is judged by
@@ -391,7 +391,7 @@ def scale_by_zoom_linesearch(
                 increment(count), interval, done, failed, point, new_grad, new_low, new_high, left, safe, safe_grad,
                 decrease, curvature,
             )  # fmt: skip
-            return typed_like(new, search)
+            return typed_like(new, search)  # type: ignore[no-any-return]
 
         no, far, grad = tnp.asarray(False), number(np.inf), typed_like(grad, params)
         search = _Search(zero_count(), no, no, no, start, grad, start, start, start, start, grad, far, far)
@@ -460,7 +460,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
 
         def compute() -> tuple[Any, Any]:
             value, grad = value_and_grad(value_fn)(params, *args, **kwargs)
-            return typed_like((value, grad), (kept.value, kept.grad))
+            return typed_like((value, grad), (kept.value, kept.grad))  # type: ignore[no-any-return]
 
         return cond(tnp.isfinite(kept.value), lambda: (kept.value, kept.grad), compute)  # type: ignore[no-any-return]
 

@@ -31,7 +31,7 @@ from .base import (
     zero_count,
     zeros_like,
 )
-from .wrappers import masked
+from .masking import masked
 
 # -- the rate
 

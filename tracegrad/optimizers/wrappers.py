@@ -1,218 +1,49 @@
-"""Optimizers made of optimizers: of a part of the parameters, of several gradients, twice over, or with other numbers."""
+"""Optimizers made of optimizers: of several gradients, of good ones alone, less by a value, or twice over."""
 
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.tree_util import DictKey, keystr, register_pytree_with_keys, tree_map_with_path
 
 from .. import numpy as tnp
 from ..control import cond
-from ..errors import called, describe, here
+from ..errors import called, here
 from ..parallel import sum_gradients
 from ..pickling import pickled_as_call
-from ..tape import aval_of
-from ..tracer import Tracer
 from .base import (
     GradientTransformation,
     LookaheadParams,
-    Mask,
     Params,
     State,
-    Update,
     each,
     increment,
-    init_of,
     is_ours,
     need,
-    need_optimizer,
     need_params,
     rate_at,
     real_dtype,
     stateless,
     transformation,
     typed_like,
-    update_of,
+    unwrapped,
     zero_count,
     zeros_like,
 )
-
-
-def _wrap(inner: GradientTransformation, form: str) -> tuple[Callable[[Params], State], Update]:
-    need_optimizer(inner, form)
-    return init_of(inner), update_of(inner)
 
 
 def _where(chosen: Any, these: Any, those: Any) -> Any:
     return jax.tree.map(lambda x, y: tnp.where(chosen, x, y), these, those)
 
 
-# -- of a part of the parameters
-
-
-class MaskedNode(NamedTuple):
-    """What stands for an array that is left out: a node without leaves."""
-
-
-class MaskedState(NamedTuple):
-    """inner_state: that of the optimizer, for the arrays that it is of."""
-
-    inner_state: Any
-
-
-class PartitionState(NamedTuple):
-    """inner_states: by label, the `MaskedState` of each optimizer."""
-
-    inner_states: Any
-
-
-def by_path(function: Callable[[str], Any]) -> Callable[[Params], Any]:
-    """A function from parameters to the tree of `function(path)`: masks and labels by name.
-
-    Args:
-      function: takes the path of an array, such as "layers/0/bias".
-
-    Example:
-      >>> import numpy as np
-      >>> from tracegrad import optimizers
-      >>> mask = optimizers.by_path(lambda path: not path.endswith("bias"))
-      >>> mask({"dense": {"bias": np.zeros(2), "kernel": np.zeros((2, 2))}})
-      {'dense': {'bias': False, 'kernel': True}}
-    """
-    return lambda params: tree_map_with_path(
-        lambda path, leaf: function(keystr(path, simple=True, separator="/")), params
-    )
-
-
-def _spread(name: str, given: Any, tree: Any) -> Any:
-    """The tree of what `given`, which may be the start of one, or a function, says of each leaf of `tree`."""
-    given = given(tree) if callable(given) else given
-    try:
-        return jax.tree.map(lambda value, part: jax.tree.map(lambda leaf: value, part), given, tree)
-    except ValueError:
-        raise ValueError(
-            f"{called()}: {name} is of structure {jax.tree.structure(given)}, which is not that of the parameters, "
-            f"{jax.tree.structure(tree)} {here()}. Give a tree like them, the start of one, or a function from them to one."
-        ) from None
-
-
-def _only(chosen: Any, tree: Any) -> Any:
-    return jax.tree.map(lambda take, leaf: leaf if take else MaskedNode(), chosen, tree)
-
-
-def _masked_update(
-    update: Update, chosen: Any, grads: Any, state: MaskedState, params: Params, extra: dict[str, Any], alike: bool
-) -> tuple[Any, MaskedState]:
-    structure = jax.tree.structure(grads)
-    extra = {k: _only(chosen, v) if alike and jax.tree.structure(v) == structure else v for k, v in extra.items()}
-    params = None if params is None else _only(chosen, params)
-    updates, new = update(_only(chosen, grads), state.inner_state, params, **extra)
-    return jax.tree.map(lambda take, u, g: u if take else g, chosen, updates, grads), MaskedState(new)
-
-
-@pickled_as_call
-def masked(
-    inner: GradientTransformation, mask: Mask, *, mask_compatible_extra_args: bool = False
-) -> GradientTransformation:
-    """`inner` for the arrays that the mask chooses; the gradients of the others stay as they are.
-
-    Args:
-      inner: an optimizer.
-      mask: a pytree of booleans like the parameters or the start of one, or a function from the parameters to it.
-      mask_compatible_extra_args: whether extra arguments like the gradients are masked too.
-
-    Example:
-      >>> import numpy as np
-      >>> from tracegrad import optimizers
-      >>> decay = optimizers.masked(optimizers.scale(0.0), {"w": False, "b": True})
-      >>> grads = {"w": np.ones(1), "b": np.ones(1)}
-      >>> {k: float(v[0]) for k, v in decay.update(grads, decay.init(grads))[0].items()}
-      {'b': 0.0, 'w': 1.0}
-    """
-    start, update = _wrap(inner, "masked(optimizer, mask)")
-
-    def init(params: Params) -> State:
-        return MaskedState(start(_only(_spread("mask", mask, params), params)))
-
-    def masked_update(grads: Any, state: MaskedState, params: Params, **extra: Any) -> tuple[Any, State]:
-        chosen = _spread("mask", mask, grads)
-        return _masked_update(update, chosen, grads, state, params, extra, mask_compatible_extra_args)
-
-    return transformation(init, masked_update, is_ours(inner))
-
-
-@pickled_as_call
-def multi_transform(
-    transforms: Mapping[Hashable, GradientTransformation],
-    param_labels: Any,
-    *,
-    mask_compatible_extra_args: bool = False,
-) -> GradientTransformation:
-    """An optimizer for each group of parameters; optax's `partition`.
-
-    Args:
-      transforms: the optimizers, by label.
-      param_labels: a pytree of labels like the parameters or the start of one, or a function from the parameters to
-        it, such as `by_path` makes.
-      mask_compatible_extra_args: whether extra arguments like the gradients are split too.
-
-    Raises:
-      ValueError: from `init`, for a label that has no optimizer; the message names the path.
-
-    Example:
-      >>> import numpy as np
-      >>> from tracegrad import optimizers
-      >>> groups = optimizers.by_path(lambda path: "slow" if path.startswith("embedding") else "fast")
-      >>> optimizer = optimizers.multi_transform({"slow": optimizers.sgd(0.1), "fast": optimizers.sgd(1.0)}, groups)
-      >>> grads = {"embedding": np.ones(1), "output": np.ones(1)}
-      >>> {k: round(float(v[0]), 2) for k, v in optimizer.update(grads, optimizer.init(grads))[0].items()}
-      {'embedding': -0.1, 'output': -1.0}
-    """
-    wrapped = {
-        label: _wrap(part, "multi_transform({'label': optimizer}, labels)") for label, part in transforms.items()
-    }
-
-    def groups(tree: Any) -> dict[Hashable, Any]:
-        labels = _spread("param_labels", param_labels, tree)
-
-        def known(path: Any, label: Any) -> None:
-            if label not in wrapped:
-                raise ValueError(
-                    f"{called()}: the label of the parameter {keystr(path)} is {label!r}, and there are optimizers for "
-                    f"{', '.join(map(repr, wrapped))} {here()}."
-                )
-
-        tree_map_with_path(known, labels)
-        return {name: jax.tree.map(lambda label, name=name: label == name, labels) for name in wrapped}  # type: ignore[misc]
-
-    def init(params: Params) -> State:
-        chosen = groups(params)
-        return PartitionState({k: MaskedState(start(_only(chosen[k], params))) for k, (start, _) in wrapped.items()})
-
-    def update(grads: Any, state: PartitionState, params: Params, **extra: Any) -> tuple[Any, State]:
-        new, chosen = {}, groups(grads)
-        for label, (_, part) in wrapped.items():
-            grads, new[label] = _masked_update(
-                part, chosen[label], grads, state.inner_states[label], params, extra, mask_compatible_extra_args
-            )
-        return grads, PartitionState(new)
-
-    return transformation(init, update, all(map(is_ours, transforms.values())))
-
-
-partition = multi_transform
-
-
 # -- of several gradients, or only of good ones
 
 
 class MultiStepsState(NamedTuple):
-    """mini_step, gradient_step: int32, the gradients since the last step, and the steps; acc_grads: their mean or sum."""
+    """mini_step, gradient_step: int32, gradients since the last step, and steps; acc_grads: their mean or sum."""
 
     mini_step: Any
     gradient_step: Any
@@ -251,7 +82,7 @@ def multi_steps(
       [0.]
       [-2.]
     """
-    start, update = _wrap(opt, "multi_steps(optimizer, k)")
+    start, update = unwrapped(opt, "multi_steps(optimizer, k)")
     if isinstance(every_k_schedule, int) and every_k_schedule < 1:
         raise ValueError(f"{called()}: every_k_schedule is {every_k_schedule} {here()}. Give a number of at least 1.")
 
@@ -296,7 +127,7 @@ def skip_not_finite(grads: Any, gradient_step: Any = None, params: Params = None
 
 
 class ApplyIfFiniteState(NamedTuple):
-    """notfinite_count, total_notfinite: int32, the bad gradients in a row, and in all; last_finite: the last was good."""
+    """notfinite_count, total_notfinite: int32, bad gradients in a row, and in all; last_finite: the last was good."""
 
     notfinite_count: Any
     last_finite: Any
@@ -320,7 +151,7 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: Any) 
       >>> updates.tolist(), int(state.total_notfinite)
       ([0.0], 1)
     """
-    start, update = _wrap(inner, "apply_if_finite(optimizer, max_consecutive_errors)")
+    start, update = unwrapped(inner, "apply_if_finite(optimizer, max_consecutive_errors)")
 
     def init(params: Params) -> State:
         return ApplyIfFiniteState(zero_count(), tnp.asarray(True), zero_count(), start(params))
@@ -466,7 +297,7 @@ def lookahead(
       >>> params.fast.tolist(), params.slow.tolist()
       ([-1.0], [-1.0])
     """
-    start, update = _wrap(fast_optimizer, "lookahead(optimizer, sync_period, slow_step_size)")
+    start, update = unwrapped(fast_optimizer, "lookahead(optimizer, sync_period, slow_step_size)")
     _need_period(sync_period)
 
     def init(params: Params) -> State:
@@ -545,8 +376,8 @@ def sam(
       >>> round(float(updates[0]), 4)
       -0.3
     """
-    start, update = _wrap(optimizer, "sam(optimizer, adv_optimizer)")
-    adv_start, adv_update = _wrap(adv_optimizer, "sam(optimizer, adv_optimizer)")
+    start, update = unwrapped(optimizer, "sam(optimizer, adv_optimizer)")
+    adv_start, adv_update = unwrapped(adv_optimizer, "sam(optimizer, adv_optimizer)")
     _need_period(sync_period)
 
     def init(params: Params) -> State:
@@ -582,131 +413,17 @@ def sam(
     return transformation(init, whole if opaque_mode else one, is_ours(optimizer) and is_ours(adv_optimizer))
 
 
-# -- with other numbers
-
-
-class Hyperparams(dict[str, Any]):
-    """Numbers by name. One that is set takes the dtype of the old one, so that nothing is compiled again."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self:
-            raise KeyError(f"there is no hyperparameter {name!r}, but {', '.join(self)} {here()}")
-        old = aval_of(self[name])
-        new = tnp.asarray(value, old.dtype)
-        if new.shape != old.shape:
-            raise ValueError(f"the hyperparameter {name} is {old}, and is set to {describe(value)} {here()}")
-        super().__setitem__(name, new if isinstance(new, Tracer) else jax.numpy.asarray(new, old.dtype))
-
-    def __reduce__(self) -> Any:
-        return Hyperparams, (dict(self),)
-
-
-register_pytree_with_keys(
-    Hyperparams,
-    lambda tree: ([(DictKey(k), tree[k]) for k in sorted(tree)], tuple(sorted(tree))),
-    lambda names, leaves: Hyperparams(zip(names, leaves, strict=True)),
-    lambda tree: ([tree[k] for k in sorted(tree)], tuple(sorted(tree))),
-)
-
-
-class InjectHyperparamsState(NamedTuple):
-    """count: int32, the steps taken; hyperparams: the numbers of the last step, by name; inner_state: the optimizer's."""
-
-    count: Any
-    hyperparams: Any
-    inner_state: Any
-
-
-def inject_hyperparams(
-    inner_factory: Callable[..., GradientTransformation],
-    static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any = None,
-) -> Callable[..., GradientTransformation]:
-    """A function like `inner_factory` whose optimizers have their numbers in the state, to be seen and to be set.
-
-    `state.hyperparams["learning_rate"]` is the rate of the last step; setting it compiles nothing again. Schedules are
-    followed, and what is set in their place lasts until the next step.
-
-    Args:
-      inner_factory: what makes the optimizer, such as `adam`.
-      static_args: names of arguments that stay Python's. Booleans, and those whose default is an int, do so anyway.
-      hyperparam_dtype: the dtype of the numbers; by default the parameters'.
-
-    Example:
-      >>> import numpy as np
-      >>> from tracegrad import optimizers
-      >>> optimizer = optimizers.inject_hyperparams(optimizers.sgd)(learning_rate=0.5)
-      >>> params = np.zeros(1, np.float32)
-      >>> state = optimizer.init(params)
-      >>> float(state.hyperparams["learning_rate"])
-      0.5
-      >>> state.hyperparams["learning_rate"] = 0.25
-      >>> optimizer.update(np.ones(1, np.float32), state, params)[0].tolist()
-      [-0.25]
-    """
-    static = (static_args,) if isinstance(static_args, str) else tuple(static_args)
-    known = inspect.signature(inner_factory).parameters
-    for name in static:
-        if name not in known:
-            raise ValueError(
-                f"{called()}: static_args has {name!r}, which is no argument of {inner_factory.__name__} {here()}. It has "
-                f"{', '.join(known)}."
-            )
-
-    @functools.wraps(inner_factory)
-    def make(*args: Any, **kwargs: Any) -> GradientTransformation:
-        return _injected(inner_factory, static, hyperparam_dtype, args, kwargs)
-
-    return make
-
-
-@pickled_as_call
-def _injected(
-    factory: Callable[..., GradientTransformation], static: tuple[str, ...], dtype: Any, args: Any, kwargs: Any
-) -> GradientTransformation:
-    signature = inspect.signature(factory)
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    schedules, numbers, others = {}, {}, {}
-    for name, value in bound.arguments.items():
-        default = signature.parameters[name].default
-        if name in static or isinstance(value, bool) or (isinstance(default, int) and isinstance(value, int)):
-            others[name] = value
-        elif isinstance(value, (int, float, jax.Array, np.ndarray, np.generic)):
-            numbers[name] = value
-        elif callable(value):
-            schedules[name] = value
-        else:
-            others[name] = value
-    ours = is_ours(factory(*args, **kwargs))
-
-    def made(hyperparams: Hyperparams) -> GradientTransformation:
-        return factory(**others, **hyperparams)
-
-    def init(params: Params) -> State:
-        leaves = jax.tree.leaves(params)
-        kind = dtype or (real_dtype(*leaves) if leaves else None)
-        count = zero_count()
-        values = numbers | {name: schedule(count) for name, schedule in schedules.items()}
-        hyperparams = Hyperparams({k: tnp.asarray(v, kind if _is_float(v) else None) for k, v in values.items()})
-        return InjectHyperparamsState(count, hyperparams, init_of(made(hyperparams))(params))
-
-    def update(grads: Any, state: InjectHyperparamsState, params: Params, **extra: Any) -> tuple[Any, State]:
-        now = {name: schedule(state.count) for name, schedule in schedules.items()}
-        hyperparams = Hyperparams(typed_like(state.hyperparams | now, dict(state.hyperparams)))
-        updates, inner = update_of(made(hyperparams))(grads, state.inner_state, params, **extra)
-        return updates, InjectHyperparamsState(increment(state.count), hyperparams, inner)
-
-    return transformation(init, update, ours)
-
-
-def _is_float(x: Any) -> bool:
-    return bool(aval_of(x).dtype.kind in "fV")
-
-
 __all__ = [
-    "ApplyIfFiniteState", "Hyperparams", "InjectHyperparamsState", "LookaheadState", "MaskedNode", "MaskedState",
-    "MultiStepsState", "PartitionState", "ReduceLROnPlateauState", "SAMState", "apply_if_finite", "by_path",
-    "inject_hyperparams", "lookahead", "masked", "multi_steps", "multi_transform", "normalize", "partition",
-    "reduce_on_plateau", "sam", "skip_not_finite",
-]  # fmt: skip
+    "ApplyIfFiniteState",
+    "LookaheadState",
+    "MultiStepsState",
+    "ReduceLROnPlateauState",
+    "SAMState",
+    "apply_if_finite",
+    "lookahead",
+    "multi_steps",
+    "normalize",
+    "reduce_on_plateau",
+    "sam",
+    "skip_not_finite",
+]
