@@ -21,12 +21,12 @@ from .base import (
     increment,
     init_of,
     is_ours,
-    mean_of,
     need_optimizer,
     need_params,
     need_rate,
     rate_at,
     real_dtype,
+    running_mean,
     transformation,
     typed_like,
     update_of,
@@ -67,7 +67,7 @@ def ema(decay: Any, debias: bool = True, accumulator_dtype: Any = None) -> Gradi
     """
 
     def update(values: Any, state: EmaState, params: Params, **extra: Any) -> tuple[Any, State]:
-        new = EmaState(increment(state.count), each(mean_of, [decay], values, state.ema))
+        new = EmaState(increment(state.count), running_mean(decay, values, state.ema))
         if not debias:
             return new.ema, new
         return each(lambda c, m: m / c, [_debias(decay, new.count)], new.ema), new

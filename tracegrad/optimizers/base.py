@@ -337,9 +337,10 @@ def abs_square(x: Any) -> Any:
     return tnp.square(abs(x)) if aval_of(x).dtype.kind == "c" else tnp.square(x)
 
 
-def mean_of(decay: Any, x: Any, mean: Any) -> Any:
-    """The running mean after one more value."""
-    return (1 - decay) * x + decay * mean
+def running_mean(decay: Any, values: Any, means: Any, of: Callable[[Any], Any] = lambda x: x) -> Any:
+    """The running means of `of(value)` after one more value each."""
+    # 1 - decay is taken before it is cast: in 16 bits 0.999 is 1.
+    return each(lambda new, old, x, mean: new * of(x) + old * mean, [1 - decay, decay], values, means)
 
 
 def debias(decay: Any, count: Any) -> Any:

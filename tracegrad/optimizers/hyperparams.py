@@ -78,7 +78,7 @@ def inject_hyperparams(
     Args:
       inner_factory: what makes the optimizer, such as `adam`.
       static_args: names of arguments that stay Python's. Booleans, and those whose default is an int, do so anyway.
-      hyperparam_dtype: the dtype of the numbers; by default the parameters'.
+      hyperparam_dtype: the dtype of the numbers; by default the parameters', or float32 if that has more bits.
 
     Example:
       >>> import numpy as np
@@ -133,7 +133,8 @@ def _injected(
 
     def init(params: Params) -> State:
         leaves = jax.tree.leaves(params)
-        kind = dtype or (real_dtype(*leaves) if leaves else None)
+        # In 16 bits 0.999 is 1.
+        kind = dtype or (np.promote_types(real_dtype(*leaves), np.float32) if leaves else None)
         count = zero_count()
         values = numbers | {name: schedule(count) for name, schedule in schedules.items()}
         hyperparams = Hyperparams({k: tnp.asarray(v, kind if _is_float(v) else None) for k, v in values.items()})

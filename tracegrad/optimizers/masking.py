@@ -42,6 +42,7 @@ class PartitionState(NamedTuple):
     inner_states: Any
 
 
+@pickled_as_call
 def by_path(function: Callable[[str], Any]) -> Callable[[Params], Any]:
     """A function from parameters to the tree of `function(path)`: masks and labels by name.
 

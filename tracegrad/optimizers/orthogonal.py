@@ -20,13 +20,13 @@ from .base import (
     chain,
     each,
     increment,
-    mean_of,
+    running_mean,
     stateless,
     transformation,
     zero_count,
     zeros_like,
 )
-from .masking import MaskedNode, multi_transform
+from .masking import multi_transform
 from .recipes import adamw
 from .scaling import add_decayed_weights, first_moment, scale_by_learning_rate
 
@@ -108,11 +108,7 @@ def _numbered(given: Any, tree: Any, formula: Callable[[Any, MuonDimensionNumber
         given = MuonDimensionNumbers()
     if _is_numbers(given):
         return each(lambda x: formula(x, given), [], tree)
-    return jax.tree.map(lambda n, x: x if isinstance(n, MaskedNode) else formula(x, n), given, tree, is_leaf=_is_leaf)
-
-
-def _is_leaf(x: Any) -> bool:
-    return x is None or isinstance(x, (MuonDimensionNumbers, MaskedNode))
+    return jax.tree.map(lambda n, x: formula(x, n), given, tree, is_leaf=_is_numbers)
 
 
 @pickled_as_call
@@ -166,7 +162,7 @@ def scale_by_muon(
         return MuonState(zero_count(), zeros_like(params, mu_dtype), coefficients)
 
     def update(grads: Any, state: MuonState, params: Params, **extra: Any) -> tuple[Any, State]:
-        mu, count = each(mean_of, [beta], grads, state.mu), increment(state.count)
+        mu, count = running_mean(beta, grads, state.mu), increment(state.count)
         mean = first_moment(beta, grads, mu, count, nesterov)
 
         def step(x: Any, numbers: MuonDimensionNumbers) -> Any:
@@ -241,15 +237,20 @@ def muon(
     """
 
     def spread(params: Params) -> Any:
-        """The dimension numbers of each leaf, `None` of what is no matrix's."""
+        """The dimension numbers of each leaf, or the name of the other optimizer."""
         given = muon_weight_dimension_numbers
         if given is None:
-            return jax.tree.map(lambda x: MuonDimensionNumbers() if x.ndim == 2 else None, params)
+            return jax.tree.map(lambda x: MuonDimensionNumbers() if x.ndim == 2 else "adam", params)
         given = given(params) if callable(given) else given
-        return jax.tree.map(lambda n, part: jax.tree.map(lambda x: n, part), given, params, is_leaf=_is_leaf)
+        return jax.tree.map(
+            lambda n, part: jax.tree.map(lambda x: "adam" if n is None else n, part),
+            given,
+            params,
+            is_leaf=lambda n: n is None or _is_numbers(n),
+        )
 
     def labels(params: Params) -> Any:
-        return jax.tree.map(lambda n: "adam" if n is None else "muon", spread(params), is_leaf=_is_leaf)
+        return jax.tree.map(lambda n: "muon" if _is_numbers(n) else "adam", spread(params), is_leaf=_is_numbers)
 
     matrices = chain(
         scale_by_muon(

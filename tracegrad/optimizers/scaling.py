@@ -19,13 +19,13 @@ from .base import (
     debias,
     each,
     increment,
-    mean_of,
     need_params,
     need_rate,
     parts,
     rate_at,
     real_dtype,
     real_full_like,
+    running_mean,
     stateless,
     transformation,
     zero_count,
@@ -111,8 +111,8 @@ def scale_by_lion(b1: Any = 0.9, b2: Any = 0.99, mu_dtype: Any = None) -> Gradie
     """The sign of b1 mu + (1 - b1) g, for mu the running mean of the gradient, of decay b2. Chen et al. (2023)."""
 
     def update(grads: Any, state: ScaleByLionState, params: Params, **extra: Any) -> tuple[Any, State]:
-        updates = each(lambda b1, g, mu: tnp.sign(mean_of(b1, g, mu)), [b1], grads, state.mu)
-        return updates, ScaleByLionState(increment(state.count), each(mean_of, [b2], grads, state.mu))
+        updates = each(tnp.sign, [], running_mean(b1, grads, state.mu))
+        return updates, ScaleByLionState(increment(state.count), running_mean(b2, grads, state.mu))
 
     return transformation(lambda params: ScaleByLionState(zero_count(), zeros_like(params, mu_dtype)), update)
 
@@ -135,8 +135,8 @@ def _moments(mu_dtype: Any) -> Callable[[Params], ScaleByAdamState]:
 def _next_moments(b1: Any, b2: Any, grads: Any, state: ScaleByAdamState) -> ScaleByAdamState:
     return ScaleByAdamState(
         increment(state.count),
-        each(mean_of, [b1], grads, state.mu),
-        each(lambda b2, g, nu: mean_of(b2, abs_square(g), nu), [b2], grads, state.nu),
+        running_mean(b1, grads, state.mu),
+        running_mean(b2, grads, state.nu, abs_square),
     )
 
 
@@ -145,7 +145,7 @@ def first_moment(b1: Any, grads: Any, mu: Any, count: Any, nesterov: bool) -> An
     if not nesterov:
         return each(lambda c, m: m / c, [debias(b1, count)], mu)
     now, ahead = debias(b1, count), debias(b1, increment(count))
-    return each(lambda b1, now, ahead, m, g: b1 * (m / ahead) + (1 - b1) * (g / now), [b1, now, ahead], mu, grads)
+    return each(lambda old, new, m, g: old * m + new * g, [b1 / ahead, (1 - b1) / now], mu, grads)
 
 
 @pickled_as_call
@@ -262,7 +262,7 @@ def scale_by_rms(
     """
 
     def update(grads: Any, state: ScaleByRmsState, params: Params, **extra: Any) -> tuple[Any, State]:
-        nu = each(lambda decay, g, nu: mean_of(decay, abs_square(g), nu), [decay], grads, state.nu)
+        nu = running_mean(decay, grads, state.nu, abs_square)
         new = ScaleByRmsState(increment(state.count), nu)
         v = each(lambda c, nu: nu / c, [debias(decay, new.count)], nu) if bias_correction else nu
         return each(_over_root(eps_in_sqrt), [eps], grads, v), new
@@ -340,19 +340,20 @@ def scale_by_factored_rms(
         need_params(params)
         t = tnp.astype(state.count - step_offset + 1, np.float32)
 
-        def step(decay: Any, g: Any, row: Any, col: Any, v: Any) -> tuple[Any, Any, Any, Any]:
+        def step(new: Any, old: Any, g: Any, row: Any, col: Any, v: Any) -> tuple[Any, Any, Any, Any]:
             square, axes = abs_square(g) + epsilon, axes_of(g)
             if axes is None:
-                v = mean_of(decay, square, v)
+                v = new * square + old * v
                 return g / tnp.sqrt(v), row, col, v
             second, first = axes
-            row = mean_of(decay, square.mean(first), row)
-            col = mean_of(decay, square.mean(second), col)
+            row = new * square.mean(first) + old * row
+            col = new * square.mean(second) + old * col
             mean = row.mean(second - (second > first), keepdims=True)
             over_rows = tnp.expand_dims(tnp.sqrt(row / mean), first)
             return g / over_rows / tnp.expand_dims(tnp.sqrt(col), second), row, col, v
 
-        updates, *new = parts(4, step, [1 - t ** (-decay_rate)], grads, state.v_row, state.v_col, state.v)
+        weight = t ** (-decay_rate)
+        updates, *new = parts(4, step, [weight, 1 - weight], grads, state.v_row, state.v_col, state.v)
         return updates, FactoredState(increment(state.count), *new)
 
     return transformation(init, update)
