@@ -38,7 +38,7 @@ class Hyperparams(dict[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self:
-            raise KeyError(f"there is no hyperparameter {name!r}, but {', '.join(self)} {here()}")
+            raise ValueError(f"there is no hyperparameter {name!r}, but {', '.join(self)} {here()}")
         old = aval_of(self[name])
         new = tnp.asarray(value, old.dtype)
         if new.shape != old.shape:
