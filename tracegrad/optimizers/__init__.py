@@ -41,8 +41,7 @@ from .recipes import *
 from .scaling import *
 from .wrappers import *
 
-__all__: list[str] = []
-__all__ += averages.__all__
+__all__ = [*averages.__all__]
 __all__ += base.__all__
 __all__ += clipping.__all__
 __all__ += hyperparams.__all__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -243,8 +242,27 @@ def adamw(
     )
 
 
-nadam = functools.partial(adam, nesterov=True)
-nadamw = functools.partial(adamw, nesterov=True)
+@pickled_as_call
+def nadam(
+    learning_rate: Rate, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 0.0, mu_dtype: Any = None
+) -> GradientTransformation:
+    """`adam` with Nesterov's momentum, `adam(..., nesterov=True)`. Dozat (2016)."""
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
+
+
+@pickled_as_call
+def nadamw(
+    learning_rate: Rate,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: Rate = 1e-4,
+    mask: Mask = None,
+) -> GradientTransformation:
+    """`adamw` with Nesterov's momentum, `adamw(..., nesterov=True)`. Dozat (2016)."""
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=True)
 
 
 @pickled_as_call
