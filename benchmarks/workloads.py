@@ -363,6 +363,47 @@ LARGE = 4_096
 """Elements of a chain's array, so many that a step of a short chain is more than its call."""
 
 
+# -- an optimizer's step, of which nothing is differentiated
+
+
+def adam(side: Side) -> Function:
+    """Adam's step: tracegrad's optimizer, and for JAX the formula written out by hand."""
+    rate, b1, b2, eps = 1e-3, 0.9, 0.999, 1e-8
+    if side.name == "tracegrad":
+        from tracegrad import optimizers
+
+        optimizer = optimizers.adam(rate, b1, b2, eps)
+
+        def step(params: Params, grads: Params, count: Array, mu: Params, nu: Params) -> Any:
+            state = (optimizers.ScaleByAdamState(count, mu, nu), optimizers.EmptyState())
+            updates, (new, _) = optimizer.update(grads, state, params)
+            return optimizers.apply_updates(params, updates), *new
+
+    else:
+
+        def step(params: Params, grads: Params, count: Array, mu: Params, nu: Params) -> Any:
+            count = count + 1
+            mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mu, grads)
+            nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, nu, grads)
+            c1, c2 = 1 - b1**count, 1 - b2**count
+            moved = jax.tree.map(lambda p, m, v: p - rate * (m / c1) / (side.np.sqrt(v / c2) + eps), params, mu, nu)
+            return moved, count, mu, nu
+
+    return step
+
+
+@functools.cache
+def adam_arguments() -> tuple[Any, ...]:
+    """Parameters and gradients of 10 million numbers in 200 arrays, after 100 steps."""
+    rng = numpy.random.default_rng(0)
+    params, grads, mu = ({f"w{i}": dense(rng, 250, 200) for i in range(200)} for _ in range(3))
+    return params, grads, jax.device_put(numpy.int32(100)), mu, jax.tree.map(lambda m: m * m, mu)
+
+
+def itself(side: Side, f: Function) -> Function:
+    return f
+
+
 def workloads() -> Iterator[Workload]:
     yield Workload("mlp", mlp, mlp_arguments, (*COMPILED, "first"), quick=True)
     yield Workload("cnn", cnn, cnn_arguments, COMPILED, quick=True)
@@ -381,3 +422,4 @@ def workloads() -> Iterator[Workload]:
     yield Workload("loop-10000", loop, functools.partial(chain_arguments, 64), ("first", "new_structure"))
     yield Workload("trees", tree, lambda: random_trees(0)[0], ("first", "new_structure"), random_trees, quick=True)
     yield Workload("call", trivial, trivial_arguments, ("call",), quick=True)
+    yield Workload("adam-200", adam, adam_arguments, ("step", "memory"), gradient=itself)

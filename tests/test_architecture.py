@@ -18,10 +18,9 @@ FLOORS = [
         "tape names collecting caches", "errors recording varying", "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
-        "batching custom capture optimizers", "derivatives checkpoint_policies show", "remat", "numpy",
-        "random control", "parallel initializers loops", "lax", "nn interop testing", "scipy",
-        "metrics train", "protocols", "array",
-        "__init__", "examples",
+        "batching custom capture", "derivatives checkpoint_policies show", "remat", "numpy",
+        "random control", "parallel initializers loops schedules", "lax optimizers", "nn interop testing", "scipy",
+        "metrics train", "protocols", "array", "__init__", "examples",
     )
 ]  # fmt: skip
 """The files and folders of the package, from the ground up: each imports from lower floors alone."""

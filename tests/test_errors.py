@@ -412,22 +412,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "parameters for the state": (
         lambda: ADAM.update(GRADS, PARAMS),
         ValueError,
-        ["the state is dict", "update(grads, state, params)"],
+        ["adam.update: state is dict of 2 arrays", "tuple of 5 arrays", "update(grads, state, params)"],
     ),
     "the state for the updates": (
         lambda: optimizers.apply_updates(PARAMS, STATE),
         ValueError,
-        ["the updates and the parameters", "results of update"],
+        ["apply_updates: updates is a pair", "updates, state = optimizer.update"],
     ),
     "the value for the gradients": (
         lambda: ADAM.update(tnp.ones(()), STATE),
         ValueError,
-        ["the state and the gradients differ in structure", "'w1'"],
+        ["adam.update: state[0].mu is dict of 2 arrays, where init(grads)[0].mu is f32[]"],
     ),
     "updates for some parameters": (
         lambda: optimizers.apply_updates(PARAMS, {"w1": 1.0}),
         ValueError,
-        ["'w1': *}", "'w2': *}", "the parameters"],
+        ["updates['w2'] is missing, which is in params"],
     ),
     "a learning rate that is text": (lambda: optimizers.adam("0.1"), TypeError, ["learning_rate is str '0.1'"]),
     "a list of optimizers": (

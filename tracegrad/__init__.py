@@ -19,7 +19,6 @@ from . import (
     lax,
     nn,
     numpy,
-    optimizers,
     parallel,
     random,
     scipy,
@@ -53,12 +52,12 @@ __all__ = [
     "axis_index", "capture", "checkpoint", "checkpoint_policies", "cond", "custom_vjp", "elementwise_grad",
     "eval_shape", "explain", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp", "initializers", "jacfwd",
     "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "metrics", "named_call", "nan_safe", "nn", "numpy",
-    "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "scipy", "stop_gradient", "sum_gradients",
-    "switch", "tap", "testing", "trace", "train", "value_and_grad", "vjp", "vmap", "while_loop",
+    "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "schedules", "scipy", "stop_gradient",
+    "sum_gradients", "switch", "tap", "testing", "trace", "train", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 
 # What is named above and not imported is a package that is imported when it is first used.
 if TYPE_CHECKING:
-    from . import metrics, train
+    from . import metrics, optimizers, schedules, train
 else:
     __getattr__, __dir__ = listed(__name__)

@@ -85,7 +85,7 @@ def here() -> str:
 
 
 _NAMESPACES = (
-    "initializers", "lax", "metrics", "nn", "numpy", "optimizers", "parallel", "random", "scipy", "train",
+    "initializers", "lax", "metrics", "nn", "numpy", "optimizers", "parallel", "random", "schedules", "scipy", "train",
 )  # fmt: skip
 _PRIVATE = ("errors", "numpy.arguments", "numpy.protocols")
 
@@ -112,6 +112,8 @@ def caller() -> tuple[str, Any]:
         if not names and f.f_code.co_qualname == "Op.__call__":
             op = f.f_locals["self"]
             names = [(op.name, op)] + [(name, op) for name, value in functions.get(None, ()) if value is op]
+        if not names and f.f_code.co_qualname == "_Made.__call__":
+            names = [(f.f_locals["self"].name, f.f_locals["self"])]
         if names:
             text = (
                 _callee(frame).rpartition(".")[2] if len({name for name, _ in names}) > 1 and frame is not None else ""

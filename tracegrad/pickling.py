@@ -22,7 +22,8 @@ def pickled_as_call(factory: Callable[P, T]) -> Callable[P, T]:
         if not isinstance(made, tuple):
             return cast(T, _Made(made, wrapper, args, kwargs, None))
         kind: Any = type(made)
-        return cast(T, kind(*[_Made(f, wrapper, args, kwargs, i) for i, f in enumerate(made)]))
+        fields = zip(kind._fields, made, strict=True)
+        return cast(T, kind(*[_Made(f, wrapper, args, kwargs, field) for field, f in fields]))
 
     return wrapper
 
@@ -32,6 +33,8 @@ class _Made:
         functools.update_wrapper(self, fun)
         self.fun = fun
         self.call = call
+        factory, _, _, field = call
+        self.name = factory.__name__ if field is None else f"{factory.__name__}.{field}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fun(*args, **kwargs)
@@ -40,6 +43,6 @@ class _Made:
         return _make_again, self.call
 
 
-def _make_again(factory: Callable[..., Any], args: Any, kwargs: Any, field: int | None) -> Any:
+def _make_again(factory: Callable[..., Any], args: Any, kwargs: Any, field: str | None) -> Any:
     made = factory(*args, **kwargs)
-    return made if field is None else made[field]
+    return made if field is None else getattr(made, field)
