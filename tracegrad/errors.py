@@ -84,7 +84,7 @@ def here() -> str:
 
 
 _NAMESPACES = ("lax", "nn", "numpy", "initializers", "optimizers", "parallel", "random", "scipy")
-_PRIVATE = ("errors", "numpy.arguments", "numpy.protocols")
+_PRIVATE = ("errors", "nn.losses.arguments", "numpy.arguments", "numpy.protocols")
 
 
 def called() -> str:
