@@ -77,7 +77,7 @@ def ctc(
     states = tnp.where(there & allowed, targets, blank)[:, :, None]
     states = tnp.concatenate([tnp.concatenate([blanks[:, :-1], states], 2).reshape(n, 2 * length), blanks[:, 0]], 1)
     # A label may follow another one without a blank between them, if it differs; a blank may not.
-    skips = tnp.concatenate([tnp.full((n, 2), False), (states[:, 2:] != states[:, :-2]) & (states[:, 2:] != blank)], 1)
+    skips = tnp.concatenate([tnp.full((n, 2), False), (states[:, 2:] != states[:, :-2]) & (states[:, 2:] != blank)], 1)[:, : 2 * length + 1]
     emitted = tnp.take_along_axis(log_p, tnp.broadcast_to(states[:, None], (n, frames, 2 * length + 1)), 2)
 
     place = tnp.arange(2 * length + 1)
@@ -115,7 +115,8 @@ def _sizes(predictions: Any, targets: Any) -> tuple[int, int, int, int]:
         )
     if not jnp.issubdtype(t.dtype, jnp.integer):
         raise TypeError(f"{called()}: labels must be integers, not {t} {here()}. Give the number of each class.")
-    return (*p.shape, t.shape[1])
+    n, frames, classes = p.shape
+    return n, frames, classes, t.shape[1]
 
 
 def _lengths(name: str, lengths: Any, n: int, most: int) -> Any:

@@ -266,7 +266,7 @@ def learned_tree(key: Any, features: Any, *, balanced: bool = True, steps: int =
             f"{called()}: features is {describe(features)} {here()}. Give a row of finite numbers a class."
         )
     x = x.astype(np.promote_types(x.dtype, np.float32), copy=False)
-    rng = np.random.default_rng(np.asarray(random.bits(key, (4,))).tolist())
+    rng = np.random.default_rng(np.asarray(random.randint(key, (4,), 0, 2**31 - 1)).tolist())
 
     def cut(order: Any, starts: Any, sizes: Any) -> tuple[Any, Any]:
         part = np.repeat(np.arange(len(sizes)), sizes)
