@@ -104,8 +104,8 @@ def _scaled(x: Any) -> tuple[Any, Any]:
     """`x` times a power of 2 that brings its largest element along the last axis near 1, and the exponent of that.
 
     Squares of what is large or small then neither overflow nor vanish. Where the size of `x` cancels, the factor may
-    be held constant: the derivatives of all orders are the same. (XLA would take a quotient's square for a quotient of
-    squares.)
+    be held constant: the derivatives of all orders are the same. A product, since XLA takes the square of a quotient
+    for a quotient of squares.
     """
     a = type_of(x)
     most = float(jnp.finfo(a.dtype).maxexp - 2)  # type: ignore[no-untyped-call]

@@ -77,7 +77,9 @@ def ctc(
     states = tnp.where(there & allowed, targets, blank)[:, :, None]
     states = tnp.concatenate([tnp.concatenate([blanks[:, :-1], states], 2).reshape(n, 2 * length), blanks[:, 0]], 1)
     # A label may follow another one without a blank between them, if it differs; a blank may not.
-    skips = tnp.concatenate([tnp.full((n, 2), False), (states[:, 2:] != states[:, :-2]) & (states[:, 2:] != blank)], 1)[:, : 2 * length + 1]
+    skips = tnp.concatenate([tnp.full((n, 2), False), (states[:, 2:] != states[:, :-2]) & (states[:, 2:] != blank)], 1)[
+        :, : 2 * length + 1
+    ]
     emitted = tnp.take_along_axis(log_p, tnp.broadcast_to(states[:, None], (n, frames, 2 * length + 1)), 2)
 
     place = tnp.arange(2 * length + 1)
