@@ -112,7 +112,7 @@ def cell(result: Result) -> str:
 
 
 def number(x: float) -> str:
-    return f"{x:.2f}" if x >= 0.1 else f"{x:.3f}"
+    return f"{x:.2f}" if x >= 0.1 else f"{x:.3f}" if x >= 0.01 else f"{x:.2g}"
 
 
 def report(results: list[Result], clock: str) -> str:
@@ -126,6 +126,7 @@ def report(results: list[Result], clock: str) -> str:
         RECORD,
         ("lower", "compile", "step", "memory", "undecorated"),
         ("first", "new_structure", "call"),
+        ("rival",),
     ]
     for group in groups:
         figures = [name for name in group if any(r.figure == name for r in results)]
@@ -158,7 +159,7 @@ def geometric_mean(results: list[Result], figure: str) -> str:
 
 def budget(figure: str, names: list[str]) -> str:
     f = FIGURES[figure]
-    text = f"≤ {f.budget}"
+    text = f"≤ {f.budget}" if f.budget >= 0.1 else f"≤ {number(f.budget)}"
     if f.mean_budget is not None:
         text += f", mean ≤ {f.mean_budget}"
     return text + "".join(f", {name} ≤ {limit}" for name, limit in f.budgets.items() if name in names)

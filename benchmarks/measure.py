@@ -64,6 +64,8 @@ FIGURES = {
     "undecorated": Figure("undecorated", "s", 0.1),
     "first": Figure("undecorated, first call", "s", 0.3, budgets={"loop-10000": 1.0, "trees": 1.0}),
     "new_structure": Figure("undecorated, long or new structure", "s", 1.0),
+    # Bresson, "Training neural networks" (2017), has the full softmax take 258 times as long.
+    "rival": Figure("step, against the full softmax", "s", 1 / 258),
 }
 
 
@@ -270,7 +272,18 @@ class Bench:
         return self.steady("undecorated", self.gradient)
 
     def steady(self, figure: str, make: Callable[[Side], Function]) -> Result:
-        steps = {side.name: functools.partial(make(side), *self.args) for side in self.sides}
+        return self.timed(figure, {side.name: functools.partial(make(side), *self.args) for side in self.sides})
+
+    def rival(self) -> Result:
+        """Ours against another formula for the same purpose, in JAX."""
+        ours, theirs = self.sides
+        assert self.workload.rival is not None
+        build, arguments = self.workload.rival
+        other = theirs.jit(theirs.value_and_grad(build(theirs)))
+        steps = {ours.name: functools.partial(self.jitted(ours), *self.args)}
+        return self.timed("rival", steps | {theirs.name: functools.partial(other, *arguments())})
+
+    def timed(self, figure: str, steps: dict[str, Callable[[], Any]]) -> Result:
         counts = {name: batch_size(step) for name, step in steps.items()}
 
         def sample(side: Side) -> float:

@@ -46,7 +46,17 @@ def jax_side() -> Side:
     def max_pool(x: Array) -> Array:
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
-    nn = SimpleNamespace(conv=conv, max_pool=max_pool, **activations(jax.nn))
+    def paths(tree: Any, labels: Array) -> Any:
+        nodes, signs = (jnp.asarray(x)[labels] for x in (tree.nodes, tree.signs))
+        return nodes.reshape(-1), SimpleNamespace(nodes=jnp.arange(nodes.size).reshape(nodes.shape), signs=signs)
+
+    def hierarchical_softmax(hidden: Array, labels: Array, params: Params, tree: Any) -> Array:
+        nodes, signs = (jnp.asarray(x)[labels] for x in (tree.nodes, tree.signs))
+        scores = jnp.sum(params["w"][nodes] * hidden[:, None], -1) + params["b"][nodes]
+        return jnp.mean(jnp.sum(jnp.where(signs == 0, 0, jax.nn.softplus(-scores * signs)), -1))
+
+    nn = SimpleNamespace(conv=conv, max_pool=max_pool, paths=paths, hierarchical_softmax=hierarchical_softmax,
+                         **activations(jax.nn))  # fmt: skip
 
     def hvp(f: Function, primals: Any, tangents: Any) -> Any:
         return jax.jvp(jax.grad(f), primals, tangents)[1]
@@ -60,7 +70,13 @@ def tracegrad_side() -> Side:
     import tracegrad.nn
     import tracegrad.numpy as tnp
 
-    nn = SimpleNamespace(conv=tg.nn.conv, max_pool=tg.nn.max_pool, **activations(tg.nn))
+    nn = SimpleNamespace(
+        conv=tg.nn.conv,
+        max_pool=tg.nn.max_pool,
+        paths=tg.nn.losses.ClassTree.paths,
+        hierarchical_softmax=tg.nn.losses.hierarchical_softmax,
+        **activations(tg.nn),
+    )
     return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit, tg.scan, tg.vmap, tg.hvp)
 
 
@@ -78,6 +94,7 @@ class Workload:
       calls: where each call has arguments of its own, makes those of one round of calls from the round's number.
       quick: whether `--quick` includes it.
       gradient: what is differentiated of the formula, and how.
+      rival: another formula for the same purpose, and its arguments, for the figure that holds ours against it in JAX.
     """
 
     name: str
@@ -87,6 +104,7 @@ class Workload:
     calls: Callable[[int], list[tuple[Any, ...]]] | None = None
     quick: bool = False
     gradient: Callable[[Side, Function], Function] = lambda side, f: side.value_and_grad(f)
+    rival: tuple[Callable[[Side], Function], Callable[[], tuple[Any, ...]]] | None = None
 
     def rounds(self, number: int) -> list[tuple[Any, ...]]:
         """The arguments of the calls that make up one round: one call, or as `calls` says."""
@@ -342,6 +360,56 @@ def random_trees(number: int) -> list[tuple[Any, ...]]:
     return [(tree_params(), random_tree(rng, int(rng.integers(8, 24)))) for _ in range(TREES)]
 
 
+# -- the softmax over 100,000 classes, by a tree and in full: the gradient of hidden vectors, and of the parameters used
+
+CLASSES, FEATURES, BATCH = 100_000, 128, 32
+
+
+def hierarchical(side: Side) -> Function:
+    nn = side.nn
+
+    def loss(used: Params, tree: Any) -> Array:
+        return nn.hierarchical_softmax(used["hidden"], numpy.arange(BATCH), {k: used[k] for k in ("w", "b")}, tree)
+
+    return loss
+
+
+def of_paths(side: Side, f: Function) -> Function:
+    def gradient(params: Params, hidden: Array, labels: Array, tree: Any) -> Any:
+        nodes, part = side.nn.paths(tree, labels)
+        rows = {name: p[nodes] for name, p in params.items()}
+        return side.value_and_grad(f)({"hidden": hidden, **rows}, part)
+
+    return gradient
+
+
+@functools.cache
+def hierarchical_arguments() -> tuple[Any, ...]:
+    from tracegrad import random
+    from tracegrad.nn import losses
+
+    rng = numpy.random.default_rng(5)
+    params = {"w": dense(rng, CLASSES - 1, FEATURES, fan_in=FEATURES), "b": zeros(CLASSES - 1)}
+    tree = jax.device_put(losses.random_tree(random.key(0), CLASSES))
+    return params, dense(rng, BATCH, FEATURES, fan_in=1), integers(rng, CLASSES, BATCH), tree
+
+
+def full_softmax(side: Side) -> Function:
+    np, nn = side.np, side.nn
+
+    def loss(params: Params, labels: Array) -> Array:
+        return cross_entropy(np, nn, np.matmul(params["hidden"], params["w"]) + params["b"], labels)
+
+    return loss
+
+
+@functools.cache
+def full_softmax_arguments() -> tuple[Any, ...]:
+    _, hidden, labels, _ = hierarchical_arguments()
+    rng = numpy.random.default_rng(6)
+    return {"w": dense(rng, FEATURES, CLASSES), "b": zeros(CLASSES), "hidden": hidden}, labels
+
+
 # -- a call that does nearly nothing
 
 
@@ -421,5 +489,8 @@ def workloads() -> Iterator[Workload]:
     loop = functools.partial(chain, length=10_000)
     yield Workload("loop-10000", loop, functools.partial(chain_arguments, 64), ("first", "new_structure"))
     yield Workload("trees", tree, lambda: random_trees(0)[0], ("first", "new_structure"), random_trees, quick=True)
+    rival = full_softmax, full_softmax_arguments
+    yield Workload("hierarchical-softmax", hierarchical, hierarchical_arguments, ("step", "memory", "rival"),
+                   gradient=of_paths, rival=rival)  # fmt: skip
     yield Workload("call", trivial, trivial_arguments, ("call",), quick=True)
     yield Workload("adam-200", adam, adam_arguments, ("step", "memory"), gradient=itself)

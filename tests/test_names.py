@@ -90,7 +90,7 @@ def test_the_nearest_name_is_suggested(path: str) -> None:
 
 def test_where_nothing_is_near() -> None:
     with pytest.raises(AttributeError, match=r"'mse'\. It has absolute_error, .*, squared_error\.$"):
-        nn.losses.mse  # type: ignore[attr-defined]  # noqa: B018
+        nn.losses.regression.mse  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(AttributeError, match=r"dir\(tracegrad.numpy\) lists what it has"):
         tnp.qqqqqq  # type: ignore[attr-defined]  # noqa: B018
 

@@ -87,7 +87,7 @@ def here() -> str:
 _NAMESPACES = (
     "initializers", "lax", "metrics", "nn", "numpy", "optimizers", "parallel", "random", "schedules", "scipy", "train",
 )  # fmt: skip
-_PRIVATE = ("errors", "numpy.arguments", "numpy.protocols")
+_PRIVATE = ("errors", "nn.losses.arguments", "numpy.arguments", "numpy.protocols")
 
 
 def called() -> str:

@@ -425,9 +425,10 @@ def one_hot(x: Any, num_classes: int, *, dtype: Any = float, axis: int = -1) -> 
 
 
 def _classes(labels: Any, num_classes: int, axis: int) -> Any:
-    """The numbers of the classes along `axis`, to compare labels with."""
+    """The numbers of the classes along `axis`, to compare labels with, which may be too narrow for them."""
     shape = tuple(int(num_classes) if i == axis else 1 for i in range(labels.ndim + 1))
-    return ops.iota(dtype=np.dtype(labels.dtype), shape=shape, axis=axis)
+    dtype = np.dtype(labels.dtype)
+    return ops.iota(dtype=dtype if dtype.itemsize >= 4 else np.dtype(np.int32), shape=shape, axis=axis)
 
 
 __all__ = [
