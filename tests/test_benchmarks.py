@@ -35,3 +35,10 @@ def test_smallest_chain(tmp_path: Path) -> None:
         assert 0 < measured["min"] <= measured["median"] <= measured["max"], name
         assert measured["median"] > result["budget"] or not result["over"]
     assert "| chain-10 " in done.stdout
+
+
+def test_lookup() -> None:
+    command = [sys.executable, "-m", "benchmarks.lookup", "--rows", "9000", "--ids", "32", "--repeat", "2"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]] == ["sgd", "adagrad", "adam, lazy"]

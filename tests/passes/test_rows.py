@@ -142,6 +142,53 @@ def test_rules_that_leave_the_other_rows(rule: str) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14)
 
 
+def adagrad_by_hand(p: Any, g: Any, state: list[Any], t: int) -> Any:
+    """optax's: Duchi, Hazan and Singer (2011), the sum of squares beginning at 0.1."""
+    (cache,) = state = state or [np.full_like(p, 0.1)]
+    cache += g**2
+    return p - 0.1 * g / np.sqrt(cache + 1e-7), state
+
+
+def lazy_adam_by_hand(p: Any, g: Any, state: list[Any], t: int) -> Any:
+    """Kingma and Ba (2014), in the rows that have a gradient."""
+    state = state or [np.zeros_like(p), np.zeros_like(p)]
+    rows = (g != 0).any(1)
+    m, v = (np.where(rows[:, None], b * old + (1 - b) * new, old)
+            for b, old, new in ((0.9, state[0], g), (0.999, state[1], g**2)))  # fmt: skip
+    step = 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return np.where(rows[:, None], p - step, p), [m, v]
+
+
+TRAINED: dict[str, tuple[Any, Callable[..., Any]]] = {
+    "adagrad": (optimizers.adagrad(0.1), adagrad_by_hand),
+    "lazy adam": (optimizers.lazy(optimizers.adam(0.1)), lazy_adam_by_hand),
+    "lazy adam of a group": (
+        optimizers.multi_transform(
+            {"table": optimizers.lazy(optimizers.adam(0.1)), "w": optimizers.sgd(0.0)}, {"table": "table", "w": "w"}
+        ),
+        lazy_adam_by_hand,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.usefixtures("wide")
+def test_optimizers_over_several_steps(name: str) -> None:
+    optimizer, by_hand = TRAINED[name]
+    params: Any = {"table": TABLE, "w": W}
+    step, state = trained(optimizer, "index", params, IDS)
+    assert set(tables(step, params, state, IDS)) == {"scatter"}
+    step = tg.jit(step)
+    p, kept = TABLE.copy(), []
+    for t, ids in enumerate((IDS, IDS + 3, np.array([5, 5, 1, 0, 7, 7, 7])), 1):
+        ids = np.minimum(ids, N - 1)
+        g = jax.grad(lambda q: loss(jnp, "index", {"table": q, "w": params["w"]}, ids))(jnp.asarray(p))  # noqa: B023
+        p, kept = by_hand(p, np.asarray(g), kept, t)
+        params, state = step(params, state, ids)
+        params["w"] = W
+        np.testing.assert_allclose(params["table"], p, rtol=1e-8, atol=1e-12)
+
+
 DENSE: dict[str, Callable[..., Any]] = {
     "the gradient is returned": lambda t, g: (g, t - 0.1 * g),
     "decay": lambda t, g: t - 0.1 * (g + 0.01 * t),

@@ -6,8 +6,10 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
+from .. import numpy as tnp
 from ..errors import called, here
 from ..pickling import pickled_as_call
 from .base import (
@@ -106,6 +108,62 @@ def masked(
 
 
 @pickled_as_call
+def lazy(inner: GradientTransformation) -> GradientTransformation:
+    """`inner`, for tables of which a step uses a few rows: the others, and their moments, stay as they are.
+
+    Without it the moments of Adam decay in each step, and the parameters of all rows move. With it a step under `@jit`
+    whose gradient comes from `table[ids]` costs what the rows cost, and no array of the table's size is computed. `sgd`
+    and `adagrad` leave those rows alone by themselves.
+
+    A row is what an array has at an index of its first axis; one of no axis always takes part. Of `adam` it makes what
+    TensorFlow Addons call `LazyAdam` and PyTorch `SparseAdam`: steps are counted for all rows together.
+
+    Args:
+      inner: an optimizer.
+
+    Example:
+      >>> import numpy as np
+      >>> from tracegrad import optimizers
+      >>> optimizer = optimizers.lazy(optimizers.adam(0.1))
+      >>> table, grads = np.ones((3, 2), np.float32), np.array([[1, 1], [0, 0], [0, 0]], np.float32)
+      >>> updates, state = optimizer.update(grads, optimizer.init(table), table)
+      >>> updates, state = optimizer.update(grads[::-1], state, table)
+      >>> print(updates[:2])
+      [[0. 0.]
+       [0. 0.]]
+    """
+    start, update = unwrapped(inner, "lazy(optimizer)")
+
+    def lazy_update(grads: Any, state: State, params: Params, **extra: Any) -> tuple[Any, State]:
+        touched = jax.tree.map(_touched, grads)
+        updates, new = update(grads, state, params, **extra)
+
+        def like_params(tree: Any) -> bool:
+            # Where the parameters are one array, a number of the state is as much a tree like them.
+            return same_structure(tree, grads) and all(
+                np.shape(x) == np.shape(g) for x, g in zip(jax.tree.leaves(tree), jax.tree.leaves(grads), strict=True)
+            )
+
+        def kept(old: Any, new: Any) -> Any:
+            if not like_params(old) or not same_structure(new, old):
+                return new
+            return jax.tree.map(tnp.where, touched, new, old)
+
+        return (
+            jax.tree.map(lambda t, u: tnp.where(t, u, 0), touched, updates),
+            jax.tree.map(kept, state, new, is_leaf=like_params),
+        )
+
+    return transformation(start, lazy_update, is_ours(inner))
+
+
+def _touched(grad: Any) -> Any:
+    """Which rows have a gradient, with all axes; the whole, if there are none."""
+    axes = tuple(range(1, np.ndim(grad)))
+    return tnp.any(grad != 0, axes, keepdims=True) if np.ndim(grad) else True
+
+
+@pickled_as_call
 def multi_transform(
     transforms: Mapping[Hashable, GradientTransformation],
     param_labels: Any,
@@ -167,4 +225,4 @@ def multi_transform(
 partition = multi_transform
 
 
-__all__ = ["MaskedNode", "MaskedState", "PartitionState", "by_path", "masked", "multi_transform", "partition"]
+__all__ = ["MaskedNode", "MaskedState", "PartitionState", "by_path", "lazy", "masked", "multi_transform", "partition"]

@@ -270,7 +270,7 @@ class _Pass:
         if op is ops.where and zero[1] and zero[2]:
             return 0
         if op is ops.where and zero[0]:
-            return like_out(bases[2])
+            return 0 if zero[2] else like_out(bases[2])
         return None
 
     def reduced(self, node: Node, found: _Rows) -> _Rows | None:
