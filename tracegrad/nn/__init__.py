@@ -18,6 +18,8 @@ from . import (
     recurrent,
     regularization,
     summaries,
+    transformer,
+    trees,
 )
 from .activations import *
 from .attention import *
@@ -31,6 +33,8 @@ from .normalization import *
 from .recurrent import *
 from .regularization import *
 from .summaries import *
+from .transformer import *
+from .trees import *
 
 __all__ = ["initializers", "losses"]
 __all__ += activations.__all__
@@ -45,6 +49,8 @@ __all__ += normalization.__all__
 __all__ += recurrent.__all__
 __all__ += regularization.__all__
 __all__ += summaries.__all__
+__all__ += transformer.__all__
+__all__ += trees.__all__
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = listed(__name__)

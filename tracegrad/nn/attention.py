@@ -114,9 +114,10 @@ def dot_product_attention(
         check_sizes(block_size=block_size)
     if dropout_rate and dropout_key is None:
         raise ValueError(f"{called()}: dropout_rate={dropout_rate} needs a random key {here()}. Give dropout_key.")
-    settings = _Settings(bool(is_causal), local_window_size, block_size, float(dropout_rate))
+    block = None if block_size is None else min(block_size, max(s, 1))
+    settings = _Settings(bool(is_causal), local_window_size, block, float(dropout_rate))
     q = q * (1 / math.sqrt(h) if scale is None else scale)
-    if block_size is None or s == 0:
+    if block is None or s == 0:
         out = _plain(settings, q, k, v, bias, terms, dropout_key)
     else:
         out = _blockwise(settings, q, k, v, bias, terms, dropout_key)
