@@ -331,7 +331,7 @@ def _blockwise_backward(settings: _Settings, saved: tuple[Any, ...], ct: Any) ->
 
     def joined(x: Any, axis: int) -> Any:
         x = tnp.moveaxis(x, 0, axis)
-        x = tnp.reshape(x, (*x.shape[:axis], -1, *x.shape[axis + 2 :]))
+        x = tnp.reshape(x, (*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :]))
         return x[(slice(None),) * axis + (slice(0, k.shape[1]),)]
 
     grads = [(dq, q), (joined(dk, 1), k), (joined(dv, 1), v)]
@@ -411,7 +411,7 @@ def sinusoidal_embedding(positions: Any, features: int, *, base: float = 10000.0
     Example:
       >>> import numpy as np
       >>> from tracegrad import nn
-      >>> print(nn.sinusoidal_embedding(np.arange(2), 4).round(2))
+      >>> print(np.asarray(nn.sinusoidal_embedding(np.arange(2), 4)).round(2))
       [[0.   1.   0.   1.  ]
        [0.84 0.54 0.01 1.  ]]
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -305,12 +305,8 @@ class RNN:
     cell: Any
     reverse: bool = static(default=False)
 
-    _kind: ClassVar[Any] = RNNCell
-
     @classmethod
-    def init(
-        cls, key: Any, in_features: int, hidden_features: int, *, reverse: bool = False, **options: Any
-    ) -> RNN:
+    def init(cls, key: Any, in_features: int, hidden_features: int, *, reverse: bool = False, **options: Any) -> RNN:
         """A layer with a drawn cell.
 
         Args:
@@ -323,7 +319,7 @@ class RNN:
         Raises:
           TypeError, ValueError: if the key is none, or a size is not a positive number.
         """
-        return cls(cls._kind.init(key, in_features, hidden_features, **options), reverse)
+        return cls(RNNCell.init(key, in_features, hidden_features, **options), reverse)
 
     def __call__(
         self, x: Any, run: Run | None = None, *, lengths: Any = None, initial_state: Any = None
@@ -414,7 +410,14 @@ class LSTM(RNN):
       >>> outputs, state = lstm(np.ones((2, 5, 3), np.float32), initial_state=(c, h))
     """
 
-    _kind: ClassVar[Any] = LSTMCell
+    @classmethod
+    def init(cls, key: Any, in_features: int, hidden_features: int, *, reverse: bool = False, **options: Any) -> LSTM:
+        """A layer with a drawn `LSTMCell`; as `RNN.init`.
+
+        Raises:
+          TypeError, ValueError: if the key is none, or a size is not a positive number.
+        """
+        return cls(LSTMCell.init(key, in_features, hidden_features, **options), reverse)
 
 
 @layer
@@ -434,7 +437,14 @@ class GRU(RNN):
       ((2, 5, 4), (2, 4))
     """
 
-    _kind: ClassVar[Any] = GRUCell
+    @classmethod
+    def init(cls, key: Any, in_features: int, hidden_features: int, *, reverse: bool = False, **options: Any) -> GRU:
+        """A layer with a drawn `GRUCell`; as `RNN.init`.
+
+        Raises:
+          TypeError, ValueError: if the key is none, or a size is not a positive number.
+        """
+        return cls(GRUCell.init(key, in_features, hidden_features, **options), reverse)
 
 
 @layer
