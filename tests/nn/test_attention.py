@@ -163,7 +163,7 @@ def test_dropout_of_weights() -> None:
         np.testing.assert_allclose(counts, counts.round(), atol=1e-3)
         # What was dropped is the same in the backward pass: the function is linear in the values.
         w = normal(*out.shape).astype(F32)
-        grad = tg.jit(tg.grad(lambda v, drop=drop: (drop(v) * w).sum()))(v)
+        grad = tg.jit(tg.grad(lambda v, w=w, drop=drop: (drop(v) * w).sum()))(v)
         u = normal(*v.shape).astype(F32)
         np.testing.assert_allclose((grad * u).sum(), (np.asarray(drop(u)) * w).sum(), rtol=1e-3)
     check_message(

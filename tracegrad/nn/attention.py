@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .. import ops, random
 from .. import numpy as tnp
+from .. import ops, random
 from ..control import scan
 from ..custom import custom_vjp
 from ..errors import called, describe, here
@@ -93,8 +93,8 @@ def dot_product_attention(
     (b, t, n, h), (_, s, heads, _) = q.shape, k.shape
     if k.shape != v.shape or (k.shape[0], k.shape[3]) != (b, h) or np.ndim(query) != np.ndim(key):
         raise ValueError(
-            f"{called()}: query {describe(query)}, key {describe(key)} and value {describe(value)} do not fit {here()}. "
-            "Give (B, T, N, H), and twice (B, S, K, H)."
+            f"{called()}: query {describe(query)}, key {describe(key)} and value {describe(value)} do not fit "
+            f"{here()}. Give (B, T, N, H), and twice (B, S, K, H)."
         )
     if n % heads:
         raise ValueError(
@@ -230,10 +230,19 @@ def _kept(settings: _Settings, key: Any, shape: tuple[int, ...], dtype: Any) -> 
 def _plain(settings: _Settings, q: Any, k: Any, v: Any, bias: Any, terms: _Terms, key: Any) -> Any:
     scores = _scores(q, k)
     scores = scores if bias is None else scores + bias
-    p = softmax(scores, where=_seen(settings, terms, q.shape[1], 0, k.shape[1]))
+    seen = _seen(settings, terms, q.shape[1], 0, k.shape[1])
+    if seen is not None:
+        scores = ops.where(seen, scores, _lowest(scores))
+    p = softmax(scores)
     if settings.rate:
         p = p * _kept(settings, key, p.shape, p.dtype)
-    return _mixed(ops.astype(p, dtype=v.dtype) if p.dtype != v.dtype else p, v)
+    out = _mixed(ops.astype(p, dtype=v.dtype) if p.dtype != v.dtype else p, v)
+    if seen is None or (settings == _Settings(True, None, None, settings.rate) and terms == _Terms(None, None, None)):
+        return out
+    # What sees nothing has equal weights by now. One that is causal alone sees the first key.
+    some = tnp.any(seen, axis=-1, keepdims=True)
+    some = tnp.reshape(some, (1,) * (4 - some.ndim) + some.shape)
+    return ops.where(tnp.swapaxes(some, 1, 2), out, 0)
 
 
 # -- block by block

@@ -247,8 +247,8 @@ class GRUCell(_Cell):
         """
         options = {"use_bias": use_bias, "kernel_init": kernel_init, "bias_init": bias_init, "dtype": dtype}
         options["recurrent_kernel_init"] = recurrent_kernel_init
-        drawn = _drawn(key, 3, in_features, hidden_features, options)
-        return cls(*drawn, bias_init(key, (hidden_features,), dtype) if use_bias else None)
+        kernel, recurrent, bias = _drawn(key, 3, in_features, hidden_features, options)
+        return cls(kernel, recurrent, bias, bias_init(key, (hidden_features,), dtype) if use_bias else None)
 
     def step(self, state: Any, z: Any) -> tuple[Any, Any]:
         """The next `h`, twice."""
@@ -269,6 +269,7 @@ def like_state(layer: Any, state: Any, zeros: Any, run: Run | None) -> Any:
     Raises:
       ValueError: if it has another structure or other shapes.
     """
+    tree: Any
     leaves, tree = jax.tree.flatten(state)
     wanted, expected = jax.tree.flatten(zeros)
     shapes = [np.shape(x) for x in leaves]
@@ -387,8 +388,8 @@ class RNN:
             wrong = values[(values < 0) | (values > steps)]
             if wrong.size:
                 raise ValueError(
-                    f"{name_in(self, run)}: a length is {wrong.flat[0]}, and the sequences have {steps} steps {here()}. "
-                    f"Give lengths from 0 to {steps}, along the time axis, which is the last but one."
+                    f"{name_in(self, run)}: a length is {wrong.flat[0]}, and the sequences have {steps} steps "
+                    f"{here()}. Give lengths from 0 to {steps}, along the time axis, which is the last but one."
                 )
 
 

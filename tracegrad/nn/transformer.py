@@ -107,7 +107,8 @@ class MultiHeadAttention:
             )
         if num_heads % num_kv_heads:
             raise ValueError(
-                f"{called()}: num_kv_heads={num_kv_heads} does not divide num_heads={num_heads} {here()}. Give a divisor."
+                f"{called()}: num_kv_heads={num_kv_heads} does not divide num_heads={num_heads} {here()}. "
+                "Give a divisor."
             )
         size = qkv_features // num_heads
         if rotary_base is not None and size % 2:
@@ -208,8 +209,8 @@ class MultiHeadAttention:
             shape = (1,) * (4 - np.ndim(one)) + np.shape(one)
             if len(shape) != 4 or any(a not in (1, n) for a, n in zip(shape, scores, strict=True)):
                 raise ValueError(
-                    f"{name_in(self, run)}: the {name} {describe(one)} does not broadcast to the scores, (batch, heads, "
-                    f"queries, keys) = {scores} {here()}. What hides padding is key_mask, of shape (batch, keys)."
+                    f"{name_in(self, run)}: the {name} {describe(one)} does not broadcast to the scores, (batch, "
+                    f"heads, queries, keys) = {scores} {here()}. What hides padding is key_mask, of shape (batch, keys)."
                 )
             if aval_of(one).dtype != bool:
                 raise TypeError(
@@ -304,7 +305,7 @@ def _cached(model: Any, batch_size: int, max_length: int, dtype: Any) -> dict[st
 
 @layer
 class TransformerBlock:
-    """x + attention(norm(x)), and of that, y + mlp(norm(y)). Vaswani et al. (2017), normalized first: Xiong et al. (2020).
+    """y = x + attention(norm(x)), then y + mlp(norm(y)). Vaswani et al. (2017); normalized first: Xiong et al. (2020).
 
     Equal blocks make a loop: `nn.Stack.init(key, depth, lambda key: nn.TransformerBlock.init(key, 128, 4))`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from .. import initializers, ops, random
 from .. import numpy as tnp
 from ..control import scan
-from ..errors import called, describe, here
+from ..errors import describe, here
 from ..names import listed
 from ..numpy.arguments import is_known
 from ..tape import aval_of
@@ -194,8 +194,8 @@ class TreeLSTM:
         if not fits or not jnp.issubdtype(aval.dtype, np.integer) or not shape[0]:
             raise ValueError(
                 f"{name_in(self, run)}: the inputs are {describe(x)} and the children {describe(children)} {here()}. "
-                f"Give (nodes, features), of one node at least, and integers (nodes, {n or 'places'}), -1 for no child; "
-                "a batch of trees goes through tracegrad.vmap."
+                f"Give (nodes, features), of one node at least, and integers (nodes, {n or 'places'}), -1 for no "
+                "child; a batch of trees goes through tracegrad.vmap."
             )
         if is_known(children):
             values = np.asarray(children)
