@@ -90,7 +90,7 @@ def test_arguments_are_those_of_jax() -> None:
         ours = nn.dot_product_attention(q, k, v, bias, **options)
         np.testing.assert_allclose(ours, np.where(rows, theirs, 0), rtol=2e-5, atol=2e-6, err_msg=name)
     np.testing.assert_allclose(
-        nn.dot_product_attention(q[0], k[0], v[0]), jax.nn.dot_product_attention(q, k, v)[0], 2e-5
+        nn.dot_product_attention(q[0], k[0], v[0]), jax.nn.dot_product_attention(q, k, v)[0], 2e-5, 2e-6
     )
     low = [x.astype(jnp.bfloat16) for x in (q, k, v)]
     for block in (None, 2, 100):
@@ -200,6 +200,7 @@ def test_what_the_function_refuses() -> None:
     refuse(r"key_value_seq_lengths has 4, and the sequences are 3", x, x, x, key_value_seq_lengths=np.array([1, 4]))
     refuse(r"query_seq_lengths is", x, x, x, query_seq_lengths=np.array([1, 2, 3]))
     refuse(r"block_size=0", x, x, x, block_size=0)
+    refuse(r"dropout_rate=2", x, x, x, dropout_rate=2, dropout_key=KEY)
 
 
 # -- positions

@@ -216,8 +216,12 @@ def test_wrong_inputs_say_what_and_where() -> None:
     check_message(lambda: net.lstm.cell(h, x[:, 0]), ValueError, r"^LSTMCell: the state is")
     check_message(lambda: nn.GRU.init(KEY, 3, 0), ValueError, r"^GRU\.init: hidden_features=0")
     check_message(lambda: nn.LSTMCell.init(3, 3, 4), TypeError, r"^LSTMCell\.init: key is i32")
-    outs, _ = tg.jit(lambda n: net(x, lengths=n))(np.array([6, 5]))
-    assert np.isnan(outs[0]).all() and np.isfinite(outs[1]).all()
+    for dtype in (np.int32, np.uint8):
+        outs, _ = tg.jit(lambda n: net(x, lengths=n))(np.array([6, 5], dtype))
+        assert np.isnan(outs[0]).all() and np.isfinite(outs[1]).all()
+    many = tg.vmap(lambda key: nn.LSTM.init(key, 3, 4))(tg.random.split(KEY, 3))
+    check_message(lambda: many(x), ValueError, r"^LSTMCell: its kernel is f32\[3,3,16\], with 3 axes in place of 2")
+    assert tg.vmap(lambda m: m(x)[0])(many).shape == (3, 2, 5, 4)
 
 
 def test_cells_are_drawn_gate_by_gate() -> None:

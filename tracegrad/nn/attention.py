@@ -112,6 +112,10 @@ def dot_product_attention(
         local_window_size = (local_window_size, local_window_size)
     if block_size is not None:
         check_sizes(block_size=block_size)
+    if not 0 <= dropout_rate <= 1:
+        raise ValueError(
+            f"{called()}: dropout_rate={dropout_rate} {here()} is the probability of a zero: give a number from 0 to 1."
+        )
     if dropout_rate and dropout_key is None:
         raise ValueError(f"{called()}: dropout_rate={dropout_rate} needs a random key {here()}. Give dropout_key.")
     block = None if block_size is None else min(block_size, max(s, 1))
@@ -237,9 +241,10 @@ def _plain(settings: _Settings, q: Any, k: Any, v: Any, bias: Any, terms: _Terms
     if settings.rate:
         p = p * _kept(settings, key, p.shape, p.dtype)
     out = _mixed(ops.astype(p, dtype=v.dtype) if p.dtype != v.dtype else p, v)
-    if seen is None or (settings == _Settings(True, None, None, settings.rate) and terms == _Terms(None, None, None)):
+    if seen is None or (settings.window is None and all(term is None for term in terms)):
+        # Each sees the first key at least.
         return out
-    # What sees nothing has equal weights by now. One that is causal alone sees the first key.
+    # What sees nothing has equal weights by now.
     some = tnp.any(seen, axis=-1, keepdims=True)
     some = tnp.reshape(some, (1,) * (4 - some.ndim) + some.shape)
     return ops.where(tnp.swapaxes(some, 1, 2), out, 0)

@@ -18,7 +18,7 @@ from ..errors import called, describe, here
 from ..names import listed
 from ..numpy.arguments import is_known
 from ..tape import aval_of
-from .layers import Run, check_init, input_features, layer, name_in, static
+from .layers import Run, check_init, check_parameters, input_features, layer, name_in, static
 
 
 @layer
@@ -53,7 +53,8 @@ class _Cell:
         Raises:
           TypeError, ValueError: if the last axis of `x` is not `in_features` long.
         """
-        wanted = self.kernel.shape[-2]
+        check_parameters(self, run, kernel=2, recurrent_kernel=2, bias=1)
+        wanted = self.kernel.shape[0]
         input_features(self, x, wanted, run, f"Give {wanted} features, or make it for those that there are.")
         out = tnp.matmul(x, self.kernel)
         out = out if self.bias is None else out + self.bias
@@ -347,19 +348,22 @@ class RNN:
         x = tnp.moveaxis(x, -2, 0)
         steps, *batch = aval_of(x).shape[:-1]
         keep = None
+        wrong = None
         if lengths is not None:
             self._check_lengths(lengths, tuple(batch), steps, run)
+            known = is_known(lengths)
             lengths = tnp.asarray(lengths)[..., None]
             keep = ops.less(tnp.arange(steps).reshape((steps,) + (1,) * (ndim - 1)), lengths)
             # What is not finite there would be NaN in the gradient of the kernel, as 0 times it.
             x = ops.where(keep, x, 0)
+            if not known:
+                wrong = tnp.logical_or(ops.less(lengths, 0), ops.greater(lengths, np.asarray(steps, np.int32)))
         z = self.cell.project(x, run)
         aval = aval_of(z)
         state = self.cell.initial_state(batch, aval.dtype)
         if initial_state is not None:
             state = like_state(self, initial_state, state, run)
-        if lengths is not None and not is_known(lengths):
-            wrong = tnp.logical_or(ops.less(lengths, 0), ops.greater(lengths, steps))
+        if wrong is not None:
             state = jax.tree.map(lambda s: ops.where(wrong, math.nan, s), state)
 
         def step(state: Any, each: Any) -> tuple[Any, Any]:

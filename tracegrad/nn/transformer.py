@@ -210,7 +210,7 @@ class MultiHeadAttention:
             if len(shape) != 4 or any(a not in (1, n) for a, n in zip(shape, scores, strict=True)):
                 raise ValueError(
                     f"{name_in(self, run)}: the {name} {describe(one)} does not broadcast to the scores, (batch, "
-                    f"heads, queries, keys) = {scores} {here()}. What hides padding is key_mask, of shape (batch, keys)."
+                    f"heads, queries, keys) = {scores} {here()}. What hides padding is key_mask, (batch, keys)."
                 )
             if aval_of(one).dtype != bool:
                 raise TypeError(

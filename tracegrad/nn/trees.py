@@ -16,7 +16,7 @@ from ..errors import describe, here
 from ..names import listed
 from ..numpy.arguments import is_known
 from ..tape import aval_of
-from .layers import Run, check_init, check_sizes, input_features, layer, name_in
+from .layers import Run, check_init, check_parameters, check_sizes, input_features, layer, name_in
 
 
 @layer
@@ -116,12 +116,12 @@ class TreeLSTM:
         """
         z = self._projected(x, run)
         nodes = self._check_children(x, children, run)
-        children = tnp.asarray(children)
+        known, children = is_known(children), tnp.asarray(children)
         size = self.kernel.shape[-1] // 4
         present = ops.greater_equal(children, 0)
         own = tnp.arange(nodes)
         wrong = tnp.logical_or(ops.less(children, -1), ops.greater_equal(children, own[:, None]))
-        z = z if is_known(children) else ops.where(tnp.any(wrong, axis=-1, keepdims=True), math.nan, z)
+        z = z if known else ops.where(tnp.any(wrong, axis=-1, keepdims=True), math.nan, z)
         empty = tnp.zeros((nodes, size), z.dtype)
 
         def step(carry: Any, each: Any) -> tuple[Any, Any]:
@@ -166,7 +166,8 @@ class TreeLSTM:
         return self.recurrent_kernel.shape[0] if self.recurrent_kernel.ndim == 3 else None
 
     def _projected(self, x: Any, run: Run | None) -> Any:
-        wanted = self.kernel.shape[-2]
+        check_parameters(self, run, kernel=2, bias=1)
+        wanted = self.kernel.shape[0]
         input_features(self, x, wanted, run, f"Give {wanted} features, or make it for those that there are.")
         z = tnp.matmul(x, self.kernel)
         z = z if self.bias is None else z + self.bias
