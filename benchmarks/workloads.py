@@ -70,12 +70,14 @@ def tracegrad_side() -> Side:
     import tracegrad.nn
     import tracegrad.numpy as tnp
 
+    layers = {name: getattr(tg.nn, name) for name in ("LSTM", "LSTMCell", "Linear", "MultiHeadAttention")}
     nn = SimpleNamespace(
         conv=tg.nn.conv,
         max_pool=tg.nn.max_pool,
         paths=tg.nn.losses.ClassTree.paths,
         hierarchical_softmax=tg.nn.losses.hierarchical_softmax,
         **activations(tg.nn),
+        **layers,
     )
     return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit, tg.scan, tg.vmap, tg.hvp)
 
@@ -272,6 +274,79 @@ def scan_lstm(side: Side) -> Function:
         return np.mean(error * error)
 
     return loss
+
+
+# -- layers, beside flax's with the same weights
+
+
+def lstm_layer(side: Side) -> Function:
+    """The layers over time themselves: `nn.LSTM`, and flax's `RNN` of its `OptimizedLSTMCell`."""
+    if side.name == "tracegrad":
+
+        def run(params: Params, x: Array) -> Array:
+            cell = side.nn.LSTMCell(params["kernel"], params["recurrent"], params["bias"])
+            return side.nn.LSTM(cell)(x)[1][1]
+
+    else:
+        from flax import nnx
+
+        def run(params: Params, x: Array) -> Array:
+            hidden = params["recurrent"].shape[0]
+            cell = nnx.OptimizedLSTMCell(x.shape[-1], hidden, rngs=nnx.Rngs(0))
+            structure, own, rest = nnx.split(nnx.RNN(cell, return_carry=True), nnx.Param, ...)
+            # In the order of the names: dense_h.bias, dense_h.kernel, dense_i.kernel.
+            leaves = [params["bias"], params["recurrent"], params["kernel"]]
+            own = jax.tree.unflatten(jax.tree.structure(own), leaves)
+            start = jax.numpy.zeros((x.shape[0], hidden), x.dtype)
+            carry, _ = nnx.merge(structure, own, rest)(x, initial_carry=(start, start))
+            return carry[1]
+
+    def loss(params: Params, x: Array, target: Array) -> Array:
+        error = side.np.matmul(run(params, x), params["out"]) - target
+        return side.np.mean(error * error)
+
+    return loss
+
+
+@functools.cache
+def lstm_layer_arguments() -> tuple[Any, ...]:
+    params, xs, target = lstm_arguments()
+    names = {"kernel": "w", "recurrent": "u", "bias": "b", "out": "out"}
+    return {ours: params[theirs] for ours, theirs in names.items()}, jax.device_put(xs.swapaxes(0, 1)), target
+
+
+def attention_layer(side: Side, heads: int = 4) -> Function:
+    """`nn.MultiHeadAttention`, causal, and flax's. Without biases: the gradient of the keys' is 0 but for rounding."""
+    if side.name == "tracegrad":
+
+        def run(params: Params, x: Array) -> Array:
+            linear = {name: side.nn.Linear(kernel) for name, kernel in params.items()}
+            return side.nn.MultiHeadAttention(**linear, num_heads=heads, num_kv_heads=heads, is_causal=True)(x)
+
+    else:
+        from flax import nnx
+
+        def run(params: Params, x: Array) -> Array:
+            options = {"decode": False, "deterministic": True, "use_bias": False, "rngs": nnx.Rngs(0)}
+            layer = nnx.MultiHeadAttention(heads, x.shape[-1], **options)
+            structure, own, rest = nnx.split(layer, nnx.Param, ...)
+            shapes = [leaf.shape for leaf in jax.tree.leaves(own)]
+            leaves = [p.reshape(s) for p, s in zip(jax.tree.leaves(params), shapes, strict=True)]
+            own = jax.tree.unflatten(jax.tree.structure(own), leaves)
+            return nnx.merge(structure, own, rest)(x, is_causal=True)
+
+    def loss(params: Params, x: Array) -> Array:
+        out = run(params, x)
+        return side.np.mean(out * out)
+
+    return loss
+
+
+@functools.cache
+def attention_layer_arguments(d: int = 128, t: int = 64, n: int = 8) -> tuple[Any, ...]:
+    rng = numpy.random.default_rng(6)
+    params = {name: dense(rng, d, d) for name in ("query", "key", "value", "out")}
+    return params, dense(rng, n, t, d, fan_in=1)
 
 
 # -- gradients of other kinds
@@ -481,6 +556,8 @@ def workloads() -> Iterator[Workload]:
         yield Workload(f"transformer-{layers}", transformer, arguments, figures, quick=layers == 2)
     yield Workload("lstm", lstm, lstm_arguments, COMPILED)
     yield Workload("scan-lstm", scan_lstm, lstm_arguments, DERIVED)
+    yield Workload("lstm-layer", lstm_layer, lstm_layer_arguments, DERIVED[:-1])
+    yield Workload("attention-layer", attention_layer, attention_layer_arguments, DERIVED[:-1])
     yield Workload("per-example", mlp, mlp_arguments, DERIVED, gradient=per_example)
     yield Workload("hvp", mlp, mlp_arguments, DERIVED, gradient=hessian_vector)
     for n in (10, 100, 1_000, 10_000, 100_000):

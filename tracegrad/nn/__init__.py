@@ -7,6 +7,7 @@ from .. import initializers
 from ..names import listed
 from . import (
     activations,
+    attention,
     containers,
     convolution,
     functional,
@@ -14,10 +15,14 @@ from . import (
     linear,
     losses,
     normalization,
+    recurrent,
     regularization,
     summaries,
+    transformer,
+    trees,
 )
 from .activations import *
+from .attention import *
 from .containers import *
 from .convolution import *
 from .functional import *
@@ -25,11 +30,15 @@ from .layers import *
 from .linear import *
 from .losses import *
 from .normalization import *
+from .recurrent import *
 from .regularization import *
 from .summaries import *
+from .transformer import *
+from .trees import *
 
 __all__ = ["initializers", "losses"]
 __all__ += activations.__all__
+__all__ += attention.__all__
 __all__ += containers.__all__
 __all__ += convolution.__all__
 __all__ += functional.__all__
@@ -37,8 +46,11 @@ __all__ += layers.__all__
 __all__ += linear.__all__
 __all__ += losses.__all__
 __all__ += normalization.__all__
+__all__ += recurrent.__all__
 __all__ += regularization.__all__
 __all__ += summaries.__all__
+__all__ += transformer.__all__
+__all__ += trees.__all__
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = listed(__name__)
