@@ -115,7 +115,7 @@ ONE_OF_A_KIND = list({(type(c[0]), getattr(c[0], "capacity", None)): c for c in 
 
 
 def name(case: Any) -> str:
-    return str(case[0])
+    return str(case[0] if isinstance(case, tuple) else case)
 
 
 def prepared(case: Any, weighted: bool) -> tuple[Any, Any, Any, Any]:
@@ -132,7 +132,7 @@ def close(actual: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "weighted"), [(c, True) for c in CASES] + [(c, False) for c in ONE_OF_A_KIND], ids=str
+    ("case", "weighted"), [(c, True) for c in CASES] + [(c, False) for c in ONE_OF_A_KIND], ids=name
 )
 def test_agrees_with_scikit_learn_and_does_not_depend_on_the_batches(case: Any, weighted: bool) -> None:
     metric, (p, t), w, expected = prepared(case, weighted)
