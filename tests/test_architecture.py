@@ -19,8 +19,8 @@ FLOORS = [
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture", "derivatives checkpoint_policies show", "remat", "numpy",
-        "random control", "parallel initializers loops schedules", "lax optimizers", "nn interop testing", "scipy",
-        "metrics train", "protocols", "array", "__init__", "examples",
+        "random control activations", "parallel initializers loops schedules", "lax optimizers",
+        "nn interop testing", "scipy", "metrics train", "protocols", "array", "__init__", "examples",
     )
 ]  # fmt: skip
 """The files and folders of the package, from the ground up: each imports from lower floors alone."""

@@ -17,7 +17,6 @@ from . import (
     checkpoint_policies,
     initializers,
     lax,
-    nn,
     numpy,
     parallel,
     random,
@@ -58,6 +57,6 @@ __all__ = [
 
 # What is named above and not imported is a package that is imported when it is first used.
 if TYPE_CHECKING:
-    from . import metrics, optimizers, schedules, train
+    from . import metrics, nn, optimizers, schedules, train
 else:
     __getattr__, __dir__ = listed(__name__)

@@ -85,7 +85,8 @@ def here() -> str:
 
 
 _NAMESPACES = (
-    "initializers", "lax", "metrics", "nn", "numpy", "optimizers", "parallel", "random", "schedules", "scipy", "train",
+    "activations", "initializers", "lax", "metrics", "nn", "numpy", "optimizers", "parallel", "random", "schedules",
+    "scipy", "train",
 )  # fmt: skip
 _PRIVATE = ("errors", "nn.losses.arguments", "numpy.arguments", "numpy.protocols")
 

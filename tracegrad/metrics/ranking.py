@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .. import numpy as tnp
+from ..activations import sigmoid
 from ..errors import describe, here
-from ..nn import sigmoid
 from ..numpy.arguments import is_known
 from ..tape import aval_of
 from .arguments import check_indices, check_probabilities, in_range, is_float, same_shape

@@ -3,10 +3,10 @@
 # ruff: noqa: F403
 from typing import TYPE_CHECKING
 
-from .. import initializers
+from .. import activations, initializers
+from ..activations import *
 from ..names import listed
 from . import (
-    activations,
     attention,
     containers,
     convolution,
@@ -21,7 +21,6 @@ from . import (
     transformer,
     trees,
 )
-from .activations import *
 from .attention import *
 from .containers import *
 from .convolution import *

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import numpy as tnp
 from .. import ops, random
+from ..activations import softmax
 from ..control import scan
 from ..custom import custom_vjp
 from ..errors import called, describe, here
@@ -17,7 +18,6 @@ from ..names import listed
 from ..numpy.arguments import is_known
 from ..tape import aval_of
 from ..tools import stop_gradient
-from .activations import softmax
 from .layers import check_sizes
 
 

@@ -9,12 +9,12 @@ import jax
 
 from .. import initializers, ops, random
 from .. import numpy as tnp
+from ..activations import relu
 from ..control import scan
 from ..errors import called, describe, here
 from ..names import listed
 from ..remat import checkpoint as remat
 from ..tape import aval_of
-from .activations import relu
 from .layers import Run, check_init, init_state, is_layer, layer, name_in, static
 from .linear import Linear
 from .regularization import Dropout

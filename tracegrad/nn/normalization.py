@@ -9,12 +9,12 @@ import numpy as np
 
 from .. import initializers, ops
 from .. import numpy as tnp
+from ..activations import standardize
 from ..errors import called, describe, here
 from ..names import listed
 from ..parallel import pmean
 from ..tape import aval_of
 from ..tools import stop_gradient
-from .activations import standardize
 from .layers import Run, check_parameters, check_sizes, input_features, is_layer, layer, name_in, static
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from .. import initializers, ops, random
 from .. import numpy as tnp
+from ..activations import gelu
 from ..errors import called, describe, here
 from ..names import listed
 from ..numpy.arguments import is_known
 from ..tape import aval_of
-from .activations import gelu
 from .attention import dot_product_attention, rotary_embedding
 from .containers import MLP, Stack
 from .layers import Run, check_init, check_sizes, is_layer, layer, name_in, static, sublayers

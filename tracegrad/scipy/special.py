@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import nn, ops
+from .. import activations, ops
 from .. import numpy as tnp
+from ..activations import logsumexp
 from ..errors import called, describe, here
 from ..names import listed
-from ..nn import logsumexp
 from ..numpy.arguments import inexact, integer, literal, type_of
 from ..numpy.creation import array_like, asarray
 from ..ops import digamma, erf, erfc, log_ndtr, logit, polygamma, xlog1py, xlogy
@@ -65,12 +65,12 @@ def kl_div(p: Any, q: Any) -> Any:
 
 def softmax(x: Any, /, *, axis: Any = None) -> Any:
     """`exp(x) / sum(exp(x))` over `axis`: an axis, a tuple of them, or all by default."""
-    return nn.softmax(x, axis)
+    return activations.softmax(x, axis)
 
 
 def log_softmax(x: Any, /, *, axis: Any = None) -> Any:
     """The logarithm of `softmax(x, axis=axis)`, without overflow."""
-    return nn.log_softmax(x, axis)
+    return activations.log_softmax(x, axis)
 
 
 # -- the normal distribution

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ...activations import _classes
 from ...errors import called, describe, here
 from ...op import Op
 from ...ops import astype, div, equal, maximum, minimum, mul, mul_no_nan, reduce_sum, reshape, where
 from ...ops.arraylike import from_list, type_of
 from ...tape import Aval, Var, make_aval
 from ...tracer import literal
-from ..activations import _classes
 
 # -- values that are known
 

@@ -1,4 +1,4 @@
-"""Activations: `jax.nn`'s names, arguments and values, element by element unless said otherwise.
+"""Activations: `jax.nn`'s names, arguments and values, each element by itself unless it says more. Use ops.
 
 Each takes an array of any shape and returns one of the same shape and dtype. No gradient is NaN where the
 value is finite: the branch of a function that is not taken adds 0, however large the argument.
@@ -7,18 +7,17 @@ value is finite: the branch of a function that is not taken adds 0, however larg
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import ops
-from ..errors import called, here
-from ..names import listed
-from ..numpy.arguments import axes_of, axis_of
-from ..ops import (
+from . import ops
+from .errors import called, here
+from .numpy.arguments import axes_of, axis_of
+from .ops import (
     abs_,
     add,
     div,
@@ -48,9 +47,9 @@ from ..ops import (
     tanh,
     where,
 )
-from ..ops.elementwise import elementwise
-from ..tape import aval_of
-from ..tracer import literal
+from .ops.elementwise import elementwise
+from .tape import aval_of
+from .tracer import literal
 
 # -- smooth
 
@@ -436,6 +435,3 @@ __all__ = [
     "log_softmax", "logsumexp", "mish", "one_hot", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "soft_sign",
     "softmax", "softplus", "standardize", "swish", "tanh",
 ]  # fmt: skip
-
-if not TYPE_CHECKING:
-    __getattr__, __dir__ = listed(__name__)
