@@ -453,14 +453,17 @@ class Run:
         return None if self._key is None else self.key(layer)
 
     def within(self, layer: Any) -> Callable[..., Any]:
-        """`layer` as a function `(layer, state, key, *args) -> (out, state)` that keeps nothing: for transforms."""
+        """`layer` as a function `(layer, state, key, *args) -> (out, state)` that keeps nothing: for transforms.
+
+        Further keyword arguments are the layer's.
+        """
         prefix = (*self._prefix, *self._names_of(layer))
 
-        def body(layer: Any, state: Any, key: Any, *args: Any) -> Any:
+        def body(layer: Any, state: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
             run = object.__new__(Run)
             run.training = self.training
             run._start(layer, state, key, prefix)
-            return layer(*args, run), run.state
+            return layer(*args, run, **kwargs), run.state
 
         return body
 
@@ -540,7 +543,8 @@ def check_sizes(**sizes: Any) -> None:
     """
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{called()}: {name} is {describe(value)}, not a whole number {here()}.")
+            given = repr(value) if isinstance(value, (bool, float)) else describe(value)
+            raise TypeError(f"{called()}: {name} is {given}, not a whole number {here()}.")
         if value < 1:
             raise ValueError(f"{called()}: {name}={value} {here()}. Give 1 or more.")
 
