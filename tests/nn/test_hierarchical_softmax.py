@@ -360,7 +360,7 @@ def test_what_the_layer_refuses() -> None:
 
 def test_training() -> None:
     """Mnih and Hinton's recipe: a random tree first, then one of the features that the model with it learned."""
-    k = 16
+    k, rng = 16, np.random.default_rng(0)
     table = np.repeat(np.arange(4), 4)  # Of the 16 classes four groups; a context gives a group away, less so a class.
     contexts = np.eye(4)[table] * 2 + 0.3 * rng.standard_normal((k, 4))
     y = np.tile(np.arange(k), 20)

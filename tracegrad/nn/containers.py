@@ -36,7 +36,8 @@ def as_layer(x: Any) -> Any:
     if is_layer(x):
         return x
     if not callable(x) or isinstance(x, type):
-        raise TypeError(f"{called()}: {describe(x)} is neither a layer nor a function {here()}.")
+        made = " It is a class: give an instance." if isinstance(x, type) else ""
+        raise TypeError(f"{called()}: {describe(x)} is neither a layer nor a function {here()}.{made}")
     return Function(x)
 
 
