@@ -247,12 +247,13 @@ def test_rows_used_alone() -> None:
 
 def layer_of(tree: Any) -> Any:
     """The layer of this tree with other, float64, parameters."""
-    params = params_of(tree)
-    return nn.HierarchicalSoftmax(params["w"], params["b"], tree)
+    rng = np.random.default_rng(1)
+    return nn.HierarchicalSoftmax(rng.standard_normal((tree.inner, H)), rng.standard_normal(tree.inner), tree)
 
 
 @pytest.mark.parametrize("name", ["random", "given", "of one"])
 def test_the_layer(name: str) -> None:
+    rng = np.random.default_rng(2)
     layer, h = layer_of(TREES[name]), rng.standard_normal((2, 3, H))
     labels, weights = rng.integers(0, layer.tree.classes, (2, 3)), np.array([0.5, 2.0])
     with x64():
@@ -261,13 +262,18 @@ def test_the_layer(name: str) -> None:
         every = lambda m, h: (m(h), m.loss(h, labels), m.loss(h, labels, weights=weights, reduction="none"))  # noqa: E731
         for f in (every, tg.jit(every), lambda m, h: every(m, h)):
             for a, e in zip(f(layer, h), (expected, -chosen.mean(), -chosen * weights[:, None]), strict=True):
-                np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-14)
+                # 1 - p of the reference cancels where p is near 1.
+                np.testing.assert_allclose(a, e, rtol=1e-10, atol=1e-12)
         labels[0, 1] = -1
-        np.testing.assert_allclose(layer.loss(h, labels), -chosen[labels >= 0].mean(), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(layer.loss(h, labels), -chosen[labels >= 0].mean(), rtol=1e-10, atol=1e-12)
 
 
 def test_derivatives_of_the_layer() -> None:
-    layer, h, y = layer_of(TREES["by frequency"]), rng.standard_normal((4, H)), np.array([5, 0, 1, 1])
+    layer, h, y = (
+        layer_of(TREES["by frequency"]),
+        np.random.default_rng(3).standard_normal((4, H)),
+        np.array([5, 0, 1, 1]),
+    )
     theirs = lambda m, h: log_probabilities(jnp, h, {"w": m.kernel, "b": m.bias}, m.tree)  # noqa: E731
     check_grads(lambda m, h: m(h), layer, h, jax_fn=theirs)
     check_grads(
