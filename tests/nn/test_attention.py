@@ -358,6 +358,35 @@ def test_a_block_is_its_formula_and_a_stack_of_them_its_blocks() -> None:
     assert float(value) != float(loss(dropped, x.astype(F32), tg.random.key(1)))
 
 
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_stack_passes_masks_on_to_its_blocks(checkpoint: bool) -> None:
+    make = lambda k: nn.TransformerBlock.init(k, 4, 2, mlp_features=6)  # noqa: E731
+    stack = drawn(nn.Stack.init(KEY, 3, make, checkpoint=checkpoint))
+    seen = np.array([[True, True, False, True], [True, False, False, False]])
+    x = normal(2, 4, 4)
+
+    def unrolled(stack: Any, x: Any, seen: Any) -> Any:
+        for i in range(3):
+            x = jax.tree.map(lambda p, i=i: p[i], stack.layer)(x, key_mask=seen)
+        return x
+
+    scanned = lambda m, x, seen: m(x, nn.Run(m), key_mask=seen)  # noqa: E731
+    loss = lambda f: lambda m, x, seen: (f(m, x, seen) ** 2).sum()  # noqa: E731
+    with x64():
+        expected = tg.jit(tg.value_and_grad(loss(unrolled), argnums=(0, 1)))(stack, x, seen)
+        for f in (scanned, lambda m, x, seen: m(x, key_mask=seen, mask=None)):
+            for run in (tg.value_and_grad(loss(f), argnums=(0, 1)), tg.jit(tg.value_and_grad(loss(f), argnums=(0, 1)))):
+                for a, e in zip(jax.tree.leaves(run(stack, x, seen)), jax.tree.leaves(expected), strict=True):
+                    np.testing.assert_allclose(a, e, rtol=1e-9, atol=1e-11)
+        # What is hidden changes nothing of what is seen, through all the blocks.
+        other = np.where(seen[..., None], x, 7.0)
+        a, b = (np.asarray(scanned(stack, z, seen))[seen] for z in (x, other))
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+        assert not np.allclose(a, np.asarray(stack(x))[seen])
+    with pytest.raises(TypeError, match="key_masks"):
+        stack(x, key_masks=seen)
+
+
 def test_what_the_layer_refuses() -> None:
     model = nn.Sequential([nn.MultiHeadAttention.init(KEY, 2, 8)])
     layer, x = model[0], np.ones((2, 3, 8), F32)

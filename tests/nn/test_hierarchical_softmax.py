@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import pytest
 from scipy import special
 
 import tracegrad as tg
-from tests.reference import check_grads, x64
+from tests.reference import check_grads, check_message, x64
 from tracegrad import nn, random
 from tracegrad.nn import losses
 
@@ -244,9 +245,128 @@ def test_rows_used_alone() -> None:
         np.testing.assert_allclose(plain, value, rtol=1e-12)
 
 
+def layer_of(tree: Any) -> Any:
+    """The layer of this tree with other, float64, parameters."""
+    rng = np.random.default_rng(1)
+    return nn.HierarchicalSoftmax(rng.standard_normal((tree.inner, H)), rng.standard_normal(tree.inner), tree)
+
+
+@pytest.mark.parametrize("name", ["random", "given", "of one"])
+def test_the_layer(name: str) -> None:
+    rng = np.random.default_rng(2)
+    layer, h = layer_of(TREES[name]), rng.standard_normal((2, 3, H))
+    labels, weights = rng.integers(0, layer.tree.classes, (2, 3)), np.array([0.5, 2.0])
+    with x64():
+        expected = log_probabilities(np, h, {"w": layer.kernel, "b": layer.bias}, layer.tree)
+        chosen = np.take_along_axis(expected, labels[..., None], -1)[..., 0]
+        every = lambda m, h: (m(h), m.loss(h, labels), m.loss(h, labels, weights=weights, reduction="none"))  # noqa: E731
+        for f in (every, tg.jit(every), lambda m, h: every(m, h)):
+            for a, e in zip(f(layer, h), (expected, -chosen.mean(), -chosen * weights[:, None]), strict=True):
+                # 1 - p of the reference cancels where p is near 1.
+                np.testing.assert_allclose(a, e, rtol=1e-10, atol=1e-12)
+        labels[0, 1] = -1
+        np.testing.assert_allclose(layer.loss(h, labels), -chosen[labels >= 0].mean(), rtol=1e-10, atol=1e-12)
+
+
+def test_derivatives_of_the_layer() -> None:
+    layer, h, y = (
+        layer_of(TREES["by frequency"]),
+        np.random.default_rng(3).standard_normal((4, H)),
+        np.array([5, 0, 1, 1]),
+    )
+    theirs = lambda m, h: log_probabilities(jnp, h, {"w": m.kernel, "b": m.bias}, m.tree)  # noqa: E731
+    check_grads(lambda m, h: m(h), layer, h, jax_fn=theirs)
+    check_grads(
+        lambda m, h: m.loss(h, y, reduction="none"), layer, h, jax_fn=lambda m, h: -theirs(m, h)[np.arange(4), y]
+    )
+
+
+def test_the_layer_in_a_model() -> None:
+    """As it is made, trained under jit, kept and loaded, and in an ensemble."""
+
+    @nn.layer
+    class Model:
+        embed: nn.Embedding
+        out: nn.HierarchicalSoftmax
+
+        def loss(self, x: Any, y: Any, run: Any = None) -> Any:
+            return self.out.loss(self.embed(x, run), y, run)
+
+    tree = TREES["random"]
+    make = lambda key: Model(nn.Embedding.init(key, 11, 8), nn.HierarchicalSoftmax.init(key, 8, tree))  # noqa: E731
+    model, x = make(random.key(0)), np.arange(11)
+    assert model.out.kernel.shape == (10, 8) and not np.any(model.out.bias)
+    assert "out: HierarchicalSoftmax(tree=ClassTree(classes=11, inner=10, depth=4)): 90 parameters" in str(model)
+
+    traced = []
+
+    @tg.jit
+    def step(model: Any) -> Any:
+        traced.append(model)
+        value, grads = tg.value_and_grad(lambda model: model.loss(x, x[::-1]))(model)
+        return jax.tree.map(lambda p, g: p - 3.0 * g, model, grads), value
+
+    for _ in range(60):
+        model, value = step(model)
+    assert float(value) < 0.1 and (np.argmax(model.out(model.embed(x)), -1) == x[::-1]).all()
+    # A tree is equal to one of the same numbers: what was loaded is no other program, and fits an optimizer's state.
+    loaded = pickle.loads(pickle.dumps(model.out))
+    assert loaded.tree is not tree and loaded.tree == tree and hash(loaded.tree) == hash(tree)
+    assert loaded.tree not in (TREES["given"], losses.random_tree(random.key(7), 11), None)
+    step(Model(model.embed, loaded))
+    assert len(traced) == 1
+    assert jax.tree.structure(loaded) == jax.tree.structure(model.out)
+    models = tg.vmap(make)(random.split(random.key(1), 3))
+    each = tg.vmap(lambda m: m.loss(x, x))(models)
+    np.testing.assert_allclose(
+        each, [jax.tree.map(lambda p, i=i: p[i], models).loss(x, x) for i in range(3)], rtol=1e-5
+    )
+    first, other = (nn.HierarchicalSoftmax.init(random.key(i), 8, 40, dtype=np.float16) for i in (0, 1))
+    assert first.tree != other.tree and first.kernel.dtype == first.bias.dtype == np.float16
+    wide = nn.HierarchicalSoftmax.init(random.key(0), 400, 500)
+    np.testing.assert_allclose(np.std(wide.kernel), 400**-0.5, rtol=0.02)
+
+
+def test_what_the_layer_refuses() -> None:
+    layer, h, key = layer_of(TREES["random"]), np.zeros((2, H)), random.key(0)
+    name = r"^HierarchicalSoftmax"
+    init = nn.HierarchicalSoftmax.init
+    check_message(lambda: init(H, 11, key), TypeError, name + r"\.init: key is .*, which is not a random key")
+    check_message(lambda: init(key, 0, 11), ValueError, name + r"\.init: features=0")
+    check_message(lambda: init(key, H, 0), ValueError, name + r"\.init: classes=0")
+    check_message(lambda: init(key, H, 2.0), TypeError, name + r"\.init: classes is 2\.0, not a whole number")
+    check_message(
+        lambda: tg.vmap(lambda k: init(k, H, 11))(random.split(key, 2)),
+        TypeError, name + r"\.init: classes=11 asks for a random tree.* nn\.random_tree\(key, 11\)",
+    )  # fmt: skip
+    check_message(
+        lambda: tg.jit(lambda tree: init(key, H, tree).loss(h, np.zeros(2, int)))(layer.tree),
+        TypeError, name + r".*the tree is traced .*Make the layer outside",
+    )  # fmt: skip
+    check_message(
+        lambda: nn.HierarchicalSoftmax(layer.kernel, layer.bias, 11), TypeError, name + r".*tree is int 11.*random_tree"
+    )
+    check_message(
+        lambda: layer(h[:, 1:]), ValueError, name + r": the input f32\[2,4\] has 4 features .* the layer takes 5"
+    )
+    model = nn.Sequential([layer])
+    check_message(
+        lambda: layer.loss(h[:, 1:], np.zeros(2, int), nn.Run(model)),
+        ValueError,
+        name + r" at model\.layers\[0\]: the input",
+    )
+    check_message(lambda: layer.loss(h, [1, 11]), ValueError, name + r"\.loss: targets\[1\] is 11.* 0 to 10")
+    check_message(
+        lambda: layer.loss(h, np.eye(11)[:2]), TypeError, name + r"\.loss: labels must be integers.*number of the class"
+    )
+    check_message(lambda: layer.loss(h, [1, 2, 3]), ValueError, name + r"\.loss: .*need labels of shape .2,.")
+    stacked = jax.tree.map(lambda p: np.stack([p, p]), layer)
+    check_message(lambda: stacked(h), ValueError, name + r": its kernel is .*ensemble")
+
+
 def test_training() -> None:
     """Mnih and Hinton's recipe: a random tree first, then one of the features that the model with it learned."""
-    k = 16
+    k, rng = 16, np.random.default_rng(0)
     table = np.repeat(np.arange(4), 4)  # Of the 16 classes four groups; a context gives a group away, less so a class.
     contexts = np.eye(4)[table] * 2 + 0.3 * rng.standard_normal((k, 4))
     y = np.tile(np.arange(k), 20)

@@ -11,6 +11,7 @@ from . import (
     containers,
     convolution,
     functional,
+    hierarchical,
     layers,
     linear,
     losses,
@@ -25,6 +26,7 @@ from .attention import *
 from .containers import *
 from .convolution import *
 from .functional import *
+from .hierarchical import *
 from .layers import *
 from .linear import *
 from .losses import *
@@ -41,6 +43,7 @@ __all__ += attention.__all__
 __all__ += containers.__all__
 __all__ += convolution.__all__
 __all__ += functional.__all__
+__all__ += hierarchical.__all__
 __all__ += layers.__all__
 __all__ += linear.__all__
 __all__ += losses.__all__

@@ -36,7 +36,8 @@ def as_layer(x: Any) -> Any:
     if is_layer(x):
         return x
     if not callable(x) or isinstance(x, type):
-        raise TypeError(f"{called()}: {describe(x)} is neither a layer nor a function {here()}.")
+        made = " It is a class: give an instance." if isinstance(x, type) else ""
+        raise TypeError(f"{called()}: {describe(x)} is neither a layer nor a function {here()}.{made}")
     return Function(x)
 
 
@@ -245,10 +246,16 @@ class Stack:
         stacked = jax.tree.map(lambda x: ops.broadcast_to(x, (self.length, *aval_of(x).shape)), state)
         return {"layer": stacked} if state else {}
 
-    def __call__(self, x: Any, run: Run | None = None) -> Any:
-        """What each layer takes and gives, of the same shape and dtype."""
+    def __call__(self, x: Any, run: Run | None = None, **kwargs: Any) -> Any:
+        """What each layer takes and gives, of the same shape and dtype.
+
+        Args:
+          x: what the first layer takes.
+          run: what the layers are called in.
+          kwargs: further arguments, the same for each layer, such as `key_mask=`.
+        """
         if run is None:
-            body: Any = lambda layer, state, key, x: (layer(x), state)  # noqa: E731
+            body: Any = lambda layer, state, key, x, **kwargs: (layer(x, **kwargs), state)  # noqa: E731
             state, keys = {}, None
         else:
             body, state, keys = run.within(self.layer), run.get(self.layer), run.split(self.layer)
@@ -257,7 +264,7 @@ class Stack:
 
         def step(x: Any, each: Any) -> Any:
             layer, state, key = each
-            return body(layer, state, key, x)
+            return body(layer, state, key, x, **kwargs)
 
         out, new = scan(step, x, (self.layer, state, keys), length=self.length)
         if run is not None:

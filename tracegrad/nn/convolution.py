@@ -29,7 +29,14 @@ def _kernel_size(kernel_size: Any) -> tuple[int, ...]:
 def _check_input(layer: Any, x: Any, run: Run | None, features: int) -> None:
     check_parameters(layer, run, bias=1)
     rank = layer.kernel.ndim - 2
-    aval = input_features(layer, x, features, run, f"Its kernel is {describe(layer.kernel)}; features come last.")
+    shape: tuple[int, ...] = getattr(x, "shape", ())
+    remedy = ""
+    if len(shape) == rank + 2 and shape[1] == features:
+        remedy = " Move them there: numpy.moveaxis(x, 1, -1)."
+    elif len(shape) == rank + 1 and features == 1:
+        remedy = " One feature needs an axis too: x[..., None]."
+    remedy = f"Its kernel is {describe(layer.kernel)}; features come last.{remedy}"
+    aval = input_features(layer, x, features, run, remedy)
     if aval.ndim != rank + 2:
         raise ValueError(
             f"{name_in(layer, run)}: the input {aval} must have a batch axis, {rank} spatial "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import zlib
 from collections.abc import Callable, Iterator
@@ -93,6 +94,8 @@ def layer(cls: type[T]) -> type[T]:
         _check_fields(self)
 
     written = "__init__" in cls.__dict__
+    if isinstance(own := cls.__dict__.get("init"), classmethod):
+        setattr(cls, "init", classmethod(_fitting(own.__func__, ".init")))  # noqa: B010
     setattr(cls, "__post_init__", __post_init__)  # noqa: B010
     if "__call__" in cls.__dict__:
         setattr(cls, "__call__", _watched(cls.__dict__["__call__"]))  # noqa: B010
@@ -103,6 +106,7 @@ def layer(cls: type[T]) -> type[T]:
         # The place of an error is in the user's code: not in what `dataclass` writes, which has no file.
         init: Any = made.__init__
         init.__code__ = init.__code__.replace(co_filename=__file__)
+        setattr(made, "__init__", _fitting(init, ""))  # noqa: B010
     fields = dataclasses.fields(made)  # type: ignore[arg-type]
     names = [f.name for f in fields if not f.metadata.get("static")]
     settings = [f.name for f in fields if f.metadata.get("static")]
@@ -130,13 +134,54 @@ def layer(cls: type[T]) -> type[T]:
 
 def _watched(call: Callable[..., Any]) -> Callable[..., Any]:
     """The call of a layer, of which whoever watches is told, such as `summary`."""
+    names = list(inspect.signature(call).parameters)
+    place = names.index("run") - 1 if "run" in names else None
 
     @functools.wraps(call)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if place is not None:
+            run = args[place] if len(args) > place else kwargs.get("run")
+            if run is not None and not isinstance(run, Run):
+                raise TypeError(
+                    f"{type(self).__name__}: run is {given(run)}, which is not a run {here()}. Write model(x, run) "
+                    "with run = nn.Run(model, state, key=key, training=True): it has the state and the key."
+                )
         watch = recording.watch
         return call(self, *args, **kwargs) if watch is None else watch(call, self, args, kwargs)
 
     return __call__
+
+
+def _fitting(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The constructor of a layer, or its `init`, which says how it is called where the arguments do not fit."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapped(own: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            signature.bind(own, *args, **kwargs)
+        except TypeError as error:
+            cls = own if isinstance(own, type) else type(own)
+            forms = [_form(cls, name, signature)] + ([] if name else _init_form(cls))
+            text = f"{cls.__name__}{name}: {error} {here()}. Write {', or '.join(forms)}."
+            raise TypeError(text) from None
+        return function(own, *args, **kwargs)
+
+    return wrapped
+
+
+def _form(cls: type, name: str, signature: inspect.Signature) -> str:
+    """How it is called: `Linear.init(key, in_features, out_features)`."""
+    _, *parameters = signature.parameters.values()
+    names = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return f"{cls.__name__}{name}({', '.join(names)})"
+
+
+def _init_form(cls: type) -> list[str]:
+    init = vars(cls).get("init")
+    if not isinstance(init, classmethod):
+        return []
+    return [f"{_form(cls, '.init', inspect.signature(init.__func__))}, which makes the parameters"]
 
 
 def is_layer(x: Any) -> bool:
@@ -188,10 +233,17 @@ def _check_fields(layer: Any) -> None:
             continue
         for path, x in jax.tree_util.tree_flatten_with_path(value, is_leaf=is_layer)[0]:
             if isinstance(x, (bool, int, float, complex, str)) or (callable(x) and not is_layer(x)):
+                forms = "".join([f"Write {form}. " for form in _init_form(type(layer))])
                 raise TypeError(
-                    f"{kind}: {f.name}{_named(path)} is {describe(x)}, which is no parameter {here()}. Mark a setting "
-                    f"of a layer by nn.static(): `{f.name}: {type(x).__name__} = nn.static()`. A parameter is an "
-                    "array, and a function among layers is nn.Function(f)."
+                    f"{kind}: {f.name}{_named(path)} is {given(x)}, which is no parameter {here()}. {forms}Mark a "
+                    f"setting of a layer by nn.static(): `{f.name}: {type(x).__name__} = nn.static()`. A parameter is "
+                    "an array, and a function among layers is nn.Function(f)."
+                )
+            if jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key):
+                forms = "".join([f"Write {form}. " for form in _init_form(type(layer))])
+                raise TypeError(
+                    f"{kind}: {f.name}{_named(path)} is a random key, which is no parameter {here()}. {forms}The keys "
+                    "of a call are those of its run: nn.Run(model, key=key)."
                 )
     seen: dict[int, str] = {}
     for names, part in _walk(layer):
@@ -320,6 +372,11 @@ class Run:
 
     def __init__(self, model: Any, state: Any = None, *, key: Any = None, training: bool = False) -> None:
         need_layer(model)
+        if key is not None and not is_key(key):
+            raise TypeError(
+                f"{called()}: key is {given(key)}, which is not a random key {here()}. Give one key, a new one for "
+                "each step: tracegrad.random.key(0), or tracegrad.random.fold_in(key, step)."
+            )
         self.training = training
         self._start(model, state, key, ())
 
@@ -453,14 +510,17 @@ class Run:
         return None if self._key is None else self.key(layer)
 
     def within(self, layer: Any) -> Callable[..., Any]:
-        """`layer` as a function `(layer, state, key, *args) -> (out, state)` that keeps nothing: for transforms."""
+        """`layer` as a function `(layer, state, key, *args) -> (out, state)` that keeps nothing: for transforms.
+
+        Further keyword arguments are the layer's.
+        """
         prefix = (*self._prefix, *self._names_of(layer))
 
-        def body(layer: Any, state: Any, key: Any, *args: Any) -> Any:
+        def body(layer: Any, state: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
             run = object.__new__(Run)
             run.training = self.training
             run._start(layer, state, key, prefix)
-            return layer(*args, run), run.state
+            return layer(*args, run, **kwargs), run.state
 
         return body
 
@@ -489,9 +549,11 @@ def input_features(layer: Any, x: Any, wanted: int, run: Run | None, remedy: str
     try:
         aval = aval_of(x)
     except TypeError:
+        remedy = "Convert it with numpy.asarray."
+        if isinstance(x, tuple):
+            remedy = "If it is what a layer like LSTM returns, (outputs, state), pass on the outputs alone."
         raise TypeError(
-            f"{name_in(layer, run)}: the input is {describe(x)}, which is not an array {here()}. Convert it with "
-            "numpy.asarray."
+            f"{name_in(layer, run)}: the input is {describe(x)}, which is not an array {here()}. {remedy}"
         ) from None
     if aval.ndim < 1 or aval.shape[-1] != wanted:
         has = f"{aval.shape[-1]} features in its last axis" if aval.ndim else "no axis of features"
@@ -516,17 +578,31 @@ def check_parameters(layer: Any, run: Run | None, **axes: int) -> None:
             )
 
 
+def given(value: Any) -> str:
+    """A value as a message names it, a number of Python's as it is written."""
+    return repr(value) if isinstance(value, (bool, int, float)) else describe(value)
+
+
+def is_key(key: Any) -> bool:
+    """Whether this is one random key."""
+    try:
+        aval = aval_of(key)
+    except TypeError:
+        return False
+    if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        return not aval.shape
+    return aval.dtype == np.uint32 and aval.ndim == 1
+
+
 def check_init(key: Any, **sizes: Any) -> None:
     """Raises unless this is a random key, and these are positive numbers.
 
     Raises:
       TypeError, ValueError: as the message says.
     """
-    aval = None if isinstance(key, (int, float)) or key is None else aval_of(key)
-    typed = aval is not None and jnp.issubdtype(aval.dtype, jax.dtypes.prng_key) and not aval.shape
-    if not typed and (aval is None or aval.dtype != np.uint32 or aval.ndim != 1):
+    if not is_key(key):
         raise TypeError(
-            f"{called()}: key is {describe(key)}, which is not a random key {here()}. The key is the first argument: "
+            f"{called()}: key is {given(key)}, which is not a random key {here()}. The key is the first argument: "
             "tracegrad.random.key(0), or one of tracegrad.random.split(key, n)."
         )
     check_sizes(**sizes)
@@ -540,7 +616,7 @@ def check_sizes(**sizes: Any) -> None:
     """
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{called()}: {name} is {describe(value)}, not a whole number {here()}.")
+            raise TypeError(f"{called()}: {name} is {given(value)}, not a whole number {here()}.")
         if value < 1:
             raise ValueError(f"{called()}: {name}={value} {here()}. Give 1 or more.")
 

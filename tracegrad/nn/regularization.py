@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import called, describe, here
+from ..errors import called, here
 from ..names import listed
 from .functional import dropout
-from .layers import Run, layer, static
+from .layers import Run, given, layer, static
 
 
 @layer
@@ -36,8 +36,7 @@ class Dropout:
     def __post_init__(self) -> None:
         if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)) or not 0 <= self.rate <= 1:
             raise ValueError(
-                f"{called()}: rate={describe(self.rate)} {here()} is the probability of a zero: give a number "
-                "from 0 to 1."
+                f"{called()}: rate={given(self.rate)} {here()} is the probability of a zero: give a number from 0 to 1."
             )
 
     def __call__(self, x: Any, run: Run | None = None) -> Any:

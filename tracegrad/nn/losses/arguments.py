@@ -156,7 +156,7 @@ def labels_of(shape: tuple[int, ...], targets: Any, ignore_index: int | None, in
         elif t.shape == (*shape[:-1], 1):
             remedy = ". Drop the last axis with labels[..., 0]"
         raise ValueError(
-            f"{called()}: predictions of shape {shape} need labels of shape {shape[:-1]}, one an example, not "
+            f"{called()}: predictions of {shape[-1]} classes need labels of shape {shape[:-1]}, one an example, not "
             f"{t.shape} {here()}{remedy}"
         )
     _check_labels(targets, shape[-1], ignore_index)

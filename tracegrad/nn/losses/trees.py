@@ -22,7 +22,8 @@ from ...names import listed
 class ClassTree:
     """A binary tree whose leaves are classes, as the path from each leaf to the root.
 
-    A pytree of arrays, so that it can be an argument of a jitted function.
+    A pytree of arrays, so that it can be an argument of a jitted function. It is hashable too, and equal to a tree of
+    the same numbers, so that it can be a setting of a layer.
 
     Attributes:
       nodes: shape `(K, L)`: the inner nodes on the path of each class, from 0 to `inner - 1`; 0 beyond its end.
@@ -43,6 +44,23 @@ class ClassTree:
     def depth(self) -> int:
         """The length of the longest path, L."""
         return int(self.nodes.shape[1])
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, ClassTree):
+            return self is other
+        pairs = ((self.nodes, other.nodes), (self.signs, other.signs))
+        return self.inner == other.inner and all(np.array_equal(a, b) for a, b in pairs)
+
+    def __hash__(self) -> int:
+        # Once: a call of a jitted function asks for it, and the arrays may have millions of numbers.
+        if "_hash" not in self.__dict__:
+            numbers = [np.asarray(x, np.int64).tobytes() for x in (self.nodes, self.signs)]
+            object.__setattr__(self, "_hash", hash((*numbers, self.inner)))
+        return int(self.__dict__["_hash"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hashes of bytes differ from process to process.
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
 
     def __repr__(self) -> str:
         return f"ClassTree(classes={self.classes}, inner={self.inner}, depth={self.depth})"
