@@ -17,6 +17,7 @@ from . import (
     normalization,
     recurrent,
     regularization,
+    statistics,
     summaries,
     transformer,
     trees,
@@ -32,6 +33,7 @@ from .losses import *
 from .normalization import *
 from .recurrent import *
 from .regularization import *
+from .statistics import *
 from .summaries import *
 from .transformer import *
 from .trees import *
@@ -48,6 +50,7 @@ __all__ += losses.__all__
 __all__ += normalization.__all__
 __all__ += recurrent.__all__
 __all__ += regularization.__all__
+__all__ += statistics.__all__
 __all__ += summaries.__all__
 __all__ += transformer.__all__
 __all__ += trees.__all__
