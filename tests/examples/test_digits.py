@@ -40,6 +40,7 @@ def test_two_seeds_reach_96_percent_in_few_epochs_and_draw_the_curves(tmp_path):
 
 
 SAME = """
+import jax
 import numpy as np
 
 jax.config.update("jax_num_cpu_devices", 4)
