@@ -3,7 +3,8 @@
 This is the protocol of `jax.nn.initializers`, whose names, arguments and values these follow. The fan-in of a
 kernel is the number of inputs to each of its outputs: for a dense kernel of shape `(in, out)` it is `in`, for
 a convolution's of shape `(..., in, out)` it is `in` times the size of its window; the fan-out likewise. Initializers
-can be pickled.
+can be pickled. What looks at a whole model and a batch is with the layers: `nn.lsuv` scales each kernel so that its
+layer's output has variance 1, and `nn.layer_statistics` shows how the outputs are spread.
 """
 
 from __future__ import annotations

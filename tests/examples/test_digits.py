@@ -10,14 +10,16 @@ import sys
 import numpy as np
 import pytest
 
-from tests.reference import x64
-
 MODULE = [sys.executable, "-m", "tracegrad.examples.digits"]
 
 
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+
+
 def run(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.run([*MODULE, *arguments], capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
+    command = [*MODULE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=300)
 
 
 def accuracy(output: str) -> float:
@@ -26,47 +28,68 @@ def accuracy(output: str) -> float:
     return float(found.group(1))
 
 
-def test_reaches_97_percent_and_draws_the_curves(tmp_path):
-    result = run(cwd=tmp_path)
+def test_two_seeds_reach_96_percent_in_few_epochs_and_draw_the_curves(tmp_path):
+    result = run("--epochs", "4", "--seeds", "2", "--seed", "3", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert accuracy(result.stdout) >= 97
+    assert accuracy(result.stdout) >= 96
+    each = [float(a) for a in re.findall(r"^seed [34]: ([\d.]+)%$", result.stdout, re.MULTILINE)]
+    assert len(each) == 2 and "the mean over 2 seeds" in result.stdout
+    assert abs(np.mean(each) - accuracy(result.stdout)) < 0.011
     path = tmp_path / re.search(r"curves: (.*)", result.stdout).group(1)
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
 
 
-def test_several_devices_give_the_same_result():
-    """In float64: Adam makes of float32's rounding, which differs from processor to processor, what it likes."""
-    from tracegrad.examples import digits
+SAME = """
+import jax
+import numpy as np
 
-    with x64():
-        single, one = digits.train(epochs=2, devices=1)
-        parallel, four = digits.train(epochs=2, devices=4)
-    np.testing.assert_allclose(one["loss"], four["loss"], rtol=1e-10)
-    assert one["test accuracy"] == four["test accuracy"]
-    for a, b in zip(single, parallel, strict=True):
-        for name in ("w", "b"):
-            assert a[name].dtype == np.float64
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-8, atol=1e-12)
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_enable_x64", True)
+from tracegrad.examples import digits
+
+*single, one = digits.train(epochs=2, devices=1)
+*parallel, four = digits.train(epochs=2, devices=4)
+np.testing.assert_allclose(one["loss"], four["loss"], rtol=1e-10)
+assert one["test accuracy"] == four["test accuracy"]
+# The model, and the running averages.
+leaves = jax.tree.leaves(single)
+assert len(leaves) == 3 * 3 + 2 + 3 * 2
+for a, b in zip(leaves, jax.tree.leaves(parallel), strict=True):
+    assert a.dtype == np.float64
+    np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-11)
+"""
+
+
+def test_several_devices_give_the_same_result():
+    """In float64: Adam makes of float32's rounding, which differs from processor to processor, what it likes.
+
+    As a user runs it, with the compiler's own settings: with its optimizations off, as other tests have them, a step
+    whose loss is the same to the last bit has other gradients.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", SAME], capture_output=True, text=True, env=environment(), timeout=300
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_several_devices_on_the_command_line(tmp_path):
-    result = run("--epochs", "2", "--devices", "4", "--plot", "four.png", cwd=tmp_path)
+    result = run("--epochs", "1", "--devices", "4", "--plot", "four.png", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert accuracy(result.stdout) >= 85
+    assert accuracy(result.stdout) >= 80
     assert (tmp_path / "four.png").exists()
 
 
 def test_the_seed_decides():
     from tracegrad.examples import digits
 
-    first, again, other = (digits.train(epochs=1, seed=seed)[1]["loss"] for seed in (3, 3, 4))
+    first, again, other = (digits.train(epochs=1, seed=seed)[-1]["loss"] for seed in (3, 3, 4))
     assert first == again != other
 
 
 def test_help_lists_every_option():
     result = run("--help")
     assert result.returncode == 0
-    for option in ("--epochs", "--batch-size", "--learning-rate", "--devices", "--seed", "--plot"):
+    for option in ("--epochs", "--batch-size", "--learning-rate", "--devices", "--seed", "--seeds", "--plot"):
         assert option in result.stdout
 
 
@@ -75,6 +98,7 @@ def test_help_lists_every_option():
     [
         (["--devices", "3"], ["--batch-size 64", "--devices 3", "multiple of 3"]),
         (["--epochs", "0"], ["--epochs must be at least 1"]),
+        (["--seeds", "0"], ["--seeds must be at least 1"]),
     ],
 )
 def test_bad_arguments(arguments, parts):

@@ -18,6 +18,7 @@ from . import (
     normalization,
     recurrent,
     regularization,
+    statistics,
     summaries,
     transformer,
     trees,
@@ -33,6 +34,7 @@ from .losses import *
 from .normalization import *
 from .recurrent import *
 from .regularization import *
+from .statistics import *
 from .summaries import *
 from .transformer import *
 from .trees import *
@@ -50,6 +52,7 @@ __all__ += losses.__all__
 __all__ += normalization.__all__
 __all__ += recurrent.__all__
 __all__ += regularization.__all__
+__all__ += statistics.__all__
 __all__ += summaries.__all__
 __all__ += transformer.__all__
 __all__ += trees.__all__

@@ -201,20 +201,21 @@ def _parts(layer: Any) -> Iterator[tuple[str, Any]]:
     for f in dataclasses.fields(layer):
         if not f.metadata.get("static"):
             for path, value in jax.tree_util.tree_flatten_with_path(getattr(layer, f.name), is_leaf=is_layer)[0]:
-                yield f.name + _named(path), value
+                yield f.name + named(path), value
 
 
-def _named(path: tuple[Any, ...]) -> str:
+def named(path: tuple[Any, ...]) -> str:
+    """A path of a pytree as it is written, such as `[1]`."""
     if all(isinstance(key, (DictKey, SequenceKey)) for key in path):
         return "".join([f"[{key.key if isinstance(key, DictKey) else key.idx!r}]" for key in path])
     return jax.tree_util.keystr(path)
 
 
-def _walk(layer: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def walk(layer: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """A layer and all the layers in it, each with the names that lead there."""
     yield names, layer
     for name, part in sublayers(layer):
-        yield from _walk(part, (*names, name))
+        yield from walk(part, (*names, name))
 
 
 def _check_fields(layer: Any) -> None:
@@ -235,18 +236,18 @@ def _check_fields(layer: Any) -> None:
             if isinstance(x, (bool, int, float, complex, str)) or (callable(x) and not is_layer(x)):
                 forms = "".join([f"Write {form}. " for form in _init_form(type(layer))])
                 raise TypeError(
-                    f"{kind}: {f.name}{_named(path)} is {given(x)}, which is no parameter {here()}. {forms}Mark a "
+                    f"{kind}: {f.name}{named(path)} is {given(x)}, which is no parameter {here()}. {forms}Mark a "
                     f"setting of a layer by nn.static(): `{f.name}: {type(x).__name__} = nn.static()`. A parameter is "
                     "an array, and a function among layers is nn.Function(f)."
                 )
             if jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key):
                 forms = "".join([f"Write {form}. " for form in _init_form(type(layer))])
                 raise TypeError(
-                    f"{kind}: {f.name}{_named(path)} is a random key, which is no parameter {here()}. {forms}The keys "
+                    f"{kind}: {f.name}{named(path)} is a random key, which is no parameter {here()}. {forms}The keys "
                     "of a call are those of its run: nn.Run(model, key=key)."
                 )
     seen: dict[int, str] = {}
-    for names, part in _walk(layer):
+    for names, part in walk(layer):
         where = ".".join(names)
         if jax.tree.leaves(part) and seen.setdefault(id(part), where) != where:
             raise ValueError(
@@ -388,7 +389,7 @@ class Run:
         self._asked: dict[tuple[str, ...], int] = {}
         self._place = _place()
         self._names: dict[int, tuple[str, ...]] = {}
-        for names, part in _walk(model):
+        for names, part in walk(model):
             self._names.setdefault(id(part), names)
         self._check_state(self._state, model, ())
 

@@ -42,14 +42,19 @@ class Summary(tuple[Row, ...]):
 
     def __repr__(self) -> str:
         head = ("layer", "kind", "output", "parameters", "multiply-adds")
-        cells = [head, *[(*row[:3], f"{row.parameters:,}", f"{row.multiply_adds:,}") for row in self]]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
-        lines = []
-        for line in cells:
-            words = [w.ljust(n) if i < 3 else w.rjust(n) for i, (w, n) in enumerate(zip(line, widths, strict=True))]
-            lines.append("  ".join(words).rstrip())
-        lines.insert(1, "-" * max(map(len, lines)))
-        return "\n".join(lines)
+        return table(head, [(*row[:3], f"{row.parameters:,}", f"{row.multiply_adds:,}") for row in self], "lllrr")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], sides: str) -> str:
+    """Rows under a head as text, each column to the side, left or right, that its letter says."""
+    cells = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for line in cells:
+        words = [w.ljust(n) if side == "l" else w.rjust(n) for w, n, side in zip(line, widths, sides, strict=True)]
+        lines.append("  ".join(words).rstrip())
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
 
 
 def multiply_adds(nodes: Iterable[Node]) -> int:
