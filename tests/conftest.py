@@ -13,7 +13,7 @@ import pytest
 _FLAGS = {
     "--xla_force_host_platform_device_count": "8",
     # Each program of a test runs a few times on small arrays: what it costs is its compilation.
-    # At this level XLA may round one value differently in two fusions: the derivative of a maximum then finds no element
+    # At this level XLA may round one value differently in two fusions: the derivative of a maximum then finds nothing
     # that equals it (so does jax.grad of jnp.max: inf). Nobody trains with it; what trains a model with MaxPool here
     # runs in a process of its own with XLA's defaults.
     "--xla_backend_optimization_level": "0",

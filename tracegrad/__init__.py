@@ -21,7 +21,6 @@ from . import (
     parallel,
     random,
     scipy,
-    testing,
 )
 from . import show as show
 from .batching import vmap
@@ -55,8 +54,8 @@ __all__ = [
     "sum_gradients", "switch", "tap", "testing", "trace", "train", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 
-# What is named above and not imported is a package that is imported when it is first used.
+# What is named above and not imported is a module that is imported when it is first used.
 if TYPE_CHECKING:
-    from . import metrics, nn, optimizers, schedules, train
+    from . import metrics, nn, optimizers, schedules, testing, train
 else:
     __getattr__, __dir__ = listed(__name__)

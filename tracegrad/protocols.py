@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from . import numpy as tnp
-from . import ops
+from . import ops, scipy
 from .errors import here
 from .numpy.creation import array_like
-from .scipy import special
 
 _REDUCE = {
     "add": "sum",
@@ -66,7 +65,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
 
 def _of_scipy(name: str) -> Any:
     """The counterpart of a ufunc of `scipy.special`."""
-    return getattr(special, {"jv": "jn", "psi": "digamma"}.get(name, name), None)
+    return getattr(scipy.special, {"jv": "jn", "psi": "digamma"}.get(name, name), None)
 
 
 def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

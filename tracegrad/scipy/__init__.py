@@ -9,15 +9,27 @@ Example:
 from typing import TYPE_CHECKING
 
 from ..names import listed
-from . import linalg, special
 
 __all__ = [
     "cluster", "fft", "integrate", "interpolate", "linalg", "ndimage", "optimize", "signal", "sparse", "spatial",
     "special", "stats",
 ]  # fmt: skip
 
-# What is named above and not imported is a submodule that is imported when it is first used: JAX's own takes a while.
+# Each submodule is imported when it is first used: they take a while, and JAX's own more.
 if TYPE_CHECKING:
-    from . import cluster, fft, integrate, interpolate, ndimage, optimize, signal, sparse, spatial, stats
+    from . import (
+        cluster,
+        fft,
+        integrate,
+        interpolate,
+        linalg,
+        ndimage,
+        optimize,
+        signal,
+        sparse,
+        spatial,
+        special,
+        stats,
+    )
 else:
     __getattr__, __dir__ = listed(__name__)
