@@ -13,8 +13,8 @@ import pytest
 
 import tracegrad as tg
 from tests.reference import x64
+from tracegrad import nn, schedules
 from tracegrad import optimizers as opt
-from tracegrad import schedules
 
 rng = np.random.default_rng(0)
 PARAMS = {"w": rng.standard_normal((3, 2)), "b": [rng.standard_normal(2), rng.standard_normal(())]}
@@ -306,6 +306,7 @@ ERRORS: list[tuple[Callable[[], Any], list[str]]] = [
     ),
     (lambda: opt.apply_updates(W, ADAM.update(W, ADAM.init(W))), ["updates is a pair", "`updates, state = optimizer."]),
     (lambda: opt.apply_updates(W, V), ["apply_updates: updates['w'] is of shape (3, 2)"]),
+    (lambda: opt.adam(nn.Linear.init(tg.random.key(0), 2, 3)), ["adam: learning_rate is Linear", "schedule"]),
     (lambda: opt.sgd("fast"), ["sgd: learning_rate is str 'fast'", "schedule"]),
     (lambda: opt.multi_steps(0.1, 2), ["multi_steps: f32[]~ is not an optimizer"]),
     (lambda: opt.multi_steps(ADAM, 0), ["every_k_schedule is 0"]),

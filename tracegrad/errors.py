@@ -261,7 +261,7 @@ def describe(value: Any) -> str:
     try:
         return repr(aval_of(value))
     except TypeError:
-        text = repr(value)
+        text = repr(value).partition("\n")[0].removeprefix(f"{type(value).__name__}: ")
         return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 

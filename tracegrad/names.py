@@ -6,6 +6,7 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 _FEW = 24
@@ -30,6 +31,9 @@ def listed(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
         if name in sys.modules[module].__all__:
             return import_module(f"{module}.{name}")
+        if hasattr(sys.modules[module], "__path__") and find_spec(f"{module}.{name}") is not None:
+            # `from package import module` asks for it before it imports it.
+            raise AttributeError(f"{module}.{name} is not public", name=name)
         raise AttributeError(f"module {module!r} has no attribute {name!r}. {_nearest(module, name)}", name=name)
 
     def dir_() -> list[str]:

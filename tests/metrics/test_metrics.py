@@ -347,6 +347,8 @@ BAD: list[tuple[type[Exception], list[str], Callable[[], Any]]] = [
     (ValueError, ["state", "reset"], lambda: ACC.update(Z, Y, Y)),
     (ValueError, ["same on all devices"], lambda: tg.pmap(
         lambda x: ACC.all_reduce(ACC.reset(), "i"), "i")(np.ones(2))),
+    (TypeError, ["Accuracy.update", "metric.update(state, prediction, target)", "reset"],
+     lambda: ACC.update(Z, Y)),  # type: ignore[call-arg]
     (ValueError, ["normalize='rows'"], lambda: m.ConfusionMatrix(3, "rows")),  # type: ignore[arg-type]
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,6 +25,25 @@ from .sums import Sum, gathered, plus, summed
 State = Any
 
 
+def _with_state(update: Callable[..., State]) -> Callable[..., State]:
+    """The `update` of a metric, which says how it is called where the state is forgotten."""
+    signature = inspect.signature(update)
+
+    @functools.wraps(update)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> State:
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            names = [n for n, p in signature.parameters.items() if p.default is p.empty and n != "self"]
+            raise TypeError(
+                f"{self.name}.update: {error} {here()}. A metric holds no numbers itself: write "
+                f"state = metric.update({', '.join(names)}), from state = metric.reset() on."
+            ) from None
+        return update(self, *args, **kwargs)
+
+    return wrapped
+
+
 @dataclass(frozen=True)
 class Metric:
     """Settings of something that is measured over many batches. What was seen is a state, passed in and returned.
@@ -37,6 +57,8 @@ class Metric:
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__
+        if "update" in vars(cls):
+            cls.update = _with_state(cls.update)
 
     def reset(self) -> State:
         """The state that has seen nothing."""

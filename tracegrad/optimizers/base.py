@@ -358,10 +358,12 @@ def rate_at(rate: Rate, count: Any) -> Any:
 
 def need_rate(rate: Rate, name: str = "learning_rate") -> None:
     """Raises unless this is a number, a scalar array or a schedule."""
-    if callable(rate) or isinstance(rate, (int, float)):
+    if isinstance(rate, (int, float)):
         return
     try:
-        aval_of(rate)
+        # A model can be called too: it has arrays, and a schedule numbers at most.
+        if not callable(rate) or any(np.ndim(leaf) for leaf in jax.tree.leaves(rate) if isinstance(leaf, _ARRAYS)):
+            aval_of(rate)
     except TypeError:
         raise TypeError(
             f"{called()}: {name} is {describe(rate)} {here()}. Give a number, a scalar array or a schedule, a function "
