@@ -96,7 +96,8 @@ def _differences(actual: dict[Any, Any], expected: dict[Any, Any], name: str) ->
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", [*ALL_PAIRS, *SOME_PAIRS])
 def test_promotion_of_all_pairs(name: str, wide: bool) -> None:
-    every = name in ALL_PAIRS
+    # With 64 bits all pairs; without, those of a few dtypes, of which the wide ones are cut.
+    every = name in ALL_PAIRS and wide
     fn = ALL_PAIRS.get(name) or SOME_PAIRS[name]
     with x64(wide):
         operands = _operands([*INTEGERS, *FLOATS, *NUMBERS] if every else FEW, wide)

@@ -6,7 +6,6 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 _FEW = 24
@@ -31,15 +30,27 @@ def listed(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
         if name in sys.modules[module].__all__:
             return import_module(f"{module}.{name}")
-        if hasattr(sys.modules[module], "__path__") and find_spec(f"{module}.{name}") is not None:
-            # `from package import module` asks for it before it imports it.
-            raise AttributeError(f"{module}.{name} is not public", name=name)
-        raise AttributeError(f"module {module!r} has no attribute {name!r}. {_nearest(module, name)}", name=name)
+        raise _MissingError(module, name)
 
     def dir_() -> list[str]:
         return sorted(sys.modules[module].__all__)
 
     return getattr_, dir_
+
+
+class _MissingError(AttributeError):
+    """A public module has no such name. What is near is looked for when the message is read: `hasattr` asks too."""
+
+    def __init__(self, module: str, name: str) -> None:
+        super().__init__(module, name, name=name)
+
+    def __str__(self) -> str:
+        module, name = self.args
+        return f"module {module!r} has no attribute {name!r}. {_nearest(module, name)}"
+
+
+_MissingError.__name__ = _MissingError.__qualname__ = "AttributeError"  # what a traceback calls it
+_MissingError.__module__ = "builtins"
 
 
 class Namespace:
