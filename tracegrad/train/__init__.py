@@ -9,10 +9,24 @@
 from typing import TYPE_CHECKING
 
 from ..names import listed
-from . import data, weights
+from . import callbacks, checkpoints, data, history, loop, nonfinite, progress, stepping, weights
+from .callbacks import *
+from .checkpoints import *
+from .history import *
+from .loop import *
+from .nonfinite import *
+from .progress import *
+from .stepping import *
 from .weights import *
 
 __all__ = ["data"]
+__all__ += callbacks.__all__
+__all__ += checkpoints.__all__
+__all__ += history.__all__
+__all__ += loop.__all__
+__all__ += nonfinite.__all__
+__all__ += progress.__all__
+__all__ += stepping.__all__
 __all__ += weights.__all__
 
 if not TYPE_CHECKING:

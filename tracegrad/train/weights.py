@@ -168,7 +168,9 @@ def load_weights(path: str | os.PathLike[str], like: Any = None) -> Any:
     arrays: dict[str, Any] = {}
     for name, tensor in found.items():
         if tensor["dtype"] not in _ITEMS:
-            raise ValueError(f"{called()}: {name} in {path} is of dtype {tensor['dtype']}, which NumPy has not {here()}.")
+            raise ValueError(
+                f"{called()}: {name} in {path} is of dtype {tensor['dtype']}, which NumPy has not {here()}."
+            )
         array = np.frombuffer(bytes(tensor["data"]), jnp.dtype(_ITEMS[tensor["dtype"]])).reshape(tensor["shape"])
         arrays[name] = array if sys.byteorder == "little" else array.byteswap()
     order = _metadata(content).get("order", "").split("\n")
