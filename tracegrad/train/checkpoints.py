@@ -277,8 +277,8 @@ class Checkpoints:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise CheckpointError(f"{called()}: {self.directory} cannot be locked {here()}: {error}") from error
             raise CheckpointError(
-                f"{called()}: {owner} writes checkpoints into {self.directory} {here()}. Give each training a folder of "
-                "its own; in the same process, close() the Checkpoints before, or use it as `with`."
+                f"{called()}: {owner} writes checkpoints into {self.directory} {here()}. Give each training a "
+                "folder of its own; in the same process, close() the Checkpoints before, or use it as `with`."
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -441,8 +441,8 @@ def _without_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]], name: s
         arrays[name] = on_host(value)
         return {_ARRAY: name}
     raise TypeError(
-        f"{called()}: {name} is {describe(value)} {here()}, which is not kept. Give numbers, texts, arrays, and dicts and "
-        "lists of these."
+        f"{called()}: {name} is {describe(value)} {here()}, which is not kept. Give numbers, texts, arrays, and dicts "
+        "and lists of these."
     )
 
 

@@ -528,8 +528,8 @@ def _numbers(values: Sequence[Any], name: str) -> list[float]:
     for array in arrays:
         if array.shape != ():
             raise ValueError(
-                f"{called()}: {name} is {describe(array)}, not a scalar {here()}. Return one number for each name, such "
-                "as the mean over the batch."
+                f"{called()}: {name} is {describe(array)}, not a scalar {here()}. Return one number for each name, "
+                "such as the mean over the batch."
             )
     return [float(array) for array in arrays]
 

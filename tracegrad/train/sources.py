@@ -44,6 +44,7 @@ class Source:
         self._total = 0
         self._iterator: Iterator[Any] = iter(())
         self._first_epoch: Any = None
+        self._ended = True
         self._position: dict[str, Any] | None = None
         self._shapes: list[list[Any]] = []
         self._expected: list[Any] | None = None
@@ -81,12 +82,13 @@ class Source:
             yield args
             self.fetching = True
         self.fetching = False
-        self._smaller = None
+        self._smaller, self._ended = None, True
         if not self._count:
             raise BatchError(f"there is no batch in this epoch. {self._remedy()}")
 
     def _begun(self) -> Iterator[Any]:
         position, self._position = self._position, None
+        self._ended = False
         self._count = 0 if position is None else position["count"]
         if position is not None and position.get("over"):
             return iter(())
@@ -102,8 +104,8 @@ class Source:
     def _remedy(self) -> str:
         if hasattr(self._batches, "__next__"):
             return (
-                f"batches is an iterator ({type(self._batches).__name__}), which can be gone through once: give a list, "
-                "a DataLoader, or a function that returns an iterator for each epoch"
+                f"batches is an iterator ({type(self._batches).__name__}), which can be gone through once: give a "
+                "list, a DataLoader, or a function that returns an iterator for each epoch"
             )
         return "Give data, and batches that are not larger than what there is of it"
 
@@ -112,12 +114,13 @@ class Source:
     def position(self) -> dict[str, Any]:
         """Where this is: after the batches that were handed out."""
         first = self._shapes[0] if self._shapes else None
-        found = {"kind": "count", "count": self._count, "batch": self._expected or first}
+        count = 0 if self._ended else self._count
+        found = {"kind": "count", "count": count, "batch": self._expected or first}
         if hasattr(self._batches, "state_dict"):
             # With the last batch of an epoch a DataLoader is at the begin of the next.
-            over = self._first_epoch is not None and self._batches.epoch != self._first_epoch
+            over = bool(count) and self._first_epoch is not None and self._batches.epoch != self._first_epoch
             return found | {"kind": "loader", "state": self._batches.state_dict(), "over": over}
-        if hasattr(self._iterator, "get_state"):
+        if count and hasattr(self._iterator, "get_state"):
             return found | {"kind": "iterator", "state": self._iterator.get_state()}
         return found
 
@@ -162,7 +165,7 @@ class Source:
         self._notice()
 
     def _compare(self, now: list[Any]) -> None:
-        """Holds the first batches after `go_to` against those before: a smaller one can only be the last of an epoch."""
+        """Holds the first batches after `go_to` against those before: a smaller one can only end an epoch."""
         assert self._expected is not None
         smaller, self._smaller = self._smaller, None
         if smaller is None and _is_part(now, self._expected) and now != self._expected and self._count > 1:

@@ -86,8 +86,8 @@ def on_host(leaf: Any) -> np.ndarray[Any, Any]:
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         raise ValueError(
-            f"{called()}: {describe(leaf)} is spread over several processes {here()}, which is not supported. Gather it "
-            "first (jax.experimental.multihost_utils.process_allgather), or save it with orbax-checkpoint itself."
+            f"{called()}: {describe(leaf)} is spread over several processes {here()}, which is not supported. Gather "
+            "it first (jax.experimental.multihost_utils.process_allgather), or save it with orbax-checkpoint itself."
         )
     return np.array(leaf, dtype=np.dtype(shape_and_dtype(leaf)[1]), order="C")
 
@@ -102,7 +102,7 @@ def placed_like(value: np.ndarray[Any, Any], like: Any) -> Any:
 
 
 def save_weights(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes the arrays of a pytree to a file of safetensors, by `named_leaves`. The file is there whole, or not at all.
+    """Writes the arrays of a pytree to a file of safetensors, by `named_leaves`; the file is whole, or is not there.
 
     Args:
       path: of the file, such as "model.safetensors".
