@@ -151,8 +151,8 @@ class Source:
             return
         if self._shapes and now[0] != self._shapes[0][0]:
             raise BatchError(
-                f"the batch is ({_shown(now)}), of another structure than those before, ({_shown(self._shapes[0])}). Give "
-                "all of them the same"
+                f"the batch is ({_shown(now)}), of another structure than those before, ({_shown(self._shapes[0])}). "
+                "Give all of them the same"
             )
         self._shapes.append(now)
         if len(self._shapes) == _MANY and self._total < 4 * _MANY:
