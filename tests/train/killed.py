@@ -48,7 +48,7 @@ def training(folder: str, resume: bool) -> str:
         average=optimizers.ema(0.9),
         validate=lambda state: float(np.abs(state.params.layers[0].kernel).sum()),
         callbacks=[train.EarlyStopping(patience=1000)],
-        checkpoints=train.Checkpoints(folder, every=4, keep=2, monitor="val_loss"),
+        checkpoints=train.Checkpoints(folder, every=8, keep=2, monitor="val_loss"),
         resume=resume,
         progress=False,
     )

