@@ -247,7 +247,7 @@ def test_folders_of_other_trainings(saved: Path, tmp_path: Path) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, train.TrainState.create(START, optimizers.adam(0.01)))
         checkpoints.wait()
-        with pytest.raises(CheckpointError, match="of step 1 in .* was not saved by fit"):
+        with pytest.raises(CheckpointError, match=r"of step 1 in .* was not saved by fit"):
             fit(batches(), None, resume=tmp_path)
 
 

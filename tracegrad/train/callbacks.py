@@ -113,8 +113,13 @@ class EarlyStopping(Callback):
         return self.wait > 0 and self.wait >= self.patience
 
     def on_start(self, loop: Loop) -> None:
+        if self.restore_best_weights and not hasattr(loop.state, "params"):
+            raise TypeError(
+                f"{called()}: restore_best_weights needs to know what the weights are {here()}. Give fit a loss and an "
+                "optimizer, not a step, or leave it out and keep the best in a checkpoint: Checkpoints(monitor=)."
+            )
         if self._weights is not None:
-            self._weights = from_named(self._weights, loop.state.params)
+            self._weights = from_named(self._weights, _weights(loop.state))
         if self._over():
             self._stop(loop)
 
@@ -130,7 +135,7 @@ class EarlyStopping(Callback):
             return
         over = self.update(float(np.mean(new)))
         if self.restore_best_weights and self.wait == 0:
-            self._weights = jax.tree.map(jnp.copy, loop.state.params)
+            self._weights = jax.tree.map(jnp.copy, _weights(loop.state))
         if over:
             self._stop(loop)
 
@@ -139,7 +144,7 @@ class EarlyStopping(Callback):
 
     def on_end(self, loop: Loop) -> None:
         if self._weights is not None and not loop.interrupted:
-            loop.state = loop.state._replace(params=self._weights)
+            loop.state = loop.state._replace(**self._weights)
 
     def state_dict(self) -> dict[str, Any]:
         weights = None if self._weights is None else named_leaves(self._weights)
@@ -148,6 +153,11 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.wait, self._seen = state["best"], state["wait"], state["seen"]
         self._weights = state["weights"]
+
+
+def _weights(state: Any) -> dict[str, Any]:
+    """What is put back: the parameters, and their average."""
+    return {"params": state.params, "average": state.average}
 
 
 __all__ = ["Callback", "EarlyStopping"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -261,6 +260,8 @@ class Checkpoints:
         """
         if self._lock is not None:
             return
+        import fcntl  # Windows has it not, and the rest of this file it has.
+
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             file = open(self.directory / _LOCK, "a+")  # noqa: SIM115

@@ -155,7 +155,7 @@ def fit(
     ends = _Ends(epochs if epochs or steps else 1, steps, validate_every)
     loop = Loop(state, batches, loss, ends, validate, callbacks, checkpoints, stop_on_nonfinite)
     source = loop.source
-    with loop.running(progress):
+    with loop.running(progress), loop.telling():
         try:
             loop.start(resume)
             while not loop.over():
@@ -177,11 +177,6 @@ def fit(
             if not source.fetching:
                 raise
             loop.finish(save=False)
-        except Exception as error:
-            told = loop.told(error)
-            if told is error:
-                raise
-            raise told from error
     return loop.result()
 
 
@@ -437,6 +432,17 @@ class Loop:
             self._progress.say("compiling…")
 
     # -- errors
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Errors have the step, and what was trained."""
+        try:
+            yield
+        except Exception as error:
+            told = self.told(error)
+            if told is error:
+                raise
+            raise told from error
 
     def told(self, error: Exception) -> Exception:
         """What is raised in place of an error: one that has the step, and what was trained."""
