@@ -320,7 +320,7 @@ def test_a_loss_that_is_not_finite_ends_at_the_last_good_state(where: int) -> No
         np.testing.assert_array_equal(result.history["loss"], good.history["loss"])
 
 
-@pytest.mark.parametrize("where", [2, 60])
+@pytest.mark.parametrize("where", [2, 16, 60])
 def test_a_gradient_that_is_not_finite_though_the_loss_is(where: int) -> None:
     def loss(w: Any, x: Any) -> Any:
         return (np.sqrt(w["a"] * x)).sum() + w["b"]

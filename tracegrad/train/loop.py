@@ -248,7 +248,8 @@ class Loop:
         self._waiting: list[tuple[Any, tuple[Any, ...]]] = []
         self._read = time.perf_counter()
         self._first = 0
-        self._measured = self._saved = -1
+        self._measured = -1
+        self._before: dict[int, tuple[Any, ...]] = {}
 
     def stop(self, why: str) -> None:
         """Ends the training after this step."""
@@ -338,7 +339,6 @@ class Loop:
             self.measure()
         if self._checkpoints is not None and self._checkpoints.every and self.step % self._checkpoints.every == 0:
             self.save()
-
         self._next()
 
     def _next(self) -> None:
@@ -406,7 +406,7 @@ class Loop:
     def settle(self) -> None:
         """Waits for all steps, and reads their values."""
         self._take(len(self._waiting))
-        if isinstance(self.state, TrainState) and self.loss is not None and bool(self.state.failed):
+        if isinstance(self.state, TrainState) and bool(self.state.failed):
             raise _NotFinite(self.step, self.batch, None)
 
     def _take(self, count: int) -> None:
@@ -420,6 +420,8 @@ class Loop:
             self.history.extend(range(first, first + at), {name: column[:at] for name, column in columns.items()})
             if at < count:
                 raise _NotFinite(first + at, taken[at][1], columns["loss"][at])
+            # A step whose gradient alone is not finite is seen by the loss of the next.
+            self._before = {first + count - 1: taken[-1][1]}
             del self._waiting[:count]
         self._show()
 
@@ -480,13 +482,14 @@ class Loop:
         return f", and in the checkpoint of step {self.step}"
 
     def _not_finite(self, step: int, batch: tuple[Any, ...], value: Any) -> FitError:
-        batches = {self.step - len(self._waiting) + 1 + i: batch for i, (_, batch) in enumerate(self._waiting)}
-        if isinstance(self.state, TrainState) and self.loss is not None:
+        first = self.step - len(self._waiting) + 1
+        batches = self._before | {first + i: batch for i, (_, batch) in enumerate(self._waiting)}
+        if isinstance(self.state, TrainState) and bool(self.state.failed):
             # The state has stayed as it was before the step, however many were begun after it.
             self.step = int(self.state.step)
-            step, batch = self.step + 1, batches.get(self.step + 1, batch)
+            step, batch = self.step + 1, batches[self.step + 1]
             self.state = self.state._replace(failed=jax.numpy.zeros_like(self.state.failed))
-            why = explain_nonfinite(self.loss, self.state, batch)
+            why = f"The loss is {value}." if self.loss is None else explain_nonfinite(self.loss, self.state, batch)
             why += " The last good state is in error.result, and the batch is error.batch"
         else:
             why = f"The loss is {value}. Give fit a loss and an optimizer, not a step, and it has the state before it"
