@@ -251,7 +251,7 @@ def coarse_to_fine(
     rng = np.random.default_rng(search.seed)
     now: Mapping[str, Range | Choice] = found
     most = math.ceil(_part(fraction) * num_samples)
-    for i in range(rounds):
+    for _ in range(rounds):
         best = [trial for trial in search.results(warn=False) if trial.state == "complete"][:most]
         if best:
             now = _narrowed(now, best, search.trials, num_samples)
