@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import called, here
 
 
-def extra(module: str, package: str) -> Any:
+def extra(module: str, package: str, install: str = "'tracegrad[train]'") -> Any:
     """A module of an optional package.
 
     Raises:
@@ -18,6 +18,6 @@ def extra(module: str, package: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{called()} needs {package}, which is not installed {here()}. Run: pip install 'tracegrad[train]'",
+            f"{called()} needs {package}, which is not installed {here()}. Run: pip install {install}",
             name=module,
         ) from error

@@ -141,7 +141,7 @@ class SearchResults(Sequence[Trial]):
         Raises:
           ImportError: if pandas is not installed.
         """
-        pandas = extra("pandas", "pandas")
+        pandas = extra("pandas", "pandas", "pandas")
         rows = []
         for t in self:
             params = {name: t.params[name] for name in self.space}
@@ -163,7 +163,9 @@ class SearchResults(Sequence[Trial]):
           ImportError: if matplotlib is not installed.
           ValueError: if no trial has a value.
         """
-        figures, agg = extra("matplotlib.figure", "matplotlib"), extra("matplotlib.backends.backend_agg", "matplotlib")
+        install = "'tracegrad[examples]'"
+        figures = extra("matplotlib.figure", "matplotlib", install)
+        agg = extra("matplotlib.backends.backend_agg", "matplotlib", install)
         known = [t for t in self if t.state != "failed"]
         if not known:
             raise ValueError(f"{called()}: all {len(self)} trials failed, and there is nothing to draw {here()}.")

@@ -1,0 +1,563 @@
+"""`fit`: a loop over a step, which can be read here and written by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..errors import called, describe, here, need_function
+from ..optimizers import GradientTransformation
+from .callbacks import Callback
+from .checkpoints import CheckpointError, Checkpoints
+from .history import History
+from .nonfinite import explain_nonfinite
+from .progress import Progress
+from .sources import BatchError, Source
+from .stepping import TrainState, accumulated, make_step
+
+_LAG = 16
+"""Values are read so many at a time, and not before as many steps were begun after them: the device never waits."""
+
+_READ = 0.2
+"""After so many seconds those that are ready are read in any case."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` returns.
+
+    Attributes:
+      state: the `TrainState`, or what a step of one's own returned last.
+      history: what was measured.
+      stopped: why it ended before its last step; "" if it did not.
+    """
+
+    state: Any
+    history: History
+    stopped: str = ""
+
+    @property
+    def params(self) -> Any:
+        """The parameters to use the model with: the average, where there is one."""
+        return self.state.eval_params() if isinstance(self.state, TrainState) else self.state
+
+
+class FitError(RuntimeError):
+    """Training cannot go on.
+
+    Attributes:
+      step: which step it was; the first is 1.
+      result: what `fit` would have returned after the step before.
+    """
+
+    def __init__(self, message: str, step: int, result: FitResult) -> None:
+        super().__init__(message)
+        self.step = step
+        self.result = result
+
+
+class NonFiniteError(FitError):
+    """A loss or a gradient is NaN or infinite. `result.state` is the last good state.
+
+    Attributes:
+      batch: the arguments of the step.
+    """
+
+    batch: tuple[Any, ...] = ()
+
+
+def fit(
+    step_or_loss: Callable[..., Any],
+    params: Any,
+    batches: Any,
+    optimizer: GradientTransformation | None = None,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    model_state: Any = None,
+    key: Any = None,
+    accumulate: int = 1,
+    average: GradientTransformation | None = None,
+    validate: Callable[[Any], Any] | None = None,
+    validate_every: int | None = None,
+    callbacks: Sequence[Any] = (),
+    checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
+    resume: bool | str | os.PathLike[str] = False,
+    progress: bool | Progress = True,
+    stop_on_nonfinite: bool = True,
+) -> FitResult:
+    """Trains: a loop over a compiled step, with progress, history, validation, checkpoints, and a clean end.
+
+    The values of the loss stay on the device until they are ready: no step waits for one. Ctrl-C, or the stop of a
+    notebook, ends the training after the step that runs, and what there is is returned; a second one ends it at once.
+
+    Args:
+      step_or_loss: a loss, `loss(params, *batch)`, see `make_step`; or, without `optimizer`, a step of one's own,
+        `step(state, *batch) -> (state, values)`, where values are a scalar, the loss, or a dict of scalars.
+      params: the parameters, or the state of a step of one's own. They are copied, if there is an optimizer.
+      batches: an iterable of batches, gone through once an epoch: a `DataLoader`, a list, a loader of grain's or
+        PyTorch's; or a function that returns one. Of a tuple or a list the parts are the arguments of the loss.
+      optimizer: any of `optimizers`: schedules and `reduce_on_plateau` are part of it.
+      epochs, steps: when to end, in all; 1 epoch by default.
+      model_state: what changes and is no parameter, such as `nn.init_state(model)`.
+      key: a random key, where the loss takes `key=`.
+      accumulate: of how many batches the gradients are averaged for a step of the optimizer.
+      average: of the parameters: `optimizers.ema(0.999)` or `optimizers.swa(start)`.
+      validate: `validate(state)`, a number, which is then "val_loss", or a dict of numbers, such as `evaluate` gives.
+      validate_every: after how many steps, in place of every epoch.
+      callbacks: instances of `Callback`, such as `EarlyStopping`; or functions of the `Loop`, called after each epoch.
+      checkpoints: a folder, or `Checkpoints`: it is saved there at the end, and every `Checkpoints.every` steps.
+      resume: `True` goes on from the last checkpoint in `checkpoints`, if there is one; a folder, from the last there.
+        The rest is then, to the last bit, what it would have been.
+      progress: whether it is shown.
+      stop_on_nonfinite: whether a loss or gradient that is NaN or infinite is an error.
+
+    Returns:
+      A `FitResult`, with `params`, `state`, `history` and `stopped`.
+
+    Raises:
+      FitError: if it cannot go on: the batches, the step, `validate` or a callback raise, or a checkpoint cannot be
+        written. What was trained is in its `result`.
+      NonFiniteError: for a loss or a gradient that is not finite.
+      CheckpointError: if the checkpoint to go on from is damaged, or is of another model or optimizer.
+
+    Example:
+      >>> import numpy as np
+      >>> from tracegrad import optimizers, train
+      >>> x = np.linspace(-1, 1, 64, dtype=np.float32)
+      >>> batches = train.data.DataLoader((x, 3 * x + 1), 16)
+      >>> def loss(params, x, y):
+      ...     return ((params["a"] * x + params["b"] - y) ** 2).mean()
+      >>> params = {"a": np.float32(0), "b": np.float32(0)}
+      >>> result = train.fit(loss, params, batches, optimizers.adam(0.1), epochs=50, progress=False)
+      >>> round(float(result.params["a"]), 2), round(float(result.params["b"]), 2)
+      (3.0, 1.0)
+      >>> result.history["loss"].shape
+      (200,)
+    """
+    _check(step_or_loss, optimizer, epochs, steps, validate_every, model_state, key, accumulate, average)
+    step, state, loss = step_or_loss, params, None
+    if optimizer is not None:
+        optimizer, loss = accumulated(optimizer, accumulate), step_or_loss
+        step = make_step(loss, optimizer, average=average, stop_on_nonfinite=stop_on_nonfinite)
+        state = TrainState.create(params, optimizer, model_state=model_state, key=key, average=average)
+    ends = _Ends(epochs if epochs or steps else 1, steps, validate_every)
+    loop = Loop(state, batches, loss, ends, validate, callbacks, checkpoints, stop_on_nonfinite)
+    with loop.running(progress):
+        try:
+            loop.start(resume)
+            while not loop.over():
+                for loop.batch in loop.source.epoch():
+                    loop.state, values = step(loop.state, *loop.batch)
+                    loop.step += 1
+                    loop.add(values)
+                    for callback in loop.each_step:
+                        if loop.step % callback.every == 0:
+                            callback.on_step(loop)
+                    if loop.step in loop.marks:
+                        loop.mark()
+                    if loop.stopped or loop.step == steps:
+                        break
+                else:
+                    loop.end_epoch()
+            loop.finish()
+        except KeyboardInterrupt:
+            if not loop.source.fetching:
+                raise
+            loop.finish(save=False)
+        except Exception as error:
+            told = loop.told(error)
+            if told is error:
+                raise
+            raise told from error
+    return loop.result()
+
+
+@dataclass(frozen=True)
+class _Ends:
+    epochs: int | None
+    steps: int | None
+    validate_every: int | None
+
+
+class _Every:
+    """The multiples of some numbers, as `step in marks` asks for them."""
+
+    def __init__(self, *numbers: int | None) -> None:
+        self._numbers = [n for n in numbers if n]
+
+    def __contains__(self, step: int) -> bool:
+        return any([step % n == 0 for n in self._numbers])
+
+
+class _AfterEpoch(Callback):
+    """A function as a callback."""
+
+    def __init__(self, fun: Callable[[Loop], Any]) -> None:
+        need_function(fun, "fit", "a callback", "callbacks=[train.EarlyStopping(), function_of_the_loop]")
+        self._fun = fun
+
+    def on_epoch(self, loop: Loop) -> None:
+        self._fun(loop)
+
+
+class _NotFinite(ArithmeticError):
+    """Found among the values: of which step, and what."""
+
+
+class Loop:
+    """A training that runs: what callbacks see.
+
+    Attributes:
+      state: the `TrainState`, or the state of a step of one's own. Its arrays are gone after the next step.
+      step: how many steps there were.
+      epoch: how many epochs are over.
+      batch: the arguments of the last step.
+      history: what was measured.
+      loss: as `fit` was given it; `None` with a step of one's own.
+      stopped: why it ends before its last step; "" if it does not.
+    """
+
+    def __init__(
+        self,
+        state: Any,
+        batches: Any,
+        loss: Callable[..., Any] | None,
+        ends: _Ends,
+        validate: Callable[[Any], Any] | None,
+        callbacks: Sequence[Any],
+        checkpoints: Checkpoints | str | os.PathLike[str] | None,
+        stop_on_nonfinite: bool,
+    ) -> None:
+        self.state = state
+        self.step = self.epoch = 0
+        self.batch: tuple[Any, ...] = ()
+        self.history = History()
+        self.loss = loss
+        self.stopped = ""
+        self.source = Source(batches, self._compiling)
+        self.callbacks = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
+        self.each_step = [c for c in self.callbacks if type(c).on_step is not Callback.on_step]
+        self._own = checkpoints is not None and not isinstance(checkpoints, Checkpoints)
+        self._checkpoints = Checkpoints(checkpoints) if self._own else checkpoints  # type: ignore[arg-type]
+        self.marks = _Every(ends.validate_every, self._checkpoints and self._checkpoints.every)
+        self._ends = ends
+        self._validate = validate
+        self._stop_on_nonfinite = stop_on_nonfinite
+        self._progress: Progress | None = None
+        self._waiting: list[tuple[Any, tuple[Any, ...]]] = []
+        self._read = time.perf_counter()
+        self._first = 0
+        self._measured = self._saved = -1
+
+    def stop(self, why: str) -> None:
+        """Ends the training after this step."""
+        self.stopped = self.stopped or why
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was asked to end by Ctrl-C."""
+        return self.stopped == _INTERRUPTED
+
+    def over(self) -> bool:
+        """Whether there is nothing more to do."""
+        epochs, steps = self._ends.epochs, self._ends.steps
+        reached = (epochs is not None and self.epoch >= epochs) or (steps is not None and self.step >= steps)
+        return reached or bool(self.stopped)
+
+    def result(self) -> FitResult:
+        """What `fit` returns."""
+        return FitResult(self.state, self.history, self.stopped)
+
+    # -- from the start to the end
+
+    @contextlib.contextmanager
+    def running(self, progress: bool | Progress) -> Iterator[None]:
+        """What is open while it runs: the progress, the folder of checkpoints, and the ear for Ctrl-C."""
+        with contextlib.ExitStack() as stack:
+            if progress:
+                self._progress = Progress() if progress is True else progress
+                stack.enter_context(self._progress)
+            if self._own and self._checkpoints is not None:
+                stack.callback(self._checkpoints.close)
+            stack.enter_context(_interruptible(self))
+            yield
+
+    def start(self, resume: bool | str | os.PathLike[str]) -> None:
+        """Goes to the last checkpoint, if it is asked for."""
+        checkpoints = self._checkpoints
+        if checkpoints is not None:
+            checkpoints.lock()
+        if resume is True and checkpoints is None:
+            raise ValueError(
+                f"{called()}: resume=True, and there are no checkpoints {here()}. Give checkpoints=folder, or resume=folder."
+            )
+        at = checkpoints if resume is True else Checkpoints(resume) if resume else None
+        if at is not None and (resume is not True or at.steps()):
+            self._go_on(at)
+        elif checkpoints is not None and resume is False and (latest := checkpoints.latest()) is not None:
+            raise CheckpointError(
+                f"{called()}: {checkpoints.directory} has checkpoints of another training, the last of step {latest} "
+                f"{here()}. Give resume=True to go on from it, or another folder."
+            )
+        length = self.source.length()
+        totals = [self._ends.steps] if self._ends.steps else []
+        if self._ends.epochs and length:
+            totals.append(self._ends.epochs * length)
+        if self._progress is not None:
+            self._progress.step, self._progress.total = self.step, min(totals, default=None)
+        self._first = self.step
+        for callback in self.callbacks:
+            callback.on_start(self)
+
+    def _go_on(self, checkpoints: Checkpoints) -> None:
+        found = checkpoints.restore(self.state)
+        if "position" not in found.extra:
+            raise CheckpointError(
+                f"{called()}: the checkpoint of step {found.step} in {checkpoints.directory} was not saved by fit {here()}. "
+                "Give its state to a loop of your own, or its parameters to fit."
+            )
+        self.source.go_to(found.extra["position"])
+        self.state, self.step, self.epoch = found.state, found.step, found.extra["epoch"]
+        self._measured = found.extra["measured"]
+        self.history.load_state_dict(found.extra["history"])
+        for name, callback in self._named_callbacks():
+            if name in found.extra["callbacks"]:
+                callback.load_state_dict(found.extra["callbacks"][name])
+
+    def _named_callbacks(self) -> list[tuple[str, Callback]]:
+        names = [type(c).__name__ for c in self.callbacks]
+        return [
+            (f"{name}{names[:i].count(name) or ''}", c)
+            for i, (name, c) in enumerate(zip(names, self.callbacks, strict=True))
+        ]
+
+    def mark(self) -> None:
+        """Measures and saves, at those steps at which it is time to."""
+        if self._ends.validate_every and self.step % self._ends.validate_every == 0:
+            self.measure()
+        if self._checkpoints is not None and self._checkpoints.every and self.step % self._checkpoints.every == 0:
+            self.save()
+
+    def end_epoch(self) -> None:
+        """Counts an epoch, and measures."""
+        self.epoch += 1
+        if self._ends.validate_every is None:
+            self.measure()
+
+    def measure(self) -> None:
+        """Waits for the steps so far, validates, and calls the callbacks."""
+        self.settle()
+        self._measured = self.step
+        if self._validate is not None:
+            if self._progress is not None:
+                self._progress.say("validating…")
+            measured = self._validate(self.state)
+            measured = measured if isinstance(measured, Mapping) else {"val_loss": measured}
+            self.history.add(self.step, {name: _numbers([v], f"validate: {name}")[0] for name, v in measured.items()})
+            self._show()
+        for callback in self.callbacks:
+            callback.on_epoch(self)
+        if self._checkpoints is not None and self._checkpoints.monitor in self.history.at(self.step):
+            self.save()
+
+    def save(self) -> None:
+        """Saves a checkpoint of where it is."""
+        self.settle()
+        if self._checkpoints is None:
+            return
+        extra = {
+            "epoch": self.epoch,
+            "measured": self._measured,
+            "position": self.source.position(),
+            "history": self.history.state_dict(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
+        }
+        self._checkpoints.save(self.step, self.state, self.history.at(self.step), extra)
+
+    def finish(self, save: bool = True) -> None:
+        """Waits for all steps, saves, and ends."""
+        self.settle()
+        if self._validate is not None and not self.stopped and self._measured != self.step:
+            self.measure()
+        if save and self.step > self._first:
+            self.save()
+        for callback in self.callbacks:
+            callback.on_end(self)
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+    # -- values
+
+    def add(self, values: Any) -> None:
+        """Takes what a step returned, and reads what earlier ones have."""
+        self._waiting.append((values, self.batch))
+        if len(self._waiting) >= 2 * _LAG:
+            self._take(_LAG)
+        elif time.perf_counter() - self._read > _READ:
+            ready = [all(_is_ready(x) for x in jax.tree.leaves(values)) for values, _ in self._waiting]
+            self._take(ready.index(False) if False in ready else len(ready))
+
+    def settle(self) -> None:
+        """Waits for all steps, and reads their values."""
+        self._take(len(self._waiting))
+        if isinstance(self.state, TrainState) and self.loss is not None and bool(self.state.failed):
+            raise _NotFinite(self.step, self.batch, None)
+
+    def _take(self, count: int) -> None:
+        self._read = time.perf_counter()
+        first, taken = self.step - len(self._waiting) + 1, self._waiting[:count]
+        if taken:
+            named = [v if isinstance(v, Mapping) else {"loss": v} for v, _ in taken]
+            columns = {name: _numbers([v[name] for v in named], name) for name in named[0]}
+            self.history.extend(range(first, first + count), columns)
+            if self._stop_on_nonfinite and not np.isfinite(columns.get("loss", [0.0])).all():
+                at = int(np.argmin(np.isfinite(columns["loss"])))
+                raise _NotFinite(first + at, taken[at][1], columns["loss"][at])
+            del self._waiting[:count]
+        self._show()
+
+    def _show(self) -> None:
+        if self._progress is not None:
+            self._progress.update(
+                self.step - len(self._waiting), {name: self.history[name][-1] for name in self.history}
+            )
+
+    def _compiling(self) -> None:
+        if self._progress is not None:
+            self._progress.say("compiling…")
+
+    # -- errors
+
+    def told(self, error: Exception) -> Exception:
+        """What is raised in place of an error: one that has the step, and what was trained."""
+        step, fetching = self.step + 1, self.source.fetching
+        with contextlib.suppress(Exception):
+            # What was begun before the error is kept; if that is where it went wrong, that is the error.
+            try:
+                self.settle()
+            except _NotFinite as first:
+                error = first
+        if isinstance(error, _NotFinite):
+            return self._not_finite(*error.args)
+        lost = any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(self.state))
+        if self.step == self._first and not fetching and not isinstance(error, BatchError):
+            return error
+        kept = f"What was trained in {self.step} steps is in error.result"
+        if lost:
+            self.state, kept = None, "The arrays of the state were given to the step that failed"
+        if fetching and self.step > self._first:
+            kept += self._saved_after_all()
+        what = f"batches raised {type(error).__name__}: {error}" if fetching else f"{type(error).__name__}: {error}"
+        return FitError(f"{called()}: at step {step}, {what}. {kept}.", step, self.result())
+
+    def _saved_after_all(self) -> str:
+        if self._checkpoints is None:
+            return ""
+        try:
+            self.save()
+            self._checkpoints.wait()
+        except CheckpointError as error:
+            return f", and not in a checkpoint: {error}"
+        return f", and in the checkpoint of step {self.step}"
+
+    def _not_finite(self, step: int, batch: tuple[Any, ...], value: Any) -> FitError:
+        batches = {self.step - len(self._waiting) + 1 + i: batch for i, (_, batch) in enumerate(self._waiting)}
+        if isinstance(self.state, TrainState) and self.loss is not None:
+            # The state has stayed as it was before the step, however many were begun after it.
+            self.step = int(self.state.step)
+            step, batch = self.step + 1, batches.get(self.step + 1, batch)
+            self.state = self.state._replace(failed=jax.numpy.zeros_like(self.state.failed))
+            why = explain_nonfinite(self.loss, self.state, batch)
+            why += " The last good state is in error.result, and the batch is error.batch"
+        else:
+            why = f"The loss is {value}. With a step by train.make_step, or a loss and an optimizer, fit has the state before"
+        self.history.cut(step - 1)
+        self._waiting.clear()
+        error = NonFiniteError(f"{called()}: step {step} is not finite {here()}. {why}.", step, self.result())
+        error.batch = batch
+        return error
+
+
+_INTERRUPTED = "interrupted"
+
+
+@contextlib.contextmanager
+def _interruptible(loop: Loop) -> Iterator[None]:
+    """Ctrl-C ends the loop after the step that runs, and the second one at once."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+        yield
+        return
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        if loop.interrupted:
+            raise KeyboardInterrupt
+        loop.stopped = _INTERRUPTED
+        print("\ninterrupted: the step that runs is the last (once more to stop at once)", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, asked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _is_ready(x: Any) -> bool:
+    return not isinstance(x, jax.Array) or x.is_ready()
+
+
+def _numbers(values: Sequence[Any], name: str) -> list[float]:
+    """Scalars as numbers of Python's; those on a device are fetched together."""
+    for value in values:
+        if isinstance(value, jax.Array):
+            value.copy_to_host_async()
+    arrays = [np.asarray(value) for value in values]
+    for array in arrays:
+        if array.shape != ():
+            raise ValueError(
+                f"{called()}: {name} is {describe(array)}, not a scalar {here()}. Return one number for each name, such "
+                "as the mean over the batch."
+            )
+    return [float(array) for array in arrays]
+
+
+def _check(
+    step_or_loss: Any,
+    optimizer: Any,
+    epochs: Any,
+    steps: Any,
+    validate_every: Any,
+    model_state: Any,
+    key: Any,
+    accumulate: Any,
+    average: Any,
+) -> None:
+    need_function(step_or_loss, "fit", "step_or_loss", "fit(loss, params, batches, optimizer)")
+    for name, value in (("epochs", epochs), ("steps", steps), ("validate_every", validate_every)):
+        if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{called()}: {name} is {describe(value)} {here()}. Give a number of 1 or more.")
+    for name, value in (("model_state", model_state), ("key", key), ("average", average)):
+        if optimizer is None and value is not None:
+            raise ValueError(
+                f"{called()}: {name}= goes with a loss and an optimizer, and there is no optimizer {here()}. A step of "
+                "your own has all that it needs in its state."
+            )
+    if optimizer is None and accumulate != 1:
+        raise ValueError(
+            f"{called()}: accumulate= goes with a loss and an optimizer, and there is no optimizer {here()}."
+        )
+
+
+__all__ = ["FitError", "FitResult", "Loop", "NonFiniteError", "fit"]
