@@ -202,6 +202,13 @@ def test_the_seeds_of_an_objective() -> None:
     assert {t.params["seed"] for t in train.grid_search(objective, {"x": [1], "seed": [3, 4]})} == {3, 4}
 
 
+def test_progress(capsys) -> None:
+    train.grid_search(lambda x: x, {"x": [3.0, 2.0]})
+    assert re.search(r"step 2/2 \(100%\), .*best 2\n$", capsys.readouterr().err)
+    train.grid_search(lambda x: x, {"x": [3.0, 2.0]}, progress=False)
+    assert capsys.readouterr().err == ""
+
+
 # -- what fails
 
 
@@ -601,7 +608,7 @@ def test_bad_ensembles(call, error, parts) -> None:
 
 def test_the_signatures_agree() -> None:
     """What `random_search` has besides, the others have too, with the same defaults."""
-    common = ("mode", "seed", "num_seeds", "vmap", "batch_size", "stopping", "has_aux")
+    common = ("mode", "seed", "num_seeds", "vmap", "batch_size", "stopping", "has_aux", "progress")
     wanted, *others = (
         {name: inspect.signature(f).parameters[name].default for name in common}
         for f in (train.random_search, train.grid_search, train.coarse_to_fine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -150,7 +151,7 @@ class SearchResults(Sequence[Trial]):
             rows.append({"trial": t.number} | params | rest)
         return pandas.DataFrame(rows)
 
-    def plot(self, path: str | None = None) -> Any:
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draws the values against each hyperparameter and, where there are several reports, the curves of the trials.
 
         Args:

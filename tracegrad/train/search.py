@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -18,6 +19,7 @@ from .. import numpy as tnp
 from ..compile import jit
 from ..errors import called, describe, here, name_of
 from ..names import listed
+from .progress import Progress
 from .results import Mode, SearchResults, Trial
 from .spaces import Choice, Range, Space, space_of
 
@@ -107,6 +109,7 @@ def random_search(
     batch_size: int | None = None,
     stopping: MedianStopping | None = None,
     has_aux: bool = False,
+    progress: bool = True,
 ) -> SearchResults:
     """Tries configurations that are drawn from a space, and ranks them.
 
@@ -132,6 +135,7 @@ def random_search(
       batch_size: how many runs such a program has at most, where memory is short.
       stopping: a `MedianStopping`.
       has_aux: whether there is a pair `(value, aux)` for each value; the last `aux` is kept, `trial.aux`.
+      progress: whether it is shown how far it is, in trials.
 
     Returns:
       The trials, the best first. A configuration whose value is no scalar or not finite has failed and is last, and a
@@ -156,7 +160,7 @@ def random_search(
     """
     found = space_of(space)
     _at_least_one(num_samples=num_samples)
-    search = _Search(objective, found, mode, seed, num_seeds, vmap, batch_size, stopping, has_aux)
+    search = _Search(objective, found, mode, seed, num_seeds, vmap, batch_size, stopping, has_aux, progress)
     search.run(_drawn(found, num_samples, np.random.default_rng(search.seed)))
     return search.results()
 
@@ -173,6 +177,7 @@ def grid_search(
     batch_size: int | None = None,
     stopping: MedianStopping | None = None,
     has_aux: bool = False,
+    progress: bool = True,
 ) -> SearchResults:
     """Tries all combinations of values, and ranks them. The rest is as in `random_search`.
 
@@ -181,7 +186,7 @@ def grid_search(
       space: by name, lists of values, or ranges.
       num: how many values of a range, at equal distances, of its logarithm for `log_uniform`; for all ranges, or for
         each by name.
-      mode, seed, num_seeds, vmap, batch_size, stopping, has_aux: as in `random_search`.
+      mode, seed, num_seeds, vmap, batch_size, stopping, has_aux, progress: as in `random_search`.
 
     Example:
       >>> from tracegrad import train
@@ -205,7 +210,7 @@ def grid_search(
     if unknown:
         raise ValueError(f"{called()}: num has {unknown[0]!r}, and the space has no such range {here()}.")
     values = [list(p.options) if isinstance(p, Choice) else p.grid(counts[name]) for name, p in found.items()]
-    search = _Search(objective, found, mode, seed, num_seeds, vmap, batch_size, stopping, has_aux)
+    search = _Search(objective, found, mode, seed, num_seeds, vmap, batch_size, stopping, has_aux, progress)
     search.run([dict(zip(found, each, strict=True)) for each in itertools.product(*values)])
     return search.results()
 
@@ -224,6 +229,7 @@ def coarse_to_fine(
     batch_size: int | None = None,
     stopping: MedianStopping | None = None,
     has_aux: bool = False,
+    progress: bool = True,
 ) -> SearchResults:
     """Random search in rounds, each in the part of the space where the best ones of all before were.
 
@@ -233,7 +239,7 @@ def coarse_to_fine(
       num_samples: how many configurations a round has.
       rounds: how many rounds.
       fraction: the best trials of all, as many as this part of a round, decide where the next round searches.
-      mode, seed, num_seeds, vmap, batch_size, stopping, has_aux: as in `random_search`.
+      mode, seed, num_seeds, vmap, batch_size, stopping, has_aux, progress: as in `random_search`.
 
     Returns:
       The trials of all rounds, the best first.
@@ -247,7 +253,7 @@ def coarse_to_fine(
     """
     found = space_of(space)
     _at_least_one(num_samples=num_samples, rounds=rounds)
-    search = _Search(objective, found, mode, seed, num_seeds, vmap, batch_size, stopping, has_aux)
+    search = _Search(objective, found, mode, seed, num_seeds, vmap, batch_size, stopping, has_aux, progress)
     rng = np.random.default_rng(search.seed)
     now: Mapping[str, Range | Choice] = found
     most = math.ceil(_part(fraction) * num_samples)
@@ -343,6 +349,7 @@ class _Search:
         batch_size: int | None,
         stopping: MedianStopping | None,
         has_aux: bool,
+        progress: bool,
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"{called()}: mode={mode!r} {here()}. Choose 'min' or 'max'.")
@@ -371,14 +378,20 @@ class _Search:
         self.group_size = None if batch_size is None else max(1, batch_size // runs)
         self.programs: dict[Any, Callable[..., Any]] = {}
         self.trials: list[Trial] = []
+        self.progress = progress
 
     def run(self, configs: Sequence[Config]) -> bool:
         """Runs these, and returns whether all of them have ended."""
         running = [_Running(len(self.trials) + i, config) for i, config in enumerate(configs)]
+        total = len(self.trials) + len(configs)
         try:
-            for group in self._groups(running):
-                self._run_group(group)
-                self.trials += [trial.ended() for trial in group]
+            with Progress(total, len(self.trials)) if self.progress else contextlib.nullcontext() as progress:
+                for group in self._groups(running):
+                    self._run_group(group)
+                    self.trials += [trial.ended() for trial in group]
+                    if progress is not None:
+                        best = self.results(warn=False).trials[0]
+                        progress.update(len(self.trials), {"best": best.value} if best.state == "complete" else None)
         except KeyboardInterrupt:
             if not self.trials:
                 raise
