@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import called, describe, here
+from ..errors import called, here
 from .weights import from_named, named_leaves
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ class Callback:
     """What `fit` calls; write a class under this one, and in it what is needed of these methods.
 
     `loop` has `state`, `step`, `epoch`, `batch` (the arguments of the last step), `history`, and `stop(why)`. What
-    `state_dict` returns is in every checkpoint. The arrays of `loop.state` are gone after the next step: copy what is to
-    stay (`jax.numpy.copy`).
+    `state_dict` returns is in every checkpoint. The arrays of `loop.state` are gone after the next step: copy what is
+    to stay (`jax.numpy.copy`).
 
     Attributes:
       every: every how many steps `on_step` is called.
@@ -89,9 +89,7 @@ class EarlyStopping(Callback):
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"{called()}: mode={mode!r} {here()}. Choose 'auto', 'min' or 'max'.")
         if not isinstance(patience, int) or patience < 0:
-            raise ValueError(
-                f"{called()}: patience is {describe(patience)} {here()}. Give a number of epochs, 0 or more."
-            )
+            raise ValueError(f"{called()}: patience is {patience!r} {here()}. Give epochs, 0 or more.")
         if mode == "auto":
             mode = "max" if any(word in monitor.lower() for word in ("acc", "auc")) else "min"
         self.monitor, self.min_delta, self.patience, self.mode = monitor, abs(min_delta), patience, mode

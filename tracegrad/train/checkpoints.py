@@ -100,9 +100,7 @@ class Checkpoints:
     ) -> None:
         for name, value in (("every", every), ("keep", keep)):
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(
-                    f"{called()}: {name} is {describe(value)} {here()}. Give a number of 1 or more, or None."
-                )
+                raise ValueError(f"{called()}: {name} is {value!r} {here()}. Give 1 or more, or None.")
         if mode not in ("min", "max"):
             raise ValueError(f"{called()}: mode={mode!r} {here()}. Choose 'min' or 'max'.")
         self.directory = Path(directory)
@@ -132,8 +130,8 @@ class Checkpoints:
         return self._best({step: self._read(step)["metrics"] for step in self.steps()})
 
     def _best(self, metrics: Mapping[int, Mapping[str, float]]) -> int | None:
-        sign = 1 if self.mode == "min" else -1
-        values = {step: sign * m[self.monitor] for step, m in metrics.items() if self.monitor in m}
+        sign, name = 1 if self.mode == "min" else -1, self.monitor or ""
+        values = {step: sign * m[name] for step, m in metrics.items() if name in m}
         values = {step: value for step, value in values.items() if not math.isnan(value)}
         return min(values, key=lambda step: (values[step], step), default=None)
 

@@ -62,6 +62,10 @@ class History(Mapping[str, np.ndarray[Any, Any]]):
         """The steps at which the numbers of this name were measured."""
         return np.array(self._steps[name]) if name in self._steps else self[name]
 
+    def last(self) -> dict[str, float]:
+        """The last number of each name."""
+        return {name: values[-1] for name, values in self._values.items()}
+
     def at(self, step: int) -> dict[str, float]:
         """What was last measured, where that was after this step."""
         return {name: self._values[name][-1] for name, steps in self._steps.items() if steps[-1] == step}

@@ -154,18 +154,19 @@ def fit(
         state = TrainState.create(params, optimizer, model_state=model_state, key=key, average=average)
     ends = _Ends(epochs if epochs or steps else 1, steps, validate_every)
     loop = Loop(state, batches, loss, ends, validate, callbacks, checkpoints, stop_on_nonfinite)
+    source = loop.source
     with loop.running(progress):
         try:
             loop.start(resume)
             while not loop.over():
-                for loop.batch in loop.source.epoch():
+                for loop.batch in source.epoch():
                     loop.state, values = step(loop.state, *loop.batch)
                     loop.step += 1
                     loop.add(values)
                     for callback in loop.each_step:
                         if loop.step % callback.every == 0:
                             callback.on_step(loop)
-                    if loop.step in loop.marks:
+                    if loop.step == loop.due:
                         loop.mark()
                     if loop.stopped or loop.step == steps:
                         break
@@ -173,7 +174,7 @@ def fit(
                     loop.end_epoch()
             loop.finish()
         except KeyboardInterrupt:
-            if not loop.source.fetching:
+            if not source.fetching:
                 raise
             loop.finish(save=False)
         except Exception as error:
@@ -189,16 +190,6 @@ class _Ends:
     epochs: int | None
     steps: int | None
     validate_every: int | None
-
-
-class _Every:
-    """The multiples of some numbers, as `step in marks` asks for them."""
-
-    def __init__(self, *numbers: int | None) -> None:
-        self._numbers = [n for n in numbers if n]
-
-    def __contains__(self, step: int) -> bool:
-        return any([step % n == 0 for n in self._numbers])
 
 
 class _AfterEpoch(Callback):
@@ -250,8 +241,11 @@ class Loop:
         self.callbacks = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
         self.each_step = [c for c in self.callbacks if type(c).on_step is not Callback.on_step]
         self._own = checkpoints is not None and not isinstance(checkpoints, Checkpoints)
-        self._checkpoints = Checkpoints(checkpoints) if self._own else checkpoints  # type: ignore[arg-type]
-        self.marks = _Every(ends.validate_every, self._checkpoints and self._checkpoints.every)
+        self._checkpoints: Checkpoints | None
+        self._checkpoints = Checkpoints(checkpoints) if isinstance(checkpoints, (str, os.PathLike)) else checkpoints
+        every = (ends.validate_every, self._checkpoints.every if self._checkpoints is not None else None)
+        self._every = [n for n in every if n]
+        self.due = -1
         self._ends = ends
         self._validate = validate
         self._stop_on_nonfinite = stop_on_nonfinite
@@ -301,7 +295,8 @@ class Loop:
             checkpoints.lock()
         if resume is True and checkpoints is None:
             raise ValueError(
-                f"{called()}: resume=True, and there are no checkpoints {here()}. Give checkpoints=folder, or resume=folder."
+                f"{called()}: resume=True, and there are no checkpoints {here()}. Give checkpoints=folder, or "
+                "resume=folder."
             )
         at = checkpoints if resume is True else Checkpoints(resume) if resume else None
         if at is not None and (resume is not True or at.steps()):
@@ -318,6 +313,7 @@ class Loop:
         if self._progress is not None:
             self._progress.step, self._progress.total = self.step, min(totals, default=None)
         self._first = self.step
+        self._next()
         for callback in self.callbacks:
             callback.on_start(self)
 
@@ -325,8 +321,8 @@ class Loop:
         found = checkpoints.restore(self.state)
         if "position" not in found.extra:
             raise CheckpointError(
-                f"{called()}: the checkpoint of step {found.step} in {checkpoints.directory} was not saved by fit {here()}. "
-                "Give its state to a loop of your own, or its parameters to fit."
+                f"{called()}: the checkpoint of step {found.step} in {checkpoints.directory} was not saved by fit "
+                f"{here()}. Give its state to a loop of your own, or its parameters to fit."
             )
         self.source.go_to(found.extra["position"])
         self.state, self.step, self.epoch = found.state, found.step, found.extra["epoch"]
@@ -337,11 +333,9 @@ class Loop:
                 callback.load_state_dict(found.extra["callbacks"][name])
 
     def _named_callbacks(self) -> list[tuple[str, Callback]]:
+        """Each with its kind, and which of that kind it is."""
         names = [type(c).__name__ for c in self.callbacks]
-        return [
-            (f"{name}{names[:i].count(name) or ''}", c)
-            for i, (name, c) in enumerate(zip(names, self.callbacks, strict=True))
-        ]
+        return [(f"{name}{names[:i].count(name)}", self.callbacks[i]) for i, name in enumerate(names)]
 
     def mark(self) -> None:
         """Measures and saves, at those steps at which it is time to."""
@@ -349,6 +343,11 @@ class Loop:
             self.measure()
         if self._checkpoints is not None and self._checkpoints.every and self.step % self._checkpoints.every == 0:
             self.save()
+
+        self._next()
+
+    def _next(self) -> None:
+        self.due = min([(self.step // n + 1) * n for n in self._every], default=-1)
 
     def end_epoch(self) -> None:
         """Counts an epoch, and measures."""
@@ -369,7 +368,7 @@ class Loop:
             self._show()
         for callback in self.callbacks:
             callback.on_epoch(self)
-        if self._checkpoints is not None and self._checkpoints.monitor in self.history.at(self.step):
+        if self._checkpoints is not None and (self._checkpoints.monitor or "") in self.history.at(self.step):
             self.save()
 
     def save(self) -> None:
@@ -421,18 +420,17 @@ class Loop:
         if taken:
             named = [v if isinstance(v, Mapping) else {"loss": v} for v, _ in taken]
             columns = {name: _numbers([v[name] for v in named], name) for name in named[0]}
-            self.history.extend(range(first, first + count), columns)
-            if self._stop_on_nonfinite and not np.isfinite(columns.get("loss", [0.0])).all():
-                at = int(np.argmin(np.isfinite(columns["loss"])))
+            good = np.isfinite(columns.get("loss", [0.0] * count)) | (not self._stop_on_nonfinite)
+            at = count if good.all() else int(np.argmin(good))
+            self.history.extend(range(first, first + at), {name: column[:at] for name, column in columns.items()})
+            if at < count:
                 raise _NotFinite(first + at, taken[at][1], columns["loss"][at])
             del self._waiting[:count]
         self._show()
 
     def _show(self) -> None:
         if self._progress is not None:
-            self._progress.update(
-                self.step - len(self._waiting), {name: self.history[name][-1] for name in self.history}
-            )
+            self._progress.update(self.step - len(self._waiting), self.history.last())
 
     def _compiling(self) -> None:
         if self._progress is not None:
@@ -443,12 +441,14 @@ class Loop:
     def told(self, error: Exception) -> Exception:
         """What is raised in place of an error: one that has the step, and what was trained."""
         step, fetching = self.step + 1, self.source.fetching
-        with contextlib.suppress(Exception):
+        if not isinstance(error, _NotFinite):
             # What was begun before the error is kept; if that is where it went wrong, that is the error.
             try:
                 self.settle()
             except _NotFinite as first:
                 error = first
+            except Exception:  # The same one again: there is nothing to read of the steps that failed.
+                self._waiting.clear()
         if isinstance(error, _NotFinite):
             return self._not_finite(*error.args)
         lost = any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(self.state))
@@ -482,7 +482,7 @@ class Loop:
             why = explain_nonfinite(self.loss, self.state, batch)
             why += " The last good state is in error.result, and the batch is error.batch"
         else:
-            why = f"The loss is {value}. With a step by train.make_step, or a loss and an optimizer, fit has the state before"
+            why = f"The loss is {value}. Give fit a loss and an optimizer, not a step, and it has the state before it"
         self.history.cut(step - 1)
         self._waiting.clear()
         error = NonFiniteError(f"{called()}: step {step} is not finite {here()}. {why}.", step, self.result())
@@ -515,14 +515,15 @@ def _interruptible(loop: Loop) -> Iterator[None]:
 
 
 def _is_ready(x: Any) -> bool:
-    return not isinstance(x, jax.Array) or x.is_ready()
+    return not isinstance(x, jax.Array) or bool(x.is_ready())  # type: ignore[attr-defined]
 
 
 def _numbers(values: Sequence[Any], name: str) -> list[float]:
     """Scalars as numbers of Python's; those on a device are fetched together."""
-    for value in values:
-        if isinstance(value, jax.Array):
-            value.copy_to_host_async()
+    if jax.default_backend() != "cpu":
+        for value in values:
+            if isinstance(value, jax.Array):
+                value.copy_to_host_async()
     arrays = [np.asarray(value) for value in values]
     for array in arrays:
         if array.shape != ():
@@ -547,7 +548,7 @@ def _check(
     need_function(step_or_loss, "fit", "step_or_loss", "fit(loss, params, batches, optimizer)")
     for name, value in (("epochs", epochs), ("steps", steps), ("validate_every", validate_every)):
         if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"{called()}: {name} is {describe(value)} {here()}. Give a number of 1 or more.")
+            raise ValueError(f"{called()}: {name} is {value!r} {here()}. Give a number of 1 or more.")
     for name, value in (("model_state", model_state), ("key", key), ("average", average)):
         if optimizer is None and value is not None:
             raise ValueError(

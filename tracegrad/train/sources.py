@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import tree_flatten
 
 from ..errors import called, describe, here
 
@@ -44,7 +45,7 @@ class Source:
         self._iterator: Iterator[Any] = iter(())
         self._first_epoch: Any = None
         self._position: dict[str, Any] | None = None
-        self._shapes: dict[Any, None] = {}
+        self._shapes: list[list[Any]] = []
         self._expected: list[Any] | None = None
         self._smaller: list[Any] | None = None
         self._comparing = False
@@ -59,18 +60,24 @@ class Source:
     def epoch(self) -> Iterator[tuple[Any, ...]]:
         """The batches of the next epoch, or of what is left of this one after `go_to`."""
         self.fetching = True
-        iterator = self._begun()
+        # Types are looked up: to ask of each whether it is an array takes longer.
+        iterator, last, structure, known = self._begun(), None, None, set(_ARRAYS)
         for batch in iterator:
             self.fetching = False
             self._count += 1
             self._total += 1
-            args = _arguments(batch)
-            leaves, tree = jax.tree.flatten(args)
-            shapes = (tree, *[(x.shape, x.dtype) if hasattr(x, "dtype") else ((), type(x)) for x in leaves])
-            if shapes not in self._shapes:
-                self._new(shapes)
+            args = tuple(batch) if type(batch) in (tuple, list) else (batch,)
+            leaves, tree = tree_flatten(args)
+            if any([type(x) not in known for x in leaves]):  # noqa: C419
+                leaves = [_as_array(x) for x in leaves]
+                args = jax.tree.unflatten(tree, leaves)
+                known |= {type(x) for x in leaves if isinstance(x, _ARRAYS)}
+            shapes = [x.shape for x in leaves if hasattr(x, "shape")]
+            if shapes != last or tree != structure:
+                last, structure = shapes, tree
+                self._new(tree, leaves)
             if self._comparing:
-                self._compare(_written(shapes))
+                self._compare(_written(tree, leaves))
             yield args
             self.fetching = True
         self.fetching = False
@@ -104,8 +111,8 @@ class Source:
 
     def position(self) -> dict[str, Any]:
         """Where this is: after the batches that were handed out."""
-        first = next(iter(self._shapes), None)
-        found = {"kind": "count", "count": self._count, "batch": self._expected or (first and _written(first))}
+        first = self._shapes[0] if self._shapes else None
+        found = {"kind": "count", "count": self._count, "batch": self._expected or first}
         if hasattr(self._batches, "state_dict"):
             # With the last batch of an epoch a DataLoader is at the begin of the next.
             over = self._first_epoch is not None and self._batches.epoch != self._first_epoch
@@ -135,14 +142,16 @@ class Source:
 
     # -- what batches are like
 
-    def _new(self, shapes: Any) -> None:
-        first = next(iter(self._shapes), shapes)
-        if shapes[0] != first[0]:
+    def _new(self, tree: Any, leaves: list[Any]) -> None:
+        now = _written(tree, leaves)
+        if now in self._shapes:
+            return
+        if self._shapes and now[0] != self._shapes[0][0]:
             raise BatchError(
-                f"the batch is ({_shown(_written(shapes))}), of another structure than those before, "
-                f"({_shown(_written(first))}). Give all of them the same"
+                f"the batch is ({_shown(now)}), of another structure than those before, ({_shown(self._shapes[0])}). Give "
+                "all of them the same"
             )
-        self._shapes[shapes] = None
+        self._shapes.append(now)
         if len(self._shapes) == _MANY and self._total < 4 * _MANY:
             warnings.warn(
                 f"{called()}: {_MANY} of the first {self._total} batches have different shapes {here()}, and for each "
@@ -168,24 +177,20 @@ class Source:
             self._comparing = False
 
 
-def _arguments(batch: Any) -> tuple[Any, ...]:
-    """What a step is called with: the parts of a tuple or a list, or the batch itself; arrays of others as NumPy's."""
-    args = tuple(batch) if type(batch) in (tuple, list) else (batch,)
-    leaves, tree = jax.tree.flatten(args)
-    for leaf in leaves:
-        if not isinstance(leaf, _ARRAYS) and hasattr(leaf, "__array__"):
-            arrays = [np.asarray(x) if not isinstance(x, _ARRAYS) and hasattr(x, "__array__") else x for x in leaves]
-            return jax.tree.unflatten(tree, arrays)  # type: ignore[no-any-return]
-    return args
-
-
 _ARRAYS = (np.ndarray, jax.Array, np.generic, bool, int, float, complex)
 
 
-def _written(shapes: Any) -> list[Any]:
+def _as_array(leaf: Any) -> Any:
+    """An array of another library's as NumPy's."""
+    if isinstance(leaf, _ARRAYS) or not hasattr(leaf, "__array__"):
+        return leaf
+    return np.asarray(leaf)
+
+
+def _written(tree: Any, leaves: list[Any]) -> list[Any]:
     """The structure, shapes and dtypes of a batch as a checkpoint has them."""
-    tree, *leaves = shapes
-    return [str(tree), [[list(shape), getattr(dtype, "__name__", str(dtype))] for shape, dtype in leaves]]
+    kinds = [[list(np.shape(x)), str(getattr(x, "dtype", type(x).__name__))] for x in leaves]
+    return [str(tree), kinds]
 
 
 def _shown(written: list[Any]) -> str:

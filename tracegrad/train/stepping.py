@@ -170,7 +170,7 @@ def point_of(params: Any) -> Any:
 def accumulated(optimizer: GradientTransformation, accumulate: int) -> GradientTransformation:
     """The optimizer that takes a step after so many gradients, of their mean."""
     if not isinstance(accumulate, int) or accumulate < 1:
-        raise ValueError(f"{called()}: accumulate is {describe(accumulate)} {here()}. Give a number of 1 or more.")
+        raise ValueError(f"{called()}: accumulate is {accumulate!r} {here()}. Give a number of 1 or more.")
     return optimizer if accumulate == 1 else multi_steps(optimizer, accumulate)
 
 
