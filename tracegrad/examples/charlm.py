@@ -14,6 +14,7 @@ import argparse
 import importlib
 import inspect
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -44,29 +45,28 @@ def documentation(names: tuple[str, ...]) -> str:
 
     def add(value: Any) -> None:
         # `__doc__`, and not what `inspect.getdoc` finds in a class above.
-        text = (
-            inspect.getattr_static(value, "__doc__", None)
-            if inspect.isclass(value)
-            else getattr(value, "__doc__", None)
-        )
+        text = getattr(value, "__doc__", None)
         if isinstance(text, str):
             texts[inspect.cleandoc(text)] = None
 
-    for name in names:
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            # Some are left out where the library that they need is not there.
-            continue
-        add(module)
-        for key, value in sorted(vars(module).items()):
-            if key.startswith("_") or not (inspect.isclass(value) or inspect.isroutine(value)):
+    with warnings.catch_warnings():
+        # Some names are kept for old programs, and warn when they are looked at.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name in names:
+            try:
+                module = importlib.import_module(name)
+            except ImportError:
+                # Some are left out where the library that they need is not there.
                 continue
-            if getattr(value, "__module__", None) == name:
-                add(value)
-                for method, function in sorted(vars(value).items()) if inspect.isclass(value) else ():
-                    if not method.startswith("_"):
-                        add(function)
+            add(module)
+            for key, value in sorted(vars(module).items()):
+                if key.startswith("_") or not (inspect.isclass(value) or inspect.isroutine(value)):
+                    continue
+                if getattr(value, "__module__", None) == name:
+                    add(value)
+                    for method, function in sorted(vars(value).items()) if inspect.isclass(value) else ():
+                        if not method.startswith("_"):
+                            add(function)
     known = set(ALPHABET)
     return "\n\n".join("".join(c for c in text if c in known) for text in texts if text) + "\n"
 
