@@ -42,3 +42,11 @@ def test_lookup() -> None:
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]] == ["sgd", "adagrad", "adam, lazy"]
+
+
+def test_seeds() -> None:
+    arguments = ["--seeds", "2", "--width", "8", "--epochs", "1", "--repeat", "1"]
+    command = [sys.executable, "-m", "benchmarks.seeds", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[3:]] == ["loop", "program"]

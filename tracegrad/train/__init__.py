@@ -2,30 +2,52 @@
 
 `fit` is a loop over a jitted step; each of its parts works alone: `make_step` and `TrainState`, `History`, `Progress`,
 `EarlyStopping`, `Checkpoints`, `save_weights`. Checkpoints need orbax-checkpoint and weights safetensors
-(`pip install 'tracegrad[train]'`).
+(`pip install 'tracegrad[train]'`). `random_search`, `grid_search` and `coarse_to_fine` look for hyperparameters.
 """
 
 # ruff: noqa: F403
 from typing import TYPE_CHECKING
 
 from ..names import listed
-from . import callbacks, checkpoints, data, history, loop, nonfinite, progress, stepping, weights
+from . import (
+    callbacks,
+    checkpoints,
+    data,
+    ensembles,
+    history,
+    loop,
+    nonfinite,
+    progress,
+    results,
+    search,
+    spaces,
+    stepping,
+    weights,
+)
 from .callbacks import *
 from .checkpoints import *
+from .ensembles import *
 from .history import *
 from .loop import *
 from .nonfinite import *
 from .progress import *
+from .results import *
+from .search import *
+from .spaces import *
 from .stepping import *
 from .weights import *
 
 __all__ = ["data"]
 __all__ += callbacks.__all__
 __all__ += checkpoints.__all__
+__all__ += ensembles.__all__
 __all__ += history.__all__
 __all__ += loop.__all__
 __all__ += nonfinite.__all__
 __all__ += progress.__all__
+__all__ += results.__all__
+__all__ += search.__all__
+__all__ += spaces.__all__
 __all__ += stepping.__all__
 __all__ += weights.__all__
 
