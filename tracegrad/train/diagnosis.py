@@ -47,7 +47,7 @@ def _name(row: LayerReport) -> str:
 
 def _finite(reports: Sequence[Report]) -> Iterator[Finding]:
     now = reports[-1]
-    bad = [f"the parameter {p.path}" for p in now.parameters.values() if p.values.finite < 1]
+    bad = [f"the parameter {p.path}" for p in now.parameters.values() if not math.isfinite(p.norm)]
     bad += [f"the output of {_name(row)}" for row in now.layers.values() if row.values.finite < 1]
     bad += [f"the loss ({now.loss})"] if not math.isfinite(now.loss) else []
     bad += [f"the gradient of {p.path}" for p in now.parameters.values() if p.gradients.finite < 1]
@@ -66,7 +66,7 @@ def _connected(reports: Sequence[Report]) -> Iterator[Finding]:
                 "unused", path, f"{path} is never trained: no step of the loss reads it. Use it in the model, or leave "
                 "it out of the parameters.",
             )  # fmt: skip
-        elif path not in now.fixed and row.gradients.norm == 0 and row.values.counts.sum():
+        elif path not in now.fixed and row.gradients.norm == 0 and 0 not in row.shape:
             yield Finding(
                 "no gradient", path, f"the gradient of {path} is exactly 0: what is behind it lets none through, such "
                 "as dead or saturated units, or products with 0. Look at the layers after it, and at their initial "

@@ -228,7 +228,7 @@ class Monitor:
             row.name: self._row(row, found.values[row.name], found.gradients.get(row.name)) for row in rows
         }
         numbers["parameters"] = {
-            path: (measured(x, 0, self.bins), measured(g, 0, self.bins))
+            path: (tnp.sqrt((in_float(x) ** 2).sum()), measured(g, 0, self.bins))
             for (path, x), (_, g) in zip(leaves_of(params), leaves_of(grads), strict=True)
         }
         numbers["varies"] = _varies(found.values[whole.output]) if whole.output in names else None
@@ -283,9 +283,11 @@ class Monitor:
         ratios, total = (None, None) if pending.ratios is None else jax.device_get(pending.ratios)
         parameters = {}
         for path, shape in plan.parameters.items():
-            values, gradients = (spread_of(found, math.prod(shape), self.bins) for found in numbers["parameters"][path])
+            norm, gradients = numbers["parameters"][path]
+            norm = float(norm) if np.isfinite(norm) else math.nan
+            gradients = spread_of(gradients, math.prod(shape), self.bins)
             ratio = None if ratios is None else float(ratios[path])
-            parameters[path] = ParameterReport(path, shape, values, gradients, ratio)
+            parameters[path] = ParameterReport(path, shape, norm, gradients, ratio)
         layers = {row.path: row for row in self._rows(numbers["rows"], plan)}
         validation = pending.validation if numbers["validation"] is None else float(numbers["validation"])
         outputs = [row.path for row in plan.rows if row.name == plan.output]

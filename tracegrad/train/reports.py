@@ -71,7 +71,7 @@ class ParameterReport(NamedTuple):
     Attributes:
       path: where it is.
       shape: its shape.
-      values: the parameter.
+      norm: of the parameter; NaN if an element is NaN or infinite.
       gradients: the gradient of the loss with respect to it.
       update_ratio: the norm of what the step has changed, over the norm before it; `None` if the monitor was not called
         at the next step. Karpathy, "CS231n: Convolutional neural networks for visual recognition" (2016): about 1e-3.
@@ -79,7 +79,7 @@ class ParameterReport(NamedTuple):
 
     path: str
     shape: tuple[int, ...]
-    values: Spread
+    norm: float
     gradients: Spread
     update_ratio: float | None
 
@@ -144,7 +144,7 @@ class Report:
             (
                 row.path,
                 str(row.shape),
-                f"{row.values.norm:.3g}",
+                f"{row.norm:.3g}",
                 f"{row.gradients.norm:.2g}",
                 "" if row.update_ratio is None else f"{row.update_ratio:.1g}",
             )

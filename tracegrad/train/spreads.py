@@ -13,6 +13,8 @@ from ..tape import aval_of
 
 Floats = np.ndarray[Any, Any]
 
+_COPIES = 16
+
 
 class Spread(NamedTuple):
     """How the elements of an array are spread.
@@ -38,7 +40,7 @@ def measured(x: Any, depth: int, bins: int) -> dict[str, Any]:
     x = in_float(x)
     shape = aval_of(x).shape
     x = x.reshape((*shape[:depth], -1))
-    size = math.prod(shape[depth:])
+    rows, size = math.prod(shape[:depth]), math.prod(shape[depth:])
     finite = tnp.isfinite(x)
     kept = tnp.where(finite, x, 0)
     count = finite.sum(-1)
@@ -51,9 +53,13 @@ def measured(x: Any, depth: int, bins: int) -> dict[str, Any]:
     found["low"], found["high"] = low, high
     # As NumPy has it, an array of one value has it in the middle of a range of 1.
     half = tnp.where(high > low, 0.0, 0.5)
-    low, width = low - half, (high - low + 2 * half) / bins
-    edges = [low + k * width for k in range(1, bins)]
-    found["below"] = tnp.stack([(finite & (x < edge[..., None])).sum(-1) for edge in edges], -1) if edges else None
+    low, width = (low - half)[..., None], ((high - low + 2 * half) / bins)[..., None]
+    # Added up in several histograms, so that an accelerator does not wait for one number.
+    which = tnp.clip(tnp.where(finite, (kept - low) / width, 0).astype(np.int32), 0, bins - 1)
+    which = which + bins * (tnp.arange(size, dtype=np.int32) % _COPIES)
+    which = which + bins * _COPIES * tnp.arange(rows, dtype=np.int32).reshape((*shape[:depth], 1))
+    counts = tnp.zeros(rows * _COPIES * bins, np.int32).at[which.reshape(-1)].add(finite.reshape(-1).astype(np.int32))
+    found["counts"] = counts.reshape((*shape[:depth], _COPIES, bins)).sum(-2)
     return found
 
 
@@ -69,13 +75,12 @@ def spread_of(found: dict[str, Any], size: int, bins: int) -> Spread:
     low, high = (float(found["low"]), float(found["high"])) if count else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    below = np.asarray([] if found["below"] is None else found["below"], np.int64)
     return Spread(
         float(found["mean"]) if whole else math.nan,
         math.sqrt(float(found["var"])) if whole else math.nan,
         float(found["norm"]) if whole else math.nan,
         count / size if size else 1.0,
-        np.diff(np.concatenate([[0], below, [count]])),
+        np.asarray(found["counts"]),
         np.linspace(low, high, bins + 1),
     )
 
