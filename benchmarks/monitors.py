@@ -21,7 +21,8 @@ from tracegrad import nn, optimizers, train
 def convolutional(key: Any) -> Any:
     keys = tg.random.split(key, 3)
     blocks = [
-        nn.Sequential([nn.Conv.init(k, a, b, (3, 3)), nn.relu]) for k, a, b in zip(keys, (1, 32), (32, 64), strict=False)
+        nn.Sequential([nn.Conv.init(k, a, b, (3, 3)), nn.relu])
+        for k, a, b in zip(keys, (1, 32), (32, 64), strict=False)
     ]
     return nn.Sequential([*blocks, lambda x: x.reshape(x.shape[0], -1), nn.Linear.init(keys[2], 8 * 8 * 64, 10)])
 

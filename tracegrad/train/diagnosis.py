@@ -32,7 +32,9 @@ TWICE = frozenset({"no gradient", "vanishing", "constant", "learning rate too hi
 
 def raw(reports: Sequence[Report]) -> list[Finding]:
     """What looks wrong in the last report, looked at alone and beside those before it."""
-    return [finding for check in (_finite, _connected, _units, _depth, _output, _rate, _gap) for finding in check(reports)]
+    return [
+        finding for check in (_finite, _connected, _units, _depth, _output, _rate, _gap) for finding in check(reports)
+    ]
 
 
 def findings(reports: Sequence[Report]) -> tuple[Finding, ...]:

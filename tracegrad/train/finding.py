@@ -145,7 +145,9 @@ class Finder:
         # The innermost call returned first.
         span = spans[0] if spans else None
         if kind and out in active:
-            taps = [user for user in users.get(out, ()) if user.op is tap_op and user.params["name"] in self.outputs.made]
+            taps = [
+                user for user in users.get(out, ()) if user.op is tap_op and user.params["name"] in self.outputs.made
+            ]
             uses = [u for v in (out, *[t.outputs[0] for t in taps]) for u in users.get(v, ()) if u.op is not tap_op]
             gate = bool(uses) and all(_gates(use, {out, *[t.outputs[0] for t in taps]}, active) for use in uses)
             hidden = not gate and (feeding is None or out in feeding)
@@ -218,7 +220,9 @@ def plan(loss_fn: Loss, params: Any, args: tuple[Any, ...], kwargs: dict[str, An
         count = counts[made.path] = counts.get(made.path, -1) + 1
         path = f"{made.path}#{count}" if count else made.path
         rows.append(Row(name, path, made.kind, made.weighted, *finder.activations.get(name, ())))
-    unused, fixed = ({path for v, path in finder.parameters.items() if v not in reached} for reached in _reached(tape, loss))
+    unused, fixed = (
+        {path for v, path in finder.parameters.items() if v not in reached} for reached in _reached(tape, loss)
+    )
     return Plan(rows, frozenset(unused), frozenset(fixed))
 
 

@@ -8,7 +8,6 @@ import functools
 import itertools
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,7 @@ from .. import numpy as tnp
 from .. import random
 from ..capture import capture
 from ..compile import jit
-from ..errors import called, describe, here, need_function, source_position, user_source
+from ..errors import called, describe, here, need_function
 from ..names import listed
 from ..numpy.arguments import is_known
 from ..optimizers import LookaheadParams
@@ -29,7 +28,7 @@ from ..transforms import value_and_grad
 from .diagnosis import findings
 from .extras import extra
 from .finding import Finder, Plan, Row, leaves_of, plan
-from .reports import LayerReport, ParameterReport, Report, TrainingWarning, together
+from .reports import LayerReport, ParameterReport, Report, together, warn
 from .spreads import in_float, measured, pick, spread_of
 
 SLOPE = 0.05
@@ -128,7 +127,9 @@ class Monitor:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{called()}: {name}={value!r} {here()}. Give a number of 1 or more.")
         if isinstance(layers, str):
-            raise TypeError(f"{called()}: layers is the string {layers!r} {here()}. Give a list of paths: [{layers!r}].")
+            raise TypeError(
+                f"{called()}: layers is the string {layers!r} {here()}. Give a list of paths: [{layers!r}]."
+            )
         if validation is not None and not callable(validation) and not isinstance(validation, tuple):
             raise TypeError(
                 f"{called()}: validation is {describe(validation)} {here()}. Give a tuple of what loss_fn takes after the "
@@ -222,7 +223,11 @@ class Monitor:
         (value, grads), found = capture(value_and_grad(loss))(params)
         numbers: dict[str, Any] = {"loss": value, "validation": None}
         if validation is not None or self.validation is not None:
-            out = self.loss_fn(params, *validation) if validation is not None else self.validation(params, *args, **kwargs)
+            out = (
+                self.loss_fn(params, *validation)
+                if validation is not None
+                else self.validation(params, *args, **kwargs)
+            )
             numbers["validation"] = out[0] if isinstance(out, tuple) and len(out) == 2 else out
         numbers["rows"] = {
             row.name: self._row(row, found.values[row.name], found.gradients.get(row.name)) for row in rows
@@ -243,7 +248,9 @@ class Monitor:
             return rows
         chosen = []
         for path in self.layers:
-            inside = [row for row in rows if row.path == path or row.path.startswith((f"{path}.", f"{path}[", f"{path}#"))]
+            inside = [
+                row for row in rows if row.path == path or row.path.startswith((f"{path}.", f"{path}[", f"{path}#"))
+            ]
             if not inside:
                 paths = [row.path for row in rows]
                 near = difflib.get_close_matches(path, paths, n=1)
@@ -302,8 +309,7 @@ class Monitor:
         for finding in report.findings:
             if (finding.kind, finding.where) not in self._warned:
                 self._warned.add((finding.kind, finding.where))
-                filename, line, _ = source_position(user_source())
-                warnings.warn_explicit(finding.text, TrainingWarning, filename, line)
+                warn(finding.text)
 
     def _rows(self, found: dict[str, Any], plan: Plan) -> list[LayerReport]:
         rows: list[tuple[tuple[int, ...], LayerReport]] = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..errors import source_position, user_source
 from ..names import listed
 from ..nn.statistics import bars
 from ..nn.summaries import table
@@ -15,6 +17,12 @@ from .spreads import Spread
 
 class TrainingWarning(UserWarning):
     """Something about a training that looks wrong, with what to do about it."""
+
+
+def warn(text: str) -> None:
+    """Warns at the user's line."""
+    filename, line, _ = source_position(user_source())
+    warnings.warn_explicit(text, TrainingWarning, filename, line)
 
 
 class Finding(NamedTuple):
