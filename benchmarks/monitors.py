@@ -1,7 +1,7 @@
 """`python -m benchmarks.monitors`: what `train.Monitor` costs: a loop with it, against the same loop without it.
 
-Both loops take the same jitted steps, in turns, and wait for the last one. The ratio of the medians is that of the whole
-loop; what a look costs, in steps, is the time that it adds, divided by the looks and by the time of a step.
+Both loops take the same jitted steps, in turns, and wait for the last one. The ratio of the medians is that of the
+whole loop; what a look costs, in steps, is the time that it adds, divided by the looks and by the time of a step.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ class Made(NamedTuple):
     """An array of floats that a call of a layer has made.
 
     Attributes:
-      path: where the layer is, and where in its output this array is, if that is a pytree. Of a layer in a `Stack`, which
-        is a loop, `[*]` stands for its number; what `capture` finds has a first axis of these.
+      path: where the layer is, and where in its output this array is, if that is a pytree. Of a layer in a `Stack`,
+        which is a loop, `[*]` stands for its number; what `capture` finds has a first axis of these.
       kind: its class.
       weighted: whether the layer has parameters of its own.
     """

@@ -81,14 +81,14 @@ def _units(reports: Sequence[Report]) -> Iterator[Finding]:
         if row.hidden and row.dead is not None and row.dead >= DEAD and row.examples >= EXAMPLES:
             yield Finding(
                 "dead", row.path, f"{_name(row)}: {row.dead:.0%} of {row.units} {row.activation} units are dead on "
-                "this batch: 0 for all of it, so that no gradient passes. Lower the learning rate or the initial scale, "
-                "or take leaky_relu.",
+                "this batch: 0 for all of it, so that no gradient passes. Lower the learning rate or the initial "
+                "scale, or take leaky_relu.",
             )  # fmt: skip
         if row.hidden and row.saturated is not None and row.saturated >= SATURATED:
             yield Finding(
                 "saturated", row.path, f"{_name(row)}: {row.saturated:.0%} of {row.activation} is saturated on this "
-                "batch, where it has hardly a slope. Lower the initial scale or the learning rate, normalize the inputs, "
-                "or put a normalization before it.",
+                "batch, where it has hardly a slope. Lower the initial scale or the learning rate, normalize the "
+                "inputs, or put a normalization before it.",
             )  # fmt: skip
 
 
@@ -114,8 +114,8 @@ def _depth(reports: Sequence[Report]) -> Iterator[Finding]:
     before = [report.gradient_norm for report in reports[:-1]]
     if len(before) > 2 and 0 < max(before) * RISE < now.gradient_norm:
         yield Finding(
-            "exploding", "in time", f"step {now.step}: the gradient has norm {now.gradient_norm:.2g}, and never had more "
-            f"than {max(before):.2g}. Clip it (optimizers.clip_by_global_norm), or lower the learning rate.",
+            "exploding", "in time", f"step {now.step}: the gradient has norm {now.gradient_norm:.2g}, and never had "
+            f"more than {max(before):.2g}. Clip it (optimizers.clip_by_global_norm), or lower the learning rate.",
         )  # fmt: skip
 
 
@@ -124,9 +124,9 @@ def _output(reports: Sequence[Report]) -> Iterator[Finding]:
     if now.output is not None and now.varies < CONSTANT:
         row = now.layers[now.output]
         yield Finding(
-            "constant", row.path, f"{_name(row)}, the last layer, makes the same of every example of the batch. The model "
-            "has stopped to look at its input: see which layer before it is the first with a standard deviation near 0 "
-            "or dead units; lower the learning rate, and start again.",
+            "constant", row.path, f"{_name(row)}, the last layer, makes the same of every example of the batch. The "
+            "model has stopped to look at its input: see which layer before it is the first with a standard deviation "
+            "near 0 or dead units; lower the learning rate, and start again.",
         )  # fmt: skip
 
 
@@ -145,9 +145,9 @@ def _rate(reports: Sequence[Report]) -> Iterator[Finding]:
         )  # fmt: skip
     if len(rates) > 2 and max(rates) < LOW and now.loss > first.loss - 0.05 * abs(first.loss):
         yield Finding(
-            "learning rate too low", "", f"a step changes the weights by {max(rates):.1g} of their norm at most, and the "
-            f"loss is {now.loss:.4g} after {first.loss:.4g} at step {first.step}. About {USUAL} is usual: multiply "
-            + (f"the learning rate by about {_round(USUAL / max(rates)):g}." if max(rates) else "a learning rate above 0."),
+            "learning rate too low", "", f"a step changes the weights by {max(rates):.1g} of their norm at most, and "
+            f"the loss is {now.loss:.4g} after {first.loss:.4g} at step {first.step}. About {USUAL} is usual: multiply "
+            + (f"the learning rate by about {_round(USUAL / max(rates)):g}." if max(rates) else "one that is not 0."),
         )  # fmt: skip
 
 
@@ -159,9 +159,9 @@ def _gap(reports: Sequence[Report]) -> Iterator[Finding]:
     if now.validation_loss > best.validation_loss + 0.1 * abs(best.validation_loss) and now.loss < best.loss:
         yield Finding(
             "overfitting", "", f"the validation loss has risen from {best.validation_loss:.3g} at step {best.step} to "
-            f"{now.validation_loss:.3g}, while that of the batches went from {best.loss:.3g} to {now.loss:.3g}: the model "
-            "learns the training data by heart. Stop at the best step (early stopping), take more data or augment them, "
-            "or add weight decay or dropout.",
+            f"{now.validation_loss:.3g}, while that of the batches went from {best.loss:.3g} to {now.loss:.3g}: the "
+            "model learns the training data by heart. Stop at the best step (early stopping), take more data or "
+            "augment them, or add weight decay or dropout.",
         )  # fmt: skip
 
 

@@ -63,19 +63,20 @@ class Monitor:
 
     Of each layer it takes the mean, the standard deviation and a histogram of what the layer makes and of the gradient
     with respect to that, and the fractions of dead units (of relu) and saturated ones (of tanh and sigmoid); of each
-    parameter the same of its gradient, and the update-to-weight ratio; and the loss, of the batch and of validation data.
-    Layers are found by themselves, also those inside a `Stack`, and so are activations and products with parameters in a
-    model of plain functions. What is in a `cond` or a `while_loop` is not seen, and the loss has to run under `@jit`.
+    parameter the same of its gradient, and the update-to-weight ratio; and the loss, of the batch and of validation
+    data. Layers are found by themselves, also those inside a `Stack`, and so are activations and products with
+    parameters in a model of plain functions. What is in a `cond` or a `while_loop` is not seen, and the loss has to run
+    under `@jit`.
 
-    The numbers are taken in a program of its own: at other steps nothing is computed. It costs the loss and its gradient
-    once more, and a pass over what is looked at; and a copy of the parameters is held for a step. What was found is read
-    when it is there, without waiting for it.
+    The numbers are taken in a program of its own: at other steps nothing is computed. It costs the loss and its
+    gradient once more, and a pass over what is looked at: 1.5 to 2 steps of training in all. A copy of the parameters
+    is held for a step. What was found is read when it is there, without waiting for it.
 
     Call it before each step, or give it to `fit` among the callbacks.
 
     Args:
-      loss_fn: `loss_fn(params, *args, **kwargs)`, which returns a scalar, or a pair of it and anything. A `params` that is
-        a layer is called "model" in the paths, anything else "params".
+      loss_fn: `loss_fn(params, *args, **kwargs)`, which returns a scalar, or a pair of it and anything. A `params` that
+        is a layer is called "model" in the paths, anything else "params".
       every: how many steps from one look to the next.
       layers: the paths of the layers to look at, with all that is in them; by default all.
       bins: of the histograms.
@@ -132,8 +133,8 @@ class Monitor:
             )
         if validation is not None and not callable(validation) and not isinstance(validation, tuple):
             raise TypeError(
-                f"{called()}: validation is {describe(validation)} {here()}. Give a tuple of what loss_fn takes after the "
-                "parameters, such as (x_val, y_val), or a function."
+                f"{called()}: validation is {describe(validation)} {here()}. Give a tuple of what loss_fn takes after "
+                "the parameters, such as (x_val, y_val), or a function."
             )
         self.loss_fn, self.interval, self.bins = loss_fn, every, bins
         self.layers = None if layers is None else tuple(layers)

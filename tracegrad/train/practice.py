@@ -63,7 +63,8 @@ def check_initial_loss(
       >>> def loss(model, x, y):
       ...     return nn.losses.sparse_categorical_cross_entropy(model(x), y, from_logits=True)
       >>> model = nn.Linear.init(tg.random.key(0), 8, 10, kernel_init=initializers.normal(1e-3))
-      >>> found = train.check_initial_loss(loss, model, np.ones((20, 8), np.float32), np.arange(20) % 10, num_classes=10)
+      >>> x, y = np.ones((20, 8), np.float32), np.arange(20) % 10
+      >>> found = train.check_initial_loss(loss, model, x, y, num_classes=10)
       >>> round(found.loss, 2), round(found.expected, 2)
       (2.3, 2.3)
     """
@@ -76,8 +77,8 @@ def check_initial_loss(
     value = out[0] if isinstance(out, tuple) and len(out) == 2 else out
     if not is_known(value) or np.shape(value) != ():
         raise TypeError(
-            f"{called()}: the loss is {describe(value)} {here()}, not a number. Return the mean over the batch, and call "
-            "this outside @jit."
+            f"{called()}: the loss is {describe(value)} {here()}, not a number. Return the mean over the batch, and "
+            "call this outside @jit."
         )
     found = InitialLoss(float(value), math.log(num_classes))
     if not abs(found.loss - found.expected) <= tolerance * found.expected:
@@ -93,8 +94,8 @@ def check_initial_loss(
             )
         else:
             text += (
-                "The model knows too much: look whether the parameters were trained, the labels are among the inputs, one "
-                "class is much more frequent, or the loss is divided twice."
+                "The model knows too much: look whether the parameters were trained, the labels are among the inputs, "
+                "one class is much more frequent, or the loss is divided twice."
             )
         warn(text)
     return found
@@ -161,8 +162,8 @@ def overfit_tiny(
     if len(lengths) != 1 or not lengths - {None, 0}:
         given = ", ".join([describe(x) for x in jax.tree.leaves(batch)]) or "nothing"
         raise ValueError(
-            f"{called()}: the batch is {given} {here()}. Give arrays with as many examples along the first axis of each, "
-            "and let loss_fn close over everything else."
+            f"{called()}: the batch is {given} {here()}. Give arrays with as many examples along the first axis of "
+            "each, and let loss_fn close over everything else."
         )
     few = jax.tree.map(lambda x: x[:size], batch)
     optimizer = adam(1e-2) if optimizer is None else optimizer
@@ -178,8 +179,8 @@ def overfit_tiny(
     reached = bool(found[-1] <= target)
     if not reached:
         count = min(size, *lengths - {None})
-        text = f"the loss of {count} examples is {found[-1]:.4g} after {len(found)} steps, from {found[0]:.4g} at first, and "
-        text += f"{target:g} is the target. A model learns so few by heart, unless "
+        text = f"the loss of {count} examples is {found[-1]:.4g} after {len(found)} steps, from {found[0]:.4g}, "
+        text += f"and {target:g} is the target. A model learns so few by heart, unless "
         if not math.isfinite(found[-1]):
             text += "the learning rate is too high, as it is here: the loss is not finite. Lower it."
         elif found[-1] > 0.98 * found[0]:
@@ -265,8 +266,8 @@ def lr_range_test(
     Args:
       loss_fn: `loss_fn(params, *batch)`, a scalar, or a pair of it and anything.
       params: as they are at first; they stay as they are.
-      batches: an iterable; a tuple or a list in it is the arguments of `loss_fn`, anything else the only one. It is gone
-        through again as often as needed.
+      batches: an iterable; a tuple or a list in it is the arguments of `loss_fn`, anything else the only one. It is
+        gone through again as often as needed.
       optimizer: makes one of a schedule of the learning rate, such as `optimizers.adam`.
       min_lr, max_lr: the rates of the first and the last step.
       steps: how many, 10 or more.
@@ -288,7 +289,8 @@ def lr_range_test(
       >>> x = np.random.default_rng(0).normal(size=(320, 8)).astype(np.float32)
       >>> y = (x[:, 0] > 0).astype(int) + (x[:, 1] > 0)
       >>> loader = train.data.DataLoader((x, y), 32, seed=0)
-      >>> found = train.lr_range_test(loss, nn.MLP.init(tg.random.key(0), (8, 32, 3)), loader, optimizers.sgd, max_lr=100)
+      >>> model = nn.MLP.init(tg.random.key(0), (8, 32, 3))
+      >>> found = train.lr_range_test(loss, model, loader, optimizers.sgd, max_lr=100)
       >>> 1e-2 < found.suggestion < 10
       True
     """
@@ -298,8 +300,8 @@ def lr_range_test(
     if not (0 < min_lr < max_lr < math.inf and steps >= 10 and 0 <= smoothing < 1 and stop_factor > 1):
         raise ValueError(
             f"{called()}: min_lr={min_lr!r}, max_lr={max_lr!r}, steps={steps!r}, smoothing={smoothing!r}, "
-            f"stop_factor={stop_factor!r} {here()}. Give rates above 0, the lower first, 10 steps or more, a smoothing from "
-            "0 to below 1, and a factor above 1."
+            f"stop_factor={stop_factor!r} {here()}. Give rates above 0, the lower first, 10 steps or more, a smoothing "
+            "from 0 to below 1, and a factor above 1."
         )
     growth = math.log(max_lr / min_lr) / (steps - 1)
     made = optimizer(lambda count: min_lr * np.exp(growth * count))
@@ -316,8 +318,9 @@ def lr_range_test(
     suggestion = _steepest(rates, np.array(smoothed))
     if math.isnan(suggestion):
         warn(
-            f"the loss has not fallen at any learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it was {losses[0]:.4g} at "
-            "first. Start at a lower min_lr; if that does not do, train.overfit_tiny finds out whether the model learns."
+            f"the loss has not fallen at any learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it was "
+            f"{losses[0]:.4g} at first. Start at a lower min_lr; if that does not do, train.overfit_tiny finds out "
+            "whether the model learns."
         )
     return LRRangeTest(rates, np.array(losses), np.array(smoothed), suggestion)
 
@@ -346,8 +349,8 @@ def _again(batches: Iterable[Any], steps: int) -> Iterator[tuple[Any, ...]]:
                 return
         if count == before:
             raise ValueError(
-                f"{called()}: batches is {'empty' if not count else f'used up after {count} batches'} {here()}, and {steps} "
-                "steps are to be made. Give a list or a loader, which can be gone through again."
+                f"{called()}: batches is {'empty' if not count else f'used up after {count} batches'} {here()}, "
+                f"and {steps} steps are to be made. Give a list or a loader, which can be gone through again."
             )
 
 
