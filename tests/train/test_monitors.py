@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -175,7 +176,7 @@ def run(loss: Any, params: Any, optimizer: Any, *batch: Any, steps: int = 22, **
 
 
 def mlp(sizes: tuple[int, ...], activation: Any, scale: float, bias: float = 0.0) -> Any:
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    pairs = list(itertools.pairwise(sizes))
     layers = [
         nn.Linear(normal(a, b, scale=scale * a**-0.5, seed=i), np.full(b, bias * (i < len(pairs) - 1), np.float32))
         for i, (a, b) in enumerate(pairs)

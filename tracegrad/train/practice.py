@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from ..checks import check_scalar
 from ..compile import jit
 from ..errors import called, describe, here, need_function
 from ..names import listed
@@ -357,9 +356,7 @@ def _again(batches: Iterable[Any], steps: int) -> Iterator[tuple[Any, ...]]:
 def _step(loss_fn: Loss, optimizer: Any) -> Callable[..., Any]:
     def loss(params: Any, *batch: Any) -> Any:
         out = loss_fn(params, *batch)
-        value = out[0] if isinstance(out, tuple) and len(out) == 2 else out
-        check_scalar(loss_fn, value, called())
-        return value
+        return out[0] if isinstance(out, tuple) and len(out) == 2 else out
 
     @jit
     def step(params: Any, state: Any, *batch: Any) -> Any:
