@@ -198,7 +198,8 @@ SICK: dict[str, tuple[str, Callable[[], set[str]]]] = {
         "learning rate too high", lambda: run(classify, mlp((8, 32, 3), nn.tanh, 1.0), optimizers.adam(1.0), X, Y)
     ),
     "rate too low": (
-        "learning rate too low", lambda: run(classify, mlp((8, 32, 3), nn.tanh, 1.0), optimizers.sgd(1e-6), X, Y, steps=32)
+        "learning rate too low",
+        lambda: run(classify, mlp((8, 32, 3), nn.tanh, 1.0), optimizers.sgd(1e-6), X, Y, steps=32),
     ),
     "diverging": ("diverging", lambda: run(lambda w, x: ((x @ w) ** 2).mean(), normal(8, 2), optimizers.sgd(1.1), X)),
     "not finite": (
@@ -212,7 +213,10 @@ SICK: dict[str, tuple[str, Callable[[], set[str]]]] = {
         ),
     ),
     "an unused parameter": (
-        "unused", lambda: run(lambda p, x, y: classify(p["net"], x, y), {"net": mlp((8, 4, 3), nn.tanh, 1), "more": B1}, SGD, X, Y)
+        "unused",
+        lambda: run(
+            lambda p, x, y: classify(p["net"], x, y), {"net": mlp((8, 4, 3), nn.tanh, 1), "more": B1}, SGD, X, Y
+        ),
     ),
     "no gradient": ("no gradient", lambda: run(classify, mlp((8, 32, 3), nn.relu, 1.0, -50.0), SGD, X, Y)),
     "constant output": ("constant", lambda: run(classify, mlp((8, 32, 3), nn.relu, 1.0, -50.0), SGD, X, Y)),
@@ -376,7 +380,7 @@ def test_bad_input() -> None:
     model = mlp((8, 8, 3), nn.tanh, 1.0)
     check_message(
         lambda: train.Monitor(classify, layers=["model.layer[0]"])(0, model, X, Y), ValueError,
-        r"^Monitor: there is no layer 'model.layer\[0\]' at .*Did you mean 'model.layers\[0\]'\? There are: model.layers",
+        r"^Monitor: there is no layer 'model.layer\[0\]' at .*Did you mean 'model.layers\[0\]'\? There are: model",
     )  # fmt: skip
     check_message(lambda: train.Monitor(3), TypeError, "Monitor: loss_fn is .*not a function")  # type: ignore[arg-type]
     check_message(lambda: train.Monitor(classify, every=0), ValueError, r"^Monitor: every=0 .*1 or more")

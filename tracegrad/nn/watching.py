@@ -106,7 +106,7 @@ class Outputs:
                 for name, value in sublayers(outer.layer)
             ]
         )
-        structure = jax.tree.structure(layer)
+        structure: Any = jax.tree.structure(layer)
         inside = [p for p in inside if type(p.layer) is type(layer) and jax.tree.structure(p.layer) == structure]
         if not inside:
             return None

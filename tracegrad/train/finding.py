@@ -212,7 +212,8 @@ def plan(loss_fn: Loss, params: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
     tape, _ = record_body(run, (params, *args), kwargs, name_of(loss_fn))
     ((finder, loss, kept),) = found
-    rows, counts = [], {}
+    rows: list[Row] = []
+    counts: dict[str, int] = {}
     for name in dict.fromkeys(_taps(tape)):
         if name not in kept:
             continue

@@ -157,8 +157,9 @@ def overfit_tiny(
     """
     need_function(loss_fn, called(), "loss_fn", "overfit_tiny(loss_fn, params, x, y)")
     _need_positive(size=size, steps=steps)
-    lengths = {aval_of(x).shape[0] if aval_of(x).ndim else None for x in jax.tree.leaves(batch)}
-    if len(lengths) != 1 or not lengths - {None, 0}:
+    # 0 stands for a number, which has no examples.
+    lengths = {aval_of(x).shape[0] if aval_of(x).ndim else 0 for x in jax.tree.leaves(batch)}
+    if len(lengths) != 1 or 0 in lengths:
         given = ", ".join([describe(x) for x in jax.tree.leaves(batch)]) or "nothing"
         raise ValueError(
             f"{called()}: the batch is {given} {here()}. Give arrays with as many examples along the first axis of "
@@ -167,7 +168,8 @@ def overfit_tiny(
     few = jax.tree.map(lambda x: x[:size], batch)
     optimizer = adam(1e-2) if optimizer is None else optimizer
     step = _step(loss_fn, optimizer)
-    state, losses = optimizer.init(params), []
+    state = optimizer.init(params)
+    losses: list[Any] = []
     while len(losses) < steps:
         params, state, value = step(params, state, *few)
         losses.append(value)
@@ -177,7 +179,7 @@ def overfit_tiny(
     found = np.array(jax.device_get(losses), np.float64)
     reached = bool(found[-1] <= target)
     if not reached:
-        count = min(size, *lengths - {None})
+        count = min(size, *lengths)
         text = f"the loss of {count} examples is {found[-1]:.4g} after {len(found)} steps, from {found[0]:.4g}, "
         text += f"and {target:g} is the target. A model learns so few by heart, unless "
         if not math.isfinite(found[-1]):
@@ -305,7 +307,9 @@ def lr_range_test(
     growth = math.log(max_lr / min_lr) / (steps - 1)
     made = optimizer(lambda count: min_lr * np.exp(growth * count))
     step = _step(loss_fn, made)
-    state, losses, smoothed, mean = made.init(params), [], [], 0.0
+    state, mean = made.init(params), 0.0
+    losses: list[float] = []
+    smoothed: list[float] = []
     for batch in _again(batches, steps):
         params, state, value = step(params, state, *batch)
         losses.append(float(value))
