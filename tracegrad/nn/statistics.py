@@ -11,14 +11,15 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from .. import numpy as tnp
-from ..capture import capture, tap
+from ..capture import capture
 from ..errors import called, describe, here
 from ..names import listed
 from ..numpy.arguments import is_known
 from ..recording import state as recording
 from ..tape import aval_of
-from .layers import Run, init_state, is_layer, named, need_layer, walk
+from .layers import Run, init_state, is_layer, need_layer, walk
 from .summaries import table
+from .watching import Outputs
 
 Floats = np.ndarray[Any, Any]
 Watch = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -56,7 +57,7 @@ class Statistics(tuple[LayerStatistics, ...]):
                 f"{r.mean:.3f}",
                 f"{r.std:.3f}",
                 f"{r.edges[0]:.3g}",
-                _bars(r.counts),
+                bars(r.counts),
                 f"{r.edges[-1]:.3g}",
             )
             for r in self
@@ -264,31 +265,14 @@ def _call(watch: Watch, model: Any, args: tuple[Any, ...], state: Any, key: Any,
 
 def _outputs(model: Any, args: tuple[Any, ...], state: Any, key: Any, training: bool) -> list[tuple[str, str, Floats]]:
     """The path, the kind and the values of each array of floats that a layer of the model has made."""
-    parts = {id(part): (".".join(("model", *names)), part) for names, part in reversed([*walk(model)])}
-    made: dict[str, tuple[str, str]] = {}
-
-    def watch(call: Any, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        out = call(layer, *args, **kwargs)
-        path, part = parts.get(id(layer), ("", None))
-        if part is not layer:
-            return out
-
-        def tapped(where: Any, x: Any) -> Any:
-            if not jnp.issubdtype(aval_of(x).dtype, jnp.floating):
-                return x
-            name = f"{path} (output {len(made)})"
-            made[name] = path + named(where), type(layer).__name__
-            return tap(name, x)
-
-        return jax.tree_util.tree_map_with_path(tapped, out)
-
+    outputs = Outputs([("model", model)])
     # Tapped, since values inside a scan or a checkpoint are known only when it has run.
-    _, found = capture(lambda: _call(watch, model, args, state, key, training))()
-    outputs = []
-    for name, (path, kind) in made.items():
+    _, found = capture(lambda: _call(outputs, model, args, state, key, training))()
+    rows = []
+    for name, made in outputs.made.items():
         values = np.asarray(found.values[name])
-        outputs.append((path, kind, values if values.dtype == np.float64 else values.astype(np.float32)))
-    return outputs
+        rows.append((made.path, made.kind, values if values.dtype == np.float64 else values.astype(np.float32)))
+    return rows
 
 
 def _mean_and_std(values: Floats) -> tuple[float, float]:
@@ -297,7 +281,7 @@ def _mean_and_std(values: Floats) -> tuple[float, float]:
     return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
 
-def _bars(counts: Floats) -> str:
+def bars(counts: Floats) -> str:
     """A column for each bin, as high as its count in eighths of the greatest; one that is not empty is seen."""
     eighths = np.ceil(8 * counts / max(1, counts.max())).astype(int)
     return "".join([" ▁▂▃▄▅▆▇█"[n] for n in eighths])

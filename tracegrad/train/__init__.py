@@ -2,7 +2,8 @@
 
 `fit` is a loop over a jitted step; each of its parts works alone: `make_step` and `TrainState`, `History`, `Progress`,
 `EarlyStopping`, `Checkpoints`, `save_weights`. Checkpoints need orbax-checkpoint and weights safetensors
-(`pip install 'tracegrad[train]'`). `random_search`, `grid_search` and `coarse_to_fine` look for hyperparameters.
+(`pip install 'tracegrad[train]'`). `random_search`, `grid_search` and `coarse_to_fine` look for hyperparameters, and
+`Monitor` looks at the layers.
 """
 
 # ruff: noqa: F403
@@ -16,8 +17,11 @@ from . import (
     ensembles,
     history,
     loop,
+    monitors,
     nonfinite,
+    practice,
     progress,
+    reports,
     results,
     search,
     spaces,
@@ -29,8 +33,11 @@ from .checkpoints import *
 from .ensembles import *
 from .history import *
 from .loop import *
+from .monitors import *
 from .nonfinite import *
+from .practice import *
 from .progress import *
+from .reports import *
 from .results import *
 from .search import *
 from .spaces import *
@@ -43,8 +50,11 @@ __all__ += checkpoints.__all__
 __all__ += ensembles.__all__
 __all__ += history.__all__
 __all__ += loop.__all__
+__all__ += monitors.__all__
 __all__ += nonfinite.__all__
+__all__ += practice.__all__
 __all__ += progress.__all__
+__all__ += reports.__all__
 __all__ += results.__all__
 __all__ += search.__all__
 __all__ += spaces.__all__
