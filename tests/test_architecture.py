@@ -19,7 +19,7 @@ FLOORS = [
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture", "derivatives checkpoint_policies show", "remat", "numpy",
-        "random control activations", "parallel initializers loops schedules", "lax optimizers",
+        "random control activations", "parallel initializers loops schedules", "lax optimizers forensics",
         "nn interop testing", "scipy", "metrics train", "protocols", "array", "__init__", "examples",
     )
 ]  # fmt: skip

@@ -89,6 +89,7 @@ class Jitted:
         self.bodies = BodyCache(fun)
         self.plain: Any = self._jax_jit(closure=False)
         self.closing: Any = None
+        self.examine: Any = None  # who looks at the results, if someone inside the function asked for that
         self.wrapper = self._wrapper()
 
     def _jax_jit(self, closure: bool) -> Any:
@@ -107,6 +108,7 @@ class Jitted:
                 out, out_tree = jax.tree.flatten(fun(*args, **kwargs))
                 whole = tape.finished([operand(tape, v) for v in out])
                 rest = whole.replace(inputs=(), nodes=whole.nodes[tape.done :])
+                self.examine = tape.examine
             self.bodies.watch(closed, inputs, whole)
             with long_lived():
                 final = verified(outline(optimize(rest)))
@@ -149,14 +151,22 @@ class Jitted:
             nonlocal known
             if current.tape is not None:
                 return self.record(args, kwargs)
+            if current.examine is not None:
+                return self.examined(current.examine, args, kwargs)
             try:
                 if known:
                     return plain(*args, **kwargs)
+                if self.examine is not None:
+                    return self.examined(self.examine, args, kwargs)
                 arrays = self.closed_over()
                 if arrays is not None:
-                    return self.closing(self.bodies.version, arrays, *args, **kwargs)
-                known = True
-                return plain(*args, **kwargs)
+                    out = self.closing(self.bodies.version, arrays, *args, **kwargs)
+                else:
+                    out = plain(*args, **kwargs)
+                    known = self.examine is None
+                if self.examine is not None:
+                    self.examine.called(wrapper, args, kwargs, out)
+                return out
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
                 raise
@@ -173,6 +183,7 @@ class Jitted:
                 raise
 
         wrapper.lower = lower  # type: ignore[attr-defined]
+        wrapper.jitted = self  # type: ignore[attr-defined]
         return wrapper
 
     def closed_over(self) -> list[Any] | None:
@@ -183,6 +194,19 @@ class Jitted:
         if self.closing is None:
             self.closing = self._jax_jit(closure=True)
         return arrays
+
+    def examined(self, examine: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call whose results are looked at. What it donates is kept, for the call to be explained."""
+        donated = {i % len(args) for i in self.donate_argnums if -len(args) <= i < len(args)}
+        kept = [jax.tree.map(_copied, x) if i in donated else x for i, x in enumerate(args)]
+        by_name = jax.tree.map(_copied, kwargs)
+        current, state.examine, self.examine = state.examine, None, None
+        try:
+            out = self.wrapper(*args, **kwargs)
+        finally:
+            state.examine = current
+        examine.called(self.wrapper, kept, by_name, out)
+        return out
 
     def is_static(self, args: tuple[Any, ...]) -> set[int]:
         return {i % len(args) for i in self.static_argnums if -len(args) <= i < len(args)}
@@ -235,6 +259,10 @@ class Jitted:
             raise
         outs = call(*jax.tree.leaves(dynamic), *extra, body=body)
         return jax.tree.unflatten(body.out_tree, outs)
+
+
+def _copied(x: Any) -> Any:
+    return x.copy() if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else x
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

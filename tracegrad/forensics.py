@@ -1,0 +1,1116 @@
+"""Where a value that is not finite comes from: the tape, run again node by node. Uses bodies, loops, vmap and pmap."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .arguments import arguments_of
+from .batching import vmap_op
+from .caches import Cache
+from .control import scan_op, switch_op, while_op
+from .errors import describe, describe_source, here, name_of, need_function, user_source
+from .execute import run_pending
+from .explain import History
+from .op import Op
+from .parallel.mapping import pmap_op
+from .passes import dead_code, program
+from .recording import Recording, is_recording, state
+from .tape import Node, Tape, Var, aval_of
+from .tracer import Tracer, operand
+
+tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
+
+_FINITE, _INFINITE, _NAN = 0, 1, 2
+_WORDS = ("finite", "infinite", "NaN")
+
+_SHOWN = 8
+"""How many steps of a way are shown from its start, and as many from its end."""
+
+_TRIED = 8
+"""Of how many operands it is tried which of them a value that is not finite comes from."""
+
+
+# -- what is found
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a program that gave a value that is not finite.
+
+    Attributes:
+      op: the name of the op; `types`: those of its operands and of its result.
+      source: the user's line: file, line, function and text.
+      backward: whether it belongs to a gradient.
+      where: what it ran in, from the outside in, such as `step 3 of 10 of the scan at ...`.
+      inputs, output: the type and the range of each operand, and of the result.
+      element: the first element that is not finite, with the operands' elements there, where they have the same shape.
+    """
+
+    op: str
+    types: str
+    source: str
+    backward: bool
+    where: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    element: str
+
+    def __str__(self) -> str:
+        lines = [f"{self.op} : {self.types}, {'backward' if self.backward else 'forward'}, at {self.source}"]
+        lines += [f"  in {place}" for place in self.where]
+        lines += [f"  reads {text}" for text in self.inputs]
+        lines.append(f"  gives {self.output}")
+        if self.element:
+            lines.append(f"  {self.element}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """What `explain_nonfinite` found. It prints as a text for people, and is false where there is nothing to explain.
+
+    Attributes:
+      name: the function.
+      results: the results that are not finite, with their ranges.
+      severity: "finite", "infinite" or "NaN": the worst of them.
+      step: the first step whose output is not finite while its operands are, on the way to the worst result; of a NaN
+        that came of infinities that were given, the step that made NaN of them. `None` where a NaN or an infinity was
+        given, or where the steps one by one give finite results.
+      then: the step that made NaN of an infinity that `step` made; `None` if `step` made the NaN.
+      given: the arguments and constants with a NaN or an infinity that the result comes from.
+      way: the steps from `step` to the result, a line each.
+      arguments: the way from the arguments to `step`, a line a step, first the arguments.
+      discarded: steps that made a NaN or an infinity which no result shows, such as one that a `where` left out.
+      deliberate: whether the infinities of the results are those that were given, so that nothing went wrong.
+      note: what else there is to say.
+    """
+
+    name: str
+    results: tuple[str, ...] = ()
+    severity: str = _WORDS[0]
+    step: Step | None = None
+    then: Step | None = None
+    given: tuple[str, ...] = ()
+    way: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    discarded: tuple[Step, ...] = ()
+    deliberate: bool = False
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.results or self.discarded)
+
+    def __str__(self) -> str:
+        if not self:
+            return f"{self.name}: all results are finite, and no step made a NaN or an infinity."
+        lines = []
+        if self.results:
+            lines.append(f"{self.name} gave a result that is {'NaN' if self.severity == 'NaN' else 'infinite'}: ")
+            lines[-1] += "; ".join(self.results)
+        else:
+            lines.append(f"{self.name}: all results are finite.")
+        if self.step is not None:
+            lines += ["it was first not finite in", *_indented(str(self.step))]
+        if self.then is not None:
+            lines += ["which became NaN in", *_indented(str(self.then))]
+        if self.given:
+            lines += ["what was given is not finite itself:", *_indented("\n".join(self.given))]
+        if self.arguments:
+            lines += ["which comes from the arguments by", *_indented("\n".join(self.arguments))]
+        if self.way:
+            lines += ["and reaches the result by", *_indented("\n".join(self.way))]
+        if self.discarded:
+            count = len(self.discarded)
+            text = f"{count} step{'s' if count > 1 else ''} made a NaN or an infinity that reaches no result:"
+            lines += [text, *_indented("\n".join(map(str, self.discarded[:_SHOWN])))]
+            if count > _SHOWN:
+                lines.append(f"  and {count - _SHOWN} more")
+        if self.note:
+            lines.append(self.note)
+        return "\n".join(lines)
+
+
+class NonFiniteError(FloatingPointError):
+    """A result is not finite; `explanation` is the `NonFinite` that says why."""
+
+    def __init__(self, explanation: NonFinite, message: str) -> None:
+        super().__init__(message)
+        self.explanation = explanation
+
+
+def _indented(text: str) -> list[str]:
+    return ["  " + line for line in text.splitlines()]
+
+
+# -- looking at values
+
+
+def _inexact(x: Any) -> bool:
+    return isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex)) and bool(
+        jnp.issubdtype(aval_of(x).dtype, jnp.inexact)
+    )
+
+
+@jax.jit
+def _worst(arrays: list[Any]) -> Any:
+    return jnp.stack([jnp.where(jnp.isnan(x).any(), _NAN, jnp.where(jnp.isinf(x).any(), _INFINITE, 0)) for x in arrays])
+
+
+def severities(values: Sequence[Any]) -> list[int]:
+    """How bad each of some values is: 0 if it is finite or has no floats, 1 if it has an infinity, 2 if a NaN."""
+    which = [i for i, x in enumerate(values) if _inexact(x)]
+    result = [_FINITE] * len(values)
+    if which:
+        for i, s in zip(which, np.asarray(_worst([values[i] for i in which])).tolist(), strict=True):
+            result[i] = s
+    return result
+
+
+@jax.jit
+def _statistics(x: Any) -> Any:
+    size = jnp.abs(x) if jnp.iscomplexobj(x) else x
+    fine = jnp.isfinite(size)
+    return (
+        jnp.min(jnp.where(fine, size, jnp.inf), initial=jnp.inf),
+        jnp.max(jnp.where(fine, size, -jnp.inf), initial=-jnp.inf),
+        jnp.isnan(x).sum(),
+        (jnp.isinf(x) & ~jnp.isnan(x)).sum(),
+    )
+
+
+def describe_range(x: Any) -> str:
+    """The type of an array, the least and the greatest of its finite elements, and how many are not finite."""
+    aval = aval_of(x)
+    if not aval.differentiable:
+        if aval.dtype.kind not in "biu" or 0 in aval.shape:
+            return repr(aval)
+        values = np.asarray(x)
+        return f"{aval}: {values}" if not aval.shape else f"{aval}: from {values.min()} to {values.max()}"
+    if 0 in aval.shape:
+        return f"{aval}: empty"
+    if not aval.shape:
+        return f"{aval}: {_number(x)}"
+    low, high, nans, infs = [np.asarray(part) for part in _statistics(x)]
+    size = "of size " if aval.dtype.kind == "c" else ""
+    parts = [f"{size}from {_number(low)} to {_number(high)}"] if low <= high else []
+    parts += [f"{n} {word} of {aval_size(aval.shape)}" for n, word in ((nans, "NaN"), (infs, "infinite")) if n]
+    return f"{aval}: " + ", ".join(parts or ["no finite element"]) + ("" if nans or infs else ", all finite")
+
+
+def aval_size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _number(x: Any) -> str:
+    value = np.asarray(x)
+    return f"{complex(value):.6g}" if value.dtype.kind == "c" else f"{float(value):.6g}"
+
+
+def _first(x: Any, least: int) -> tuple[int, ...]:
+    """Where the first element that is at least so bad stands."""
+    bad = jnp.isnan(x) if least == _NAN else ~jnp.isfinite(x)
+    return tuple(int(i) for i in np.unravel_index(int(jnp.argmax(bad)), x.shape)) if x.ndim else ()
+
+
+def _cleaned(x: Any) -> Any:
+    return jnp.where(jnp.isfinite(x), x, jnp.ones_like(x))
+
+
+# -- running a tape node by node
+
+
+class Level(NamedTuple):
+    """A mapped axis around what runs: its name, its size, how to call it, and the one place looked at, if only one."""
+
+    name: str | None
+    size: int
+    what: str
+    pinned: int | None = None
+
+
+class Value(NamedTuple):
+    """A value of the program that runs again: an array, with an axis in front for each level that has its flag."""
+
+    array: Any
+    flags: tuple[bool, ...] = ()
+    record: Record | None = None
+
+
+class Record:
+    """That a value is not finite, and why: a step made it so, or passed it on from what it read, or it was given."""
+
+    __slots__ = ("causes", "frame", "kind", "node", "order", "output", "severity", "step", "text")
+
+    def __init__(self, kind: str, severity: int, order: int, causes: tuple[Record, ...] = (), text: str = "") -> None:
+        self.kind = kind  # "made", "became" (NaN of infinities), "passed", or "given"
+        self.severity = severity
+        self.order = order
+        self.causes = causes
+        self.text = text
+        self.node: Node | None = None
+        self.frame: Frame | None = None
+        self.step: Step | None = None
+
+
+class Frame:
+    """A tape that runs, and what runs it: the node and the frame of that, and the values there of its inputs."""
+
+    __slots__ = ("levels", "made", "node", "note", "operands", "parent", "tape")
+
+    def __init__(
+        self,
+        tape: Tape,
+        parent: Frame | None = None,
+        node: Node | None = None,
+        operands: Sequence[Var] = (),
+        levels: tuple[Level, ...] = (),
+        note: str = "",
+    ) -> None:
+        self.tape = tape
+        self.parent = parent
+        self.node = node
+        self.operands = dict(zip(tape.inputs, operands, strict=False))
+        self.levels = levels
+        self.note = note
+        self.made: dict[Var, Node] | None = None
+
+    def maker(self, v: Var) -> Node | None:
+        if self.made is None:
+            self.made = {out: node for node in self.tape.nodes for out in node.outputs}
+        return self.made.get(v)
+
+    def chain(self) -> list[Frame]:
+        """The frames that this one runs in, from the outside in, without the outermost."""
+        found: list[Frame] = []
+        frame: Frame | None = self
+        while frame is not None and frame.node is not None:
+            found.append(frame)
+            frame = frame.parent
+        return found[::-1]
+
+
+class Rerun:
+    """One run of a tape, node by node.
+
+    `names` are what the user calls its leaves. With `thorough`, what is in bodies whose results are finite runs
+    node by node too.
+    """
+
+    def __init__(self, names: dict[Var, str], thorough: bool) -> None:
+        self.names = names
+        self.thorough = thorough
+        self.leaves: dict[Var, Value] = {}
+        self.found: list[Record] = []
+        self.compiled: dict[Any, Any] = {}
+
+    def run(self, frame: Frame, values: Sequence[Value]) -> list[Value]:
+        tape = frame.tape
+        env: dict[Var, Value] = dict(zip(tape.inputs, values, strict=True))
+        last_use = {v: i for i, node in enumerate(tape.nodes) for v in node.inputs}
+        keep = set(tape.outputs)
+        for i, node in enumerate(tape.nodes):
+            ins = [self.read(v, env, frame) for v in node.inputs]
+            env.update(zip(node.outputs, self.step(frame, node, ins), strict=True))
+            for v in node.inputs:
+                if last_use[v] == i and v not in keep:
+                    env.pop(v, None)
+        return [self.read(v, env, frame) for v in tape.outputs]
+
+    def read(self, v: Var, env: dict[Var, Value], frame: Frame) -> Value:
+        known = env.get(v)
+        if known is not None:
+            return known
+        flags = (False,) * len(frame.levels)
+        if v not in self.leaves:
+            value = v.value if v.tape is not None or v.aval.weak_type else np.asarray(v.value, v.aval.dtype)
+            record = None
+            (severity,) = severities([value])
+            if severity:
+                text = f"{self.leaf(v)}, {describe_range(value)}"
+                record = Record("given", severity, len(self.found), text=text)
+                self.found.append(record)
+            self.leaves[v] = Value(value, (), record)
+        leaf = self.leaves[v]
+        return Value(leaf.array, flags, leaf.record)
+
+    def leaf(self, v: Var) -> str:
+        if v in self.names:
+            return f"the argument {self.names[v]}"
+        if v.tape is None or isinstance(v.value, (bool, int, float, complex)):
+            return "a number of the program"
+        return "an array that the function closes over or made outside the tape"
+
+    # -- one node
+
+    def step(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
+        goes_down = _BODIES.get(node.op)
+        if goes_down is not None:
+            return goes_down(self, frame, node, ins)
+        body = node.params.get("body")
+        if isinstance(body, Tape) and len(body.inputs) == len(ins):
+            return self.run(Frame(body, frame, node, node.inputs, frame.levels), ins)
+        outs = self.apply(frame, node.op, node.params, ins, node.outputs)
+        return self.noted(frame, node, ins, outs)
+
+    def noted(self, frame: Frame, node: Node, ins: list[Value], outs: list[Value]) -> list[Value]:
+        """The outputs of a node, each with a record if it is not finite."""
+        bad = severities([o.array for o in outs])
+        return [
+            o if not s else o._replace(record=self.note(frame, node, ins, outs, i, s))
+            for i, (o, s) in enumerate(zip(outs, bad, strict=True))
+        ]
+
+    def note(self, frame: Frame, node: Node, ins: list[Value], outs: list[Value], i: int, severity: int) -> Record:
+        dirty = [(k, v) for k, v in enumerate(ins) if v.record is not None]
+        before = max((v.record.severity for _, v in dirty if v.record is not None), default=_FINITE)
+        if before == _FINITE:
+            kind, causes = "made", dirty
+        elif severity == _NAN and before == _INFINITE:
+            kind, causes = "became", dirty
+        else:
+            kind, causes = "passed", self.responsible(frame, node, ins, dirty, i, severity)
+        record = Record(kind, severity, len(self.found), tuple(v.record for _, v in causes if v.record is not None))
+        record.node, record.frame = node, frame
+        if kind != "passed":
+            record.step = self.described(frame, node, ins, outs[i], severity)
+        self.found.append(record)
+        return record
+
+    def responsible(
+        self, frame: Frame, node: Node, ins: list[Value], dirty: list[tuple[int, Value]], i: int, severity: int
+    ) -> list[tuple[int, Value]]:
+        """Those of the operands that are not finite, with which alone the result is not finite either."""
+        if not 1 < len(dirty) <= _TRIED:
+            return dirty
+        causes = []
+        for k, v in dirty:
+            others = [
+                x if x.record is None or j == k else x._replace(array=_cleaned(x.array)) for j, x in enumerate(ins)
+            ]
+            out = self.apply(frame, node.op, node.params, others, node.outputs)[i]
+            if severities([out.array])[0] >= severity:
+                causes.append((k, v))
+        return causes or dirty
+
+    def described(self, frame: Frame, node: Node, ins: list[Value], out: Value, severity: int) -> Step:
+        at = _first(out.array, severity)
+        flagged = [level for level, flag in zip(frame.levels, out.flags, strict=True) if flag]
+        where = [self.placed(f) for f in frame.chain()]
+        places = [(level, level.pinned) for level in frame.levels if level.pinned is not None]
+        where += [f"{level.what} {k} of {level.size}" for level, k in [*places, *zip(flagged, at, strict=False)]]
+        own = at[len(flagged) :]
+        inputs = []
+        for v, x in zip(node.inputs, ins, strict=True):
+            name = repr(v.value) if v.tape is None else self.names.get(v, "")
+            inputs.append(f"{name + ' ' if name else ''}{describe_range(x.array)}")
+        element = ""
+        if all(x.flags == out.flags or not any(x.flags) for x in ins):
+            shape = np.shape(out.array)
+            same = [np.shape(x.array) in ((), shape) for x in ins]
+            if all(same) and ins:
+                read = ", ".join(_number_at(x.array, at) for x in ins)
+                index = f"[{', '.join(map(str, own))}]" if own else ""
+                element = f"{'at ' + index + ': ' if index else ''}{node.op.name}({read}) = {_number_at(out.array, at)}"
+        if not element and own:
+            element = f"first at [{', '.join(map(str, own))}]"
+        types = f"{', '.join(repr(x.aval) for x in node.inputs)} -> {', '.join(repr(x.aval) for x in node.outputs)}"
+        backward = node.grad or any(f.node is not None and f.node.grad for f in frame.chain())
+        return Step(
+            node.op.name, types, self.line(frame, node), backward, tuple(where), tuple(inputs),
+            describe_range(out.array), element,
+        )  # fmt: skip
+
+    def placed(self, frame: Frame) -> str:
+        node = frame.node
+        assert node is not None
+        text = f"{node.op.name} of {frame.tape.name}" if frame.tape.name else node.op.name
+        note = f"{frame.note} of " if frame.note else ""
+        return f"{note}the {text} at {self.line(frame.parent, node)}"
+
+    def line(self, frame: Frame | None, node: Node) -> str:
+        """The user's line of a node: of one that was imported, that of what runs it."""
+        while node.source is None and frame is not None and frame.node is not None:
+            node, frame = frame.node, frame.parent
+        return describe_source(node.source)
+
+    def line_of(self, record: Record) -> str:
+        node = record.node
+        assert node is not None
+        return _short(node, self.line(record.frame, node), node.outputs)
+
+    # -- values under levels
+
+    def apply(
+        self, frame: Frame, op: Op, params: dict[str, Any], ins: Sequence[Value], outputs: Sequence[Var]
+    ) -> list[Value]:
+        """The outputs of an op, computed for all that the levels map over at once."""
+        arrays = [v.array for v in ins]
+        if not frame.levels:
+            out = op.compiled(params)(*arrays)
+            return [Value(x) for x in (out if op.multiple else (out,))]
+
+        def run(*xs: Any) -> Any:
+            out = op.lower(*xs, **params)
+            return tuple(out) if op.multiple else (out,)
+
+        return self.mapped(frame.levels, (op, tuple(params.items())), run, ins, [v.aval.varying for v in outputs])
+
+    def mapped(
+        self,
+        levels: tuple[Level, ...],
+        key: Any,
+        run: Callable[..., Any],
+        ins: Sequence[Value],
+        varying: Sequence[frozenset[str]],
+    ) -> list[Value]:
+        used = [level.name is not None or any(v.flags[k] for v in ins) for k, level in enumerate(levels)]
+        full = (key, levels, tuple(v.flags for v in ins))
+        compiled = self.compiled.get(full)
+        if compiled is None:
+            fn = run
+            for k in reversed(range(len(levels))):
+                if used[k]:
+                    in_axes = tuple(0 if v.flags[k] else None for v in ins)
+                    fn = _batched(fn, in_axes, levels[k])
+            compiled = self.compiled[full] = jax.jit(fn)
+        outs = []
+        for array, axes in zip(compiled(*[v.array for v in ins]), varying, strict=True):
+            flags, axis = [], 0
+            for k, level in enumerate(levels):
+                if not used[k]:
+                    flags.append(False)
+                elif level.pinned is not None or (level.name is not None and level.name not in axes):
+                    array = lax.index_in_dim(array, level.pinned or 0, axis, keepdims=False)
+                    flags.append(False)
+                else:
+                    flags.append(True)
+                    axis += 1
+            outs.append(Value(array, tuple(flags)))
+        return outs
+
+    def whole(self, frame: Frame, node: Node, ins: list[Value]) -> tuple[list[Value], list[int]]:
+        """What a node with a body gives, compiled whole, and how bad it is."""
+        outs = self.apply(frame, node.op, node.params, ins, node.outputs)
+        return outs, severities([o.array for o in outs])
+
+    # -- nodes with bodies
+
+    def scan(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
+        body, carried, length = node.params["body"], node.params["carried"], node.params["length"]
+        scanned = node.params["scanned"]
+        outs, bad = self.whole(frame, node, ins)
+        if not any(bad) and not self.thorough:
+            return outs
+        carry, xs, consts = ins[:carried], ins[carried : carried + scanned], ins[carried + scanned :]
+        records: list[Record | None] = [v.record for v in carry] + [None] * (len(outs) - carried)
+        before = [0 if r is None else r.severity for r in records]
+        once = program(body)
+        steps = reversed(range(length)) if node.params["reverse"] else range(length)
+        for k in steps:
+            if not self.thorough and all(r is not None and r.severity >= s for r, s in zip(records, bad, strict=True) if s):
+                break
+            values = [*carry, *[_taken(x, k) for x in xs], *consts]
+            note = f"step {k} of {length}"
+            results, now, new = self.once(frame, node, body, once, values, node.inputs, before, note)
+            for i, r in enumerate(new):
+                if now[i] > before[i] and r is not None and (records[i] is None or r.severity > records[i].severity):  # type: ignore[union-attr]
+                    records[i] = r
+            before = now
+            carry = [
+                Value(_typed(x.array, v), x.flags, records[i] if s else None)
+                for i, (x, v, s) in enumerate(zip(results[:carried], body.inputs, now, strict=False))
+            ]
+        return self.with_records(frame, node, ins, outs, bad, records)
+
+    def once(
+        self,
+        frame: Frame,
+        node: Node,
+        body: Tape,
+        once: Callable[..., Any],
+        values: list[Value],
+        operands: Sequence[Var],
+        before: Sequence[int],
+        note: str,
+    ) -> tuple[list[Value], list[int], list[Record | None]]:
+        """One step of a loop, compiled; node by node too if a result is worse than it was after the step before."""
+        results = self.mapped(frame.levels, id(body), once, values, [v.aval.varying for v in body.outputs])
+        now = severities([x.array for x in results])
+        if not self.thorough and all(s <= b for s, b in zip(now, before, strict=False)):
+            return results, now, [None] * len(now)
+        inner = self.run(Frame(body, frame, node, operands, frame.levels, note), values)
+        return results, now, [v.record for v in inner]
+
+    def with_records(
+        self,
+        frame: Frame,
+        node: Node,
+        ins: list[Value],
+        outs: list[Value],
+        bad: Sequence[int],
+        records: Sequence[Record | None],
+    ) -> list[Value]:
+        """The outputs of a node that was run whole, with what its parts have shown."""
+        result = []
+        for i, (o, s) in enumerate(zip(outs, bad, strict=True)):
+            record = records[i]
+            if s and record is None:
+                record = self.note(frame, node, ins, outs, i, s)
+            result.append(o._replace(record=record if s else None))
+        return result
+
+    def while_(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
+        params = node.params
+        body, test, carried, tested = params["body"], params["cond"], params["carried"], params["tested"]
+        outs, bad = self.whole(frame, node, ins)
+        if not any(bad) and not self.thorough:
+            return outs
+        apart = {k for k, level in enumerate(frame.levels) if level.name is None or level.name in test.outputs[0].aval.varying}
+        if any(v.flags[k] for v in ins for k in apart):
+            return self.pinned(frame, node, ins, outs, bad)
+        carry, for_test, for_body = ins[:carried], ins[carried : carried + tested], ins[carried + tested :]
+        operands = (*node.inputs[:carried], *node.inputs[carried + tested :])
+        records = [v.record for v in carry]
+        before = [0 if r is None else r.severity for r in records]
+        holds, once = program(test), program(body)
+        k = 0
+        while bool(self.mapped(frame.levels, id(test), holds, [*carry, *for_test], [frozenset()])[0].array):
+            if not self.thorough and all(r is not None and r.severity >= s for r, s in zip(records, bad, strict=True) if s):
+                break
+            values = [*carry, *for_body]
+            results, now, new = self.once(frame, node, body, once, values, operands, before, f"step {k}")
+            for i, r in enumerate(new):
+                if now[i] > before[i] and r is not None:
+                    records[i] = r
+            before = now
+            carry = [
+                Value(_typed(x.array, v), x.flags, records[i] if s else None)
+                for i, (x, v, s) in enumerate(zip(results, body.inputs, now, strict=False))
+            ]
+            k += 1
+        return self.with_records(frame, node, ins, outs, bad, records)
+
+    def switch(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
+        branches = node.params["branches"]
+        if any(ins[0].flags):
+            outs, bad = self.whole(frame, node, ins)
+            return self.pinned(frame, node, ins, outs, bad) if any(bad) or self.thorough else outs
+        k = min(max(int(ins[0].array), 0), len(branches) - 1)
+        note = f"the branch {name_of_branch(k, len(branches))}"
+        return self.run(Frame(branches[k], frame, node, node.inputs[1:], frame.levels, note), ins[1:])
+
+    def pinned(self, frame: Frame, node: Node, ins: list[Value], outs: list[Value], bad: list[int]) -> list[Value]:
+        """A node whose mapped elements go different ways: those go down into it that are the first to be not finite."""
+        records: list[Record | None] = [None] * len(outs)
+        for i, s in enumerate(bad):
+            if not s or records[i] is not None:
+                continue
+            at = iter(_first(outs[i].array, s))
+            place = [next(at) if flag else None for flag in outs[i].flags]
+            levels = tuple(
+                level if p is None or level.pinned is not None else level._replace(pinned=p)
+                for level, p in zip(frame.levels, place, strict=True)
+            )
+            inner = Frame(frame.tape, frame.parent, frame.node, (), levels, frame.note)
+            inner.operands, inner.made = frame.operands, frame.made
+            chosen = [_at(v, place) for v in ins]
+            for j, v in enumerate(self.step(inner, node, chosen)):
+                if records[j] is None:
+                    records[j] = v.record
+        return self.with_records(frame, node, ins, outs, bad, records)
+
+    def vmap(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
+        params = node.params
+        level = Level(params["axis_name"], params["size"], "element")
+        flags = [True] * len(node.outputs)
+        return self.under(frame, node, ins, level, params["batched"], flags)
+
+    def pmap(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
+        params = node.params
+        count = len(params["devices"])
+        level = Level(params["axis_name"], count, f"along {params['axis_name']!r} the device")
+        whole = [*params["whole"], *[False] * (len(node.outputs) - len(params["whole"]))]
+        # Arrays that are spread over the devices would not mix with those that are not.
+        here = [v._replace(array=_gathered(v.array)) for v in ins]
+        return self.under(frame, node, here, level, params["batched"], [not w for w in whole])
+
+    def under(
+        self, frame: Frame, node: Node, ins: list[Value], level: Level, batched: Sequence[bool], flags: Sequence[bool]
+    ) -> list[Value]:
+        """What a body gives for all elements along an axis, which its results have where their flag says so."""
+        inner = Frame(node.params["body"], frame, node, node.inputs, (*frame.levels, level))
+        values = [v._replace(flags=(*v.flags, b)) for v, b in zip(ins, batched, strict=True)]
+        outs = []
+        for v, wanted in zip(self.run(inner, values), flags, strict=True):
+            array, axis = v.array, sum(v.flags[:-1])
+            if wanted and not v.flags[-1]:
+                array = jnp.asarray(array)
+                array = jnp.broadcast_to(
+                    jnp.expand_dims(array, axis), (*array.shape[:axis], level.size, *array.shape[axis:])
+                )
+            elif v.flags[-1] and not wanted:
+                array = lax.index_in_dim(array, 0, axis, keepdims=False)
+            outs.append(Value(array, v.flags[:-1], v.record))
+        return outs
+
+
+_BODIES: dict[Op, Callable[[Rerun, Frame, Node, list[Value]], list[Value]]] = {
+    scan_op: Rerun.scan,
+    while_op: Rerun.while_,
+    switch_op: Rerun.switch,
+    vmap_op: Rerun.vmap,
+    pmap_op: Rerun.pmap,
+}
+"""Ops that run their body otherwise than once, with their operands as its inputs."""
+
+
+def name_of_branch(k: int, count: int) -> str:
+    return f"{k} of {count}" if count != 2 else ("that is false", "that is true")[k].removeprefix("that is ")
+
+
+def _batched(fn: Callable[..., Any], in_axes: tuple[int | None, ...], level: Level) -> Callable[..., Any]:
+    if not in_axes:
+        # `jax.vmap` wants an argument to map over.
+        return lambda: jax.vmap(lambda _: fn(), axis_name=level.name)(np.zeros(level.size, np.int8))
+    return jax.vmap(fn, in_axes=in_axes, axis_size=level.size, axis_name=level.name)
+
+
+def _taken(x: Value, k: int) -> Value:
+    """Element `k` along the first axis that is not a level's."""
+    return _rechecked(x._replace(array=lax.index_in_dim(jnp.asarray(x.array), k, sum(x.flags), keepdims=False)))
+
+
+def _rechecked(x: Value) -> Value:
+    """A part of a value: it may be finite where the whole is not."""
+    return x if x.record is None or severities([x.array])[0] else x._replace(record=None)
+
+
+def _at(v: Value, place: Sequence[int | None]) -> Value:
+    """A value at one place of the levels."""
+    array, flags, axis = v.array, [], 0
+    for flag, p in zip(v.flags, place, strict=True):
+        if flag and p is not None:
+            array = lax.index_in_dim(array, p, axis, keepdims=False)
+        elif flag:
+            axis += 1
+        flags.append(flag and p is None)
+    return _rechecked(Value(array, tuple(flags), v.record))
+
+
+def _typed(x: Any, v: Var) -> Any:
+    return x if v.aval.weak_type else lax.convert_element_type(x, v.aval.dtype)
+
+
+def _gathered(x: Any) -> Any:
+    return jnp.asarray(np.asarray(x)) if isinstance(x, jax.Array) and len(x.devices()) > 1 else x
+
+
+def _number_at(x: Any, at: tuple[int, ...]) -> str:
+    array = jnp.asarray(x)
+    value = array[at] if array.ndim else array
+    return _number(value) if aval_of(value).differentiable else str(np.asarray(value))
+
+
+# -- from a run to an explanation
+
+
+def _explained(
+    name: str,
+    tape: Tape,
+    names: dict[Var, str],
+    labels: Sequence[str],
+    results: Sequence[Any] | None,
+    thorough: bool,
+) -> NonFinite:
+    """Runs a tape node by node, and says where what is not finite comes from.
+
+    `labels` are what the outputs are called; `results`, their values as they were computed before, if they were.
+    """
+    outer = state.tape, state.examine
+    state.tape = state.examine = None
+    try:
+        run = Rerun(names, thorough)
+        outs = run.run(Frame(dead_code(tape)), [])
+        values = [v.array for v in outs] if results is None else list(results)
+        bad = severities(values)
+        worst = max(bad, default=_FINITE)
+        again = [v.record for v, s in zip(outs, bad, strict=True) if s == worst and v.record is not None]
+        reaching = _behind([v.record for v in outs if v.record is not None])
+        dropped = [r.step for r in run.found if r.step is not None and r not in reaching]
+        shown = tuple(
+            f"{label}, {describe_range(x)}" for label, x, s in zip(labels, values, bad, strict=True) if s
+        )
+        found = NonFinite(name, shown, _WORDS[worst], discarded=tuple(dropped))
+        if not worst:
+            return found
+        if not any(r.severity >= worst for r in again):
+            return _with(found, note=_DIFFERENT)
+        return _traced(found, run, again, worst)
+    finally:
+        state.tape, state.examine = outer
+
+
+_DIFFERENT = (
+    "The same steps, run one at a time, give finite results: what the compiled program rounds otherwise, such as a "
+    "product and a sum that it fuses, decides. Look for a difference of nearly equal numbers, or one near the bounds "
+    "of its dtype, or run in float64."
+)
+
+
+def _with(found: NonFinite, **changes: Any) -> NonFinite:
+    return NonFinite(**{**vars(found), **changes})
+
+
+def _behind(records: Iterable[Record]) -> set[Record]:
+    """These records and all that they come from."""
+    found: set[Record] = set()
+    waiting = list(records)
+    while waiting:
+        r = waiting.pop()
+        if r not in found:
+            found.add(r)
+            waiting += r.causes
+    return found
+
+
+def _traced(found: NonFinite, run: Rerun, ends: list[Record], worst: int) -> NonFinite:
+    """The explanation with the step where it began, and the ways from the arguments to it and from it to the result."""
+    # What made it so bad: behind a NaN, not the infinities that were there as well.
+    behind, waiting = set[Record](), [r for r in ends if r.severity >= worst]
+    while waiting:
+        r = waiting.pop()
+        if r not in behind:
+            behind.add(r)
+            waiting += [c for c in r.causes if c.severity >= worst]
+    births = sorted([r for r in behind if not any(c.severity >= worst for c in r.causes)], key=lambda r: r.order)
+    birth = min(births, key=lambda r: (r.kind == "given", r.order))
+    given = [r for r in _behind([birth]) if r.kind == "given"]
+    first = birth
+    if birth.kind == "became":
+        first = min((r for r in _behind([birth]) if r.kind == "made"), key=lambda r: r.order, default=birth)
+    texts = tuple(r.text for r in sorted(given, key=lambda r: r.order))
+    if first is not birth:
+        texts = ()
+    way = _way(first, [r for r in ends if r.severity >= worst])
+    lines = _elided([run.line_of(r) for r in way if r is not first and r.node is not None])
+    found = _with(found, given=texts, way=lines, deliberate=worst == _INFINITE and birth.kind == "given")
+    if first.kind == "given":
+        return found
+    return _with(
+        found, step=first.step, then=birth.step if first is not birth else None, arguments=_origins(run, first)
+    )
+
+
+def _way(first: Record, ends: list[Record]) -> list[Record]:
+    """The shortest way from a record to one of those that come from it."""
+    after: dict[Record, Record | None] = dict.fromkeys(ends)
+    waiting = list(ends)
+    for r in waiting:
+        for c in r.causes:
+            if c not in after:
+                after[c] = r
+                waiting.append(c)
+    path: list[Record] = []
+    at: Record | None = first
+    while at is not None:
+        path.append(at)
+        at = after.get(at)
+    return path
+
+
+def _elided(lines: Sequence[str]) -> tuple[str, ...]:
+    """Lines, of which those that repeat the one before are left out, and the middle of many."""
+    kept = [line for i, line in enumerate(lines) if i == 0 or line != lines[i - 1]]
+    if len(kept) > 2 * _SHOWN + 1:
+        kept = [*kept[:_SHOWN], f"... {len(kept) - 2 * _SHOWN} more ...", *kept[-_SHOWN:]]
+    return tuple(kept)
+
+
+def _origins(run: Rerun, record: Record) -> tuple[str, ...]:
+    """The shortest way from an argument to a step, and what other arguments it depends on."""
+    node, frame = record.node, record.frame
+    assert node is not None and frame is not None
+    before: dict[tuple[Frame, Var], tuple[Frame, Var] | None] = {(frame, v): None for v in node.inputs}
+    makers: dict[tuple[Frame, Var], Node] = {}
+    waiting = list(before)
+    leaves: list[tuple[Frame, Var]] = []
+    for place in waiting:
+        at, v = place
+        maker = at.maker(v)
+        if maker is not None:
+            makers[place] = maker
+            nexts = [(at, x) for x in maker.inputs]
+        elif v in at.operands and at.parent is not None:
+            nexts = [(at.parent, at.operands[v])]
+        else:
+            nexts = []
+            if v.tape is not None:
+                leaves.append(place)
+        for further in nexts:
+            if further not in before:
+                before[further] = place
+                waiting.append(further)
+    if not leaves:
+        return ()
+    leaves.sort(key=lambda place: place[1] not in run.names)
+    first, *others = leaves
+    lines = [_leaf_line(run, first[1])]
+    at_place: tuple[Frame, Var] | None = first
+    steps = []
+    while at_place is not None:
+        if at_place in makers:
+            maker = makers[at_place]
+            steps.append(f"-> {_short(maker, run.line(at_place[0], maker), maker.outputs)}")
+        at_place = before[at_place]
+    lines += _elided([s for s in steps if not s.startswith("-> alias")])
+    names = list(dict.fromkeys(run.names[v] for _, v in others if v in run.names and run.names[v] != run.names.get(first[1])))
+    if names:
+        lines.append(f"it depends on {', '.join(names[:_SHOWN])}{' and more' if len(names) > _SHOWN else ''} too")
+    return tuple(lines)
+
+
+def _leaf_line(run: Rerun, v: Var) -> str:
+    leaf = run.leaves.get(v)
+    return f"{run.leaf(v)}, {describe_range(leaf.array) if leaf is not None else v.aval}"
+
+
+def _short(node: Node, line: str, outputs: Sequence[Var]) -> str:
+    return f"{node.op.name} : {', '.join(repr(v.aval) for v in outputs)}{' ∇' if node.grad else ''} at {line}"
+
+
+# -- who looks
+
+
+class Examiner:
+    """What is asked to look at results while `debug_nans` is on: `state.examine`."""
+
+    def __init__(self, infs: bool, discarded: bool) -> None:
+        self.infs = infs
+        self.discarded = discarded
+
+    def judge(self, explanation: NonFinite) -> None:
+        """Raises if the explanation is of something that went wrong."""
+        nan = explanation.severity == _WORDS[_NAN]
+        infinite = explanation.severity == _WORDS[_INFINITE] and self.infs and not explanation.deliberate
+        dropped = self.discarded and any("nan" in step.element or "NaN" in step.output for step in explanation.discarded)
+        if nan or infinite or dropped:
+            raise NonFiniteError(explanation, f"debug_nans: {explanation}")
+
+    def wanted(self, values: Sequence[Any]) -> bool:
+        """Whether these results are to be explained."""
+        if any(isinstance(x, jax.core.Tracer) for x in values):
+            return False  # inside a transformation of JAX's nothing has a value
+        return self.discarded or max(severities(values), default=_FINITE) >= (_INFINITE if self.infs else _NAN)
+
+    def recorded(self, fun: Any, args: Any, kwargs: Any, tape: Recording, out: Sequence[Any]) -> None:
+        """Looks at the results of a recording that has run."""
+        outputs = [v for v in out if isinstance(v, Tracer) and v.tape is not None]
+        results = [v.value for v in outputs]
+        if self.wanted(results):
+            self.judge(_of_recording(fun, args, kwargs, tape, outputs, results, self.discarded))
+
+    def called(self, fun: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Looks at the results of a function that was called: it is called again, and recorded, to explain them."""
+        leaves = jax.tree.leaves(out)
+        if not self.wanted(leaves):
+            return
+        if any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves((args, kwargs))):
+            raise NonFiniteError(
+                NonFinite(name_of(fun), (describe_range(leaves[0]),), _WORDS[max(severities(leaves))]),
+                f"debug_nans: {name_of(fun)} gave a result that is not finite {here()}, and its arguments were donated, "
+                "so that it cannot be run again. Call it in `with debug_nans():`, where what is donated is copied first.",
+            )
+        self.judge(_of_call(fun, args, kwargs, self.discarded, leaves))
+
+    def op(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """The value of an op that no tape records; looked at if it is a program of its own, such as a loop."""
+        out = op.run(args, params)
+        bodies = [b for p in params.values() for b in (p if isinstance(p, tuple) else (p,)) if isinstance(b, Tape)]
+        leaves = list(out) if op.multiple else [out]
+        if not bodies or not self.wanted(leaves):
+            return out
+        recording = Recording(bodies[0].name)
+        ins = [a if isinstance(a, Var) else Tracer(aval_of(a), recording, a) for a in args]
+        outputs = tuple([Tracer(aval_of(x), recording) for x in leaves])
+        source = user_source()
+        node = Node(op, ins, params, outputs, *(source or (None, 0)), False)
+        names = dict(zip(ins, _body_names(bodies[0], len(ins)), strict=True))
+        tape = Tape((), (node,), outputs, bodies[0].name)
+        labels = [f"result {i}" for i in range(len(leaves))] if len(leaves) > 1 else ["the result"]
+        self.judge(_explained(bodies[0].name, tape, names, labels, leaves, self.discarded))
+        return out
+
+
+def _body_names(body: Tape, count: int) -> list[str]:
+    """What the operands of a body are called, if its arguments are all that it takes."""
+    names = body.arguments[0].names() if body.arguments is not None else []
+    return [names[i] if i < len(names) else f"operand {i}" for i in range(count)]
+
+
+def _of_recording(
+    fun: Any,
+    args: Any,
+    kwargs: Any,
+    tape: Recording,
+    outputs: Sequence[Var],
+    results: Sequence[Any] | None,
+    thorough: bool,
+    labels: Sequence[str] | None = None,
+) -> NonFinite:
+    leaves, tree = tree_flatten((args, kwargs))
+    names = dict(zip(map(id, leaves), arguments_of(fun, tree).names(), strict=True))
+    read = [v for node in tape.nodes for v in node.inputs]
+    named = {v: names[key] for v in read for key in (id(v), id(v.value)) if key in names}
+    if labels is None:
+        labels = [f"result {i}" for i in range(len(outputs))] if len(outputs) > 1 else ["the result"]
+    return _explained(name_of(fun), tape.part(tape.nodes, outputs), named, labels, results, thorough)
+
+
+def _of_call(fun: Any, args: Any, kwargs: Any, thorough: bool, results: Sequence[Any] | None = None) -> NonFinite:
+    """The explanation of what a function gives, which is recorded for it and runs node by node alone."""
+    how = functools.partial(run_pending, history=History())
+    outer, state.examine = state.examine, None
+    try:
+        with Recording(name_of(fun), run=how, lazy=True) as tape:
+            leaves, tree = tree_flatten((args, kwargs))
+            leaves = [operand(tape, x) if isinstance(x, (jax.Array, np.ndarray)) else x for x in leaves]
+            args, kwargs = tree_unflatten(tree, leaves)
+            found = jax.tree_util.tree_flatten_with_path(fun(*args, **kwargs))[0]
+            kept = [i for i, (_, v) in enumerate(found) if isinstance(v, Tracer) and v.tape is tape]
+            labels = [f"result{jax.tree_util.keystr(found[i][0])}" for i in kept]
+            if results is not None:
+                results = [results[i] for i in kept] if len(results) == len(found) else None
+            outputs = [found[i][1] for i in kept]
+            return _of_recording(fun, args, kwargs, tape, outputs, results, thorough, labels)
+    finally:
+        state.examine = outer
+
+
+def explain_nonfinite(fun: Callable[..., Any], *, discarded: bool = False) -> Callable[..., NonFinite]:
+    """A function of the same arguments as `fun` that says where its results are not finite from, and raises nothing.
+
+    `fun` is recorded and its tape runs one node at a time, down into loops, branches and mapped functions: that is slow,
+    and what it does in Python happens once more. A function under `@jit` is not compiled again, and donates nothing.
+
+    Args:
+      fun: any function of pytrees of arrays: a loss, a gradient, a whole step, under `@jit` or not.
+      discarded: whether to look also in loops and branches whose results are finite for steps that made a NaN or an
+        infinity that reached no result.
+
+    Returns:
+      A function that returns a `NonFinite`: false where all is finite, and its text is the explanation; `step` is the
+      first step whose output is not finite while its operands are. What it knows is in its attributes.
+
+    Raises:
+      TypeError: if `fun` is no function, or this is called while a tape records, where nothing has a value yet.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> found = tg.explain_nonfinite(lambda x: np.log(x - 1.0).sum())(np.array([3.0, 0.5]))
+      >>> found.severity, found.step.op, found.step.element
+      ('NaN', 'log', 'at [1]: log(-0.5) = nan')
+      >>> bool(tg.explain_nonfinite(np.log)(np.array([3.0, 0.5])))
+      False
+    """
+    need_function(fun, "explain_nonfinite")
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> NonFinite:
+        if is_recording() or any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
+            raise TypeError(
+                f"explain_nonfinite: {name_of(fun)} is called while it is recorded or traced {here()}, where nothing has "
+                "a value. Call it outside of @jit, grad and the like, around the whole function."
+            )
+        return _of_call(fun, args, kwargs, discarded)
+
+    return wrapped
+
+
+class debug_nans(contextlib.AbstractContextManager["debug_nans"]):
+    """Explains each result that is not finite: a context manager, and a decorator.
+
+    Looked at are the results of what is called in the block (or in the decorated function): of `grad` and the other
+    transforms, undecorated or under `@jit`, of `pmap`, and of loops and branches; and those of a decorated function
+    itself. If one is not finite, the program runs again, one node at a time, and the error says which step made it so:
+    the first, forward or backward, whose output is not finite while its operands are, with the user's line, the ranges
+    of its operands, and the ways from the arguments to it and from it to the result. In a loop it says which step, in a
+    mapped function which element or device.
+
+    The rule. *A result that has a NaN is an error. A result that has an infinity is one if a step of the program made
+    that infinity of finite operands, and not if all infinities that it comes from were given*, as arguments or as
+    numbers of the program, such as a mask of -inf. What happens on the way does not matter: a `log(0)` that ends as a
+    finite `exp(log(0))`, an overflow under a `where` that selects the other branch and a NaN in a branch that is not
+    taken raise nothing. They are mentioned where something else is explained, and `discarded=True` asks for them.
+
+    A program under `@jit` runs compiled, as ever, and only its results are looked at, which waits for them; it is recorded
+    again when it is to be explained. Arguments that it donates are copied first. While this is off, it costs nothing.
+
+    A single operation such as `tracegrad.numpy.log(x)` outside of any of these is not looked at: whether its result
+    is meant cannot be known. Put it in a function with this decorator, or use `explain_nonfinite`. Inside a function
+    that is being recorded, this is about the whole of that function. Inside `jax.jit` and other transformations of
+    JAX's nothing has a value, and nothing is looked at.
+
+    Args:
+      enabled: whether it is on in the block: `debug_nans(False)` is off inside one that is on.
+      infs: whether infinities are errors, by the rule above; NaN always are.
+      discarded: whether a NaN that reaches no result is an error too. Then each program runs node by node at each call.
+
+    Raises:
+      NonFiniteError: a `FloatingPointError`; its `explanation` is the `NonFinite` that its message prints.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> loss = lambda w: np.sqrt(w - 1.0).sum()
+      >>> with tg.debug_nans():
+      ...     try:
+      ...         tg.grad(loss)(np.array([2.0, 0.5]))
+      ...     except FloatingPointError as error:
+      ...         print(error.explanation.step.element)
+      at [1]: sqrt(-0.5) = nan
+    """
+
+    def __init__(self, enabled: bool = True, *, infs: bool = True, discarded: bool = False) -> None:
+        for name, value in (("enabled", enabled), ("infs", infs), ("discarded", discarded)):
+            if not isinstance(value, bool):
+                form = "@debug_nans(), with parentheses" if callable(value) else f"{name}=True or {name}=False"
+                raise TypeError(f"debug_nans: {name} is {describe(value)} {here()}. Write {form}.")
+        self.examiner = Examiner(infs, discarded) if enabled else None
+        self.outer: list[Any] = []
+
+    def __enter__(self) -> debug_nans:
+        self.outer.append(state.examine)
+        state.examine = self.examiner
+        recording = state.tape
+        # What is being recorded has its results when this block has long ended.
+        while recording is not None and self.examiner is not None:
+            recording.examine = self.examiner
+            recording = recording.parent
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        state.examine = self.outer.pop()
+
+    def __call__(self, fun: Callable[..., Any]) -> Callable[..., Any]:
+        need_function(fun, "debug_nans", form="@debug_nans() above a function")
+
+        @functools.wraps(fun)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                out = fun(*args, **kwargs)
+            if self.examiner is not None and state.tape is None and not hasattr(fun, "jitted"):
+                self.examiner.called(fun, args, kwargs, out)
+            return out
+
+        return wrapped
+
+
+__all__ = ["NonFinite", "NonFiniteError", "Step", "debug_nans", "explain_nonfinite"]
