@@ -158,14 +158,11 @@ class Jitted:
                     return plain(*args, **kwargs)
                 if self.examine is not None:
                     return self.examined(self.examine, args, kwargs)
-                arrays = self.closed_over()
-                if arrays is not None:
-                    out = self.closing(self.bodies.version, arrays, *args, **kwargs)
-                else:
-                    out = plain(*args, **kwargs)
-                    known = self.examine is None
+                out = self.call(args, kwargs)
                 if self.examine is not None:
                     self.examine.called(wrapper, args, kwargs, out)
+                else:
+                    known = self.closing is None
                 return out
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
@@ -200,13 +197,23 @@ class Jitted:
         donated = {i % len(args) for i in self.donate_argnums if -len(args) <= i < len(args)}
         kept = [jax.tree.map(_copied, x) if i in donated else x for i, x in enumerate(args)]
         by_name = jax.tree.map(_copied, kwargs)
-        current, state.examine, self.examine = state.examine, None, None
+        outer, state.examine = state.examine, None
         try:
-            out = self.wrapper(*args, **kwargs)
+            out = self.call(args, kwargs)
+        except (TypeError, ValueError):
+            self.explain(args, kwargs)
+            raise
         finally:
-            state.examine = current
+            state.examine = outer
         examine.called(self.wrapper, kept, by_name, out)
         return out
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the compiled function gives for these arguments, and for the arrays that it closes over now."""
+        arrays = self.closed_over()
+        if arrays is None:
+            return self.plain(*args, **kwargs)
+        return self.closing(self.bodies.version, arrays, *args, **kwargs)
 
     def is_static(self, args: tuple[Any, ...]) -> set[int]:
         return {i % len(args) for i in self.static_argnums if -len(args) <= i < len(args)}

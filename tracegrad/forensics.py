@@ -130,7 +130,7 @@ class NonFinite:
             lines += ["and reaches the result by", *_indented("\n".join(self.way))]
         if self.discarded:
             count = len(self.discarded)
-            text = f"{count} step{'s' if count > 1 else ''} made a NaN or an infinity that reaches no result:"
+            text = f"{count} other step{'s' if count > 1 else ''} made a NaN or an infinity, which is not what a result comes from:"
             lines += [text, *_indented("\n".join(map(str, self.discarded[:_SHOWN])))]
             if count > _SHOWN:
                 lines.append(f"  and {count - _SHOWN} more")
@@ -403,10 +403,9 @@ class Rerun:
 
     def described(self, frame: Frame, node: Node, ins: list[Value], out: Value, severity: int) -> Step:
         at = _first(out.array, severity)
-        flagged = [level for level, flag in zip(frame.levels, out.flags, strict=True) if flag]
-        where = [self.placed(f) for f in frame.chain()]
-        places = [(level, level.pinned) for level in frame.levels if level.pinned is not None]
-        where += [f"{level.what} {k} of {level.size}" for level, k in [*places, *zip(flagged, at, strict=False)]]
+        flagged = [k for k, flag in enumerate(out.flags) if flag]
+        found = {k: level.pinned for k, level in enumerate(frame.levels)} | dict(zip(flagged, at, strict=False))
+        where = [self.placed(f, found) for f in frame.chain()]
         own = at[len(flagged) :]
         inputs = []
         for v, x in zip(node.inputs, ins, strict=True):
@@ -429,12 +428,15 @@ class Rerun:
             describe_range(out.array), element,
         )  # fmt: skip
 
-    def placed(self, frame: Frame) -> str:
-        node = frame.node
-        assert node is not None
+    def placed(self, frame: Frame, found: dict[int, int | None]) -> str:
+        """Where a frame stands; `found` says which place of each level is spoken of."""
+        node, note = frame.node, frame.note
+        assert node is not None and frame.parent is not None
+        k = len(frame.parent.levels)
+        if k < len(frame.levels) and found.get(k) is not None:
+            note = f"{frame.levels[k].what} {found[k]} of {frame.levels[k].size}"
         text = f"{node.op.name} of {frame.tape.name}" if frame.tape.name else node.op.name
-        note = f"{frame.note} of " if frame.note else ""
-        return f"{note}the {text} at {self.line(frame.parent, node)}"
+        return f"{note + ' of ' if note else ''}the {text} at {self.line(frame.parent, node)}"
 
     def line(self, frame: Frame | None, node: Node) -> str:
         """The user's line of a node: of one that was imported, that of what runs it."""
@@ -489,7 +491,7 @@ class Rerun:
                 if not used[k]:
                     flags.append(False)
                 elif level.pinned is not None or (level.name is not None and level.name not in axes):
-                    array = lax.index_in_dim(array, level.pinned or 0, axis, keepdims=False)
+                    array = _index(array, level.pinned or 0, axis)
                     flags.append(False)
                 else:
                     flags.append(True)
@@ -605,7 +607,7 @@ class Rerun:
             outs, bad = self.whole(frame, node, ins)
             return self.pinned(frame, node, ins, outs, bad) if any(bad) or self.thorough else outs
         k = min(max(int(ins[0].array), 0), len(branches) - 1)
-        note = f"the branch {name_of_branch(k, len(branches))}"
+        note = "the branch " + (f"{k} of {len(branches)}" if len(branches) != 2 else ("of false", "of true")[k])
         return self.run(Frame(branches[k], frame, node, node.inputs[1:], frame.levels, note), ins[1:])
 
     def pinned(self, frame: Frame, node: Node, ins: list[Value], outs: list[Value], bad: list[int]) -> list[Value]:
@@ -637,7 +639,7 @@ class Rerun:
     def pmap(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
         params = node.params
         count = len(params["devices"])
-        level = Level(params["axis_name"], count, f"along {params['axis_name']!r} the device")
+        level = Level(params["axis_name"], count, "device")
         whole = [*params["whole"], *[False] * (len(node.outputs) - len(params["whole"]))]
         # Arrays that are spread over the devices would not mix with those that are not.
         here = [v._replace(array=_gathered(v.array)) for v in ins]
@@ -658,7 +660,7 @@ class Rerun:
                     jnp.expand_dims(array, axis), (*array.shape[:axis], level.size, *array.shape[axis:])
                 )
             elif v.flags[-1] and not wanted:
-                array = lax.index_in_dim(array, 0, axis, keepdims=False)
+                array = _index(array, 0, axis)
             outs.append(Value(array, v.flags[:-1], v.record))
         return outs
 
@@ -673,10 +675,6 @@ _BODIES: dict[Op, Callable[[Rerun, Frame, Node, list[Value]], list[Value]]] = {
 """Ops that run their body otherwise than once, with their operands as its inputs."""
 
 
-def name_of_branch(k: int, count: int) -> str:
-    return f"{k} of {count}" if count != 2 else ("that is false", "that is true")[k].removeprefix("that is ")
-
-
 def _batched(fn: Callable[..., Any], in_axes: tuple[int | None, ...], level: Level) -> Callable[..., Any]:
     if not in_axes:
         # `jax.vmap` wants an argument to map over.
@@ -684,9 +682,14 @@ def _batched(fn: Callable[..., Any], in_axes: tuple[int | None, ...], level: Lev
     return jax.vmap(fn, in_axes=in_axes, axis_size=level.size, axis_name=level.name)
 
 
+@functools.partial(jax.jit, static_argnames="axis")
+def _index(x: Any, k: Any, axis: int) -> Any:
+    return lax.dynamic_index_in_dim(x, k, axis, keepdims=False)
+
+
 def _taken(x: Value, k: int) -> Value:
     """Element `k` along the first axis that is not a level's."""
-    return _rechecked(x._replace(array=lax.index_in_dim(jnp.asarray(x.array), k, sum(x.flags), keepdims=False)))
+    return _rechecked(x._replace(array=_index(x.array, k, sum(x.flags))))
 
 
 def _rechecked(x: Value) -> Value:
@@ -699,7 +702,7 @@ def _at(v: Value, place: Sequence[int | None]) -> Value:
     array, flags, axis = v.array, [], 0
     for flag, p in zip(v.flags, place, strict=True):
         if flag and p is not None:
-            array = lax.index_in_dim(array, p, axis, keepdims=False)
+            array = _index(array, p, axis)
         elif flag:
             axis += 1
         flags.append(flag and p is None)
@@ -861,7 +864,7 @@ def _origins(run: Rerun, record: Record) -> tuple[str, ...]:
                 waiting.append(further)
     if not leaves:
         return ()
-    leaves.sort(key=lambda place: place[1] not in run.names)
+    leaves.sort(key=lambda place: (place[1] not in run.names, isinstance(place[1].value, (int, float, complex))))
     first, *others = leaves
     lines = [_leaf_line(run, first[1])]
     at_place: tuple[Frame, Var] | None = first
@@ -929,7 +932,17 @@ class Examiner:
                 f"debug_nans: {name_of(fun)} gave a result that is not finite {here()}, and its arguments were donated, "
                 "so that it cannot be run again. Call it in `with debug_nans():`, where what is donated is copied first.",
             )
-        self.judge(_of_call(fun, args, kwargs, self.discarded, leaves))
+        try:
+            explanation = _of_call(fun, args, kwargs, self.discarded, leaves)
+        except Exception as error:
+            worst = max(severities(leaves))
+            found = NonFinite(name_of(fun), tuple(describe_range(x) for x in leaves if _inexact(x)), _WORDS[worst])
+            raise NonFiniteError(
+                found,
+                f"debug_nans: {name_of(fun)} gave a result that is {found.severity} {here()}, and it could not be recorded "
+                f"again to say why: {type(error).__name__}: {error}",
+            ) from error
+        self.judge(explanation)
 
     def op(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """The value of an op that no tape records; looked at if it is a program of its own, such as a loop."""
