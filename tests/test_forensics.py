@@ -479,7 +479,7 @@ def on_one_device(how: Any) -> Any:
 
     x = np.ones(8, np.float32)
     x[5] = -1.0
-    return how(tg.pmap(one, axis_name="i")) (x) if how is tg.jit else tg.pmap(one, axis_name="i")(x)
+    return how(tg.pmap(one, axis_name="i"))(x) if how is tg.jit else tg.pmap(one, axis_name="i")(x)
 
 
 @program("div", "device 3 of 4", "pmap", backward=True)
@@ -643,7 +643,9 @@ def _a_branch_that_is_not_taken(how: Any) -> Any:
 
 
 def _integers_and_keys(how: Any) -> Any:
-    return how(tg.vmap(lambda key, n: (tg.random.split(key), n + 1)))(tg.random.split(tg.random.key(0), 3), np.arange(3))
+    return how(tg.vmap(lambda key, n: (tg.random.split(key), n + 1)))(
+        tg.random.split(tg.random.key(0), 3), np.arange(3)
+    )
 
 
 MEANT = [
@@ -749,7 +751,9 @@ def test_the_text() -> None:
 
 def test_results_have_names_and_ranges() -> None:
     found = tg.explain_nonfinite(tg.jit(lambda x: {"fine": x, "bad": tnp.log(x)}))(V(4.0, -1.0, 0.0))
-    assert found.results == (f"result['bad'], f32[3]: from {np.log(4.0):.6g} to {np.log(4.0):.6g}, 1 NaN of 3, 1 infinite of 3",)
+    assert found.results == (
+        f"result['bad'], f32[3]: from {np.log(4.0):.6g} to {np.log(4.0):.6g}, 1 NaN of 3, 1 infinite of 3",
+    )
 
 
 def test_an_infinity_and_the_nan_it_became() -> None:

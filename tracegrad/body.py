@@ -206,8 +206,10 @@ class BodyCache:
         count = len(raw.inputs) - len(captured)
         self.watch(arrays, raw.inputs[count - len(arrays) : count], raw)
         body = optimize(raw)
-        # What another recording made is that recording's alone.
-        if not any(isinstance(value, (Tracer, jax.core.Tracer)) for value in captured):
+        # What another recording made is that recording's alone; and what looks at results asks to anew for each.
+        if (outer is None or outer.examine is None) and not any(
+            isinstance(value, (Tracer, jax.core.Tracer)) for value in captured
+        ):
             self.bodies.keep(key, (body, captured))
         return body, arrays + captured
 

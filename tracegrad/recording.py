@@ -68,8 +68,8 @@ class Recording:
 
     __slots__ = (
         "__weakref__", "_collecting", "_outer", "ambient", "arguments", "axes", "blame", "captured", "constants",
-        "done", "examine", "imported", "inputs", "lazy", "lifts", "name", "nodes", "open", "parent", "poles", "run", "trace",
-        "unbounded", "x64",
+        "done", "examine", "imported", "inputs", "lazy", "lifts", "name", "nodes", "open", "parent", "poles", "run",
+        "trace", "unbounded", "x64",
     )  # fmt: skip
 
     def __init__(
