@@ -214,6 +214,15 @@ class BodyCache:
         return body, arrays + captured
 
 
+class BodyOp(Op):
+    """An op that runs bodies. Where no tape records it, its results are looked at as those of a whole program."""
+
+    __slots__ = ()
+
+    def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        return super().run(args, params) if state.examine is None else state.examine.op(self, args, params)
+
+
 def _call_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     return called_backward(node, *body_cotangents(node, cts, needs))
 

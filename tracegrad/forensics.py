@@ -331,11 +331,11 @@ class Examiner:
         self.judge(explanation)
 
     def op(self, op: Op, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        """The value of an op that no tape records; looked at if it is a program of its own, such as a loop."""
-        out = op.run(args, params)
+        """The value of an op with bodies that no tape records, such as a loop, which is looked at."""
+        out = Op.run(op, args, params)
         bodies = [b for p in params.values() for b in (p if isinstance(p, tuple) else (p,)) if isinstance(b, Tape)]
         leaves = list(out) if op.multiple else [out]
-        if not bodies or not self.wanted(leaves):
+        if not self.wanted(leaves):
             return out
         recording = Recording(bodies[0].name)
         ins = [a if isinstance(a, Var) else Tracer(aval_of(a), recording, a) for a in args]

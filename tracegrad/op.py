@@ -116,7 +116,7 @@ class Op:
         tape = state.tape
         if tape is not None:
             return record(tape, self, args, params)
-        return self.run(args, params) if state.examine is None else state.examine.op(self, args, params)
+        return self.run(args, params)
 
     def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """The value, computed now: as one compiled call, or inline under a transformation of JAX's."""
