@@ -16,11 +16,12 @@ FLOORS = [
     floor.split()
     for floor in (
         "tape names collecting caches", "errors recording varying", "remedies arguments pickling verify",
-        "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
+        "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "buffers",
+        "backward execute",
         "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture", "derivatives checkpoint_policies show", "remat", "numpy",
-        "random control activations", "parallel initializers loops schedules", "lax optimizers",
-        "nn interop testing", "scipy", "metrics train", "protocols", "array", "__init__", "examples",
+        "random control activations", "parallel initializers loops schedules", "lax optimizers rerun",
+        "nn interop testing forensics", "scipy", "metrics train", "protocols", "array", "__init__", "examples",
     )
 ]  # fmt: skip
 """The files and folders of the package, from the ground up: each imports from lower floors alone."""

@@ -25,12 +25,13 @@ from . import (
 from . import show as show
 from .batching import vmap
 from .capture import Captured, capture, tap
-from .compile import jit
+from .compile import jit, memory
 from .control import cond, fori_loop, scan, switch, while_loop
 from .custom import custom_vjp
 from .derivatives import elementwise_grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize
 from .errors import LeakedTracerError, TracerError
 from .explain import explain
+from .forensics import debug_nans, explain_nonfinite
 from .interop import export, from_jax
 from .loops import associative_scan, map
 from .names import listed
@@ -46,12 +47,13 @@ from .transforms import grad, value_and_grad
 __version__ = "0.1.0"
 
 __all__ = [
-    "Captured", "LeakedTracerError", "Op", "Tape", "Tracer", "TracerError", "associative_scan",
-    "axis_index", "capture", "checkpoint", "checkpoint_policies", "cond", "custom_vjp", "elementwise_grad",
-    "eval_shape", "explain", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp", "initializers", "jacfwd",
-    "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "metrics", "named_call", "nan_safe", "nn", "numpy",
-    "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan", "schedules", "scipy", "stop_gradient",
-    "sum_gradients", "switch", "tap", "testing", "trace", "train", "value_and_grad", "vjp", "vmap", "while_loop",
+    "Captured", "LeakedTracerError", "Op", "Tape", "Tracer", "TracerError", "associative_scan", "axis_index",
+    "capture", "checkpoint", "checkpoint_policies", "cond", "custom_vjp", "debug_nans", "elementwise_grad",
+    "eval_shape", "explain", "explain_nonfinite", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp",
+    "initializers", "jacfwd", "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "memory", "metrics",
+    "named_call", "nan_safe", "nn", "numpy", "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan",
+    "schedules", "scipy", "stop_gradient", "sum_gradients", "switch", "tap", "testing", "trace", "train",
+    "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 
 # What is named above and not imported is a module that is imported when it is first used.

@@ -206,10 +206,21 @@ class BodyCache:
         count = len(raw.inputs) - len(captured)
         self.watch(arrays, raw.inputs[count - len(arrays) : count], raw)
         body = optimize(raw)
-        # What another recording made is that recording's alone.
-        if not any(isinstance(value, (Tracer, jax.core.Tracer)) for value in captured):
+        # What another recording made is that recording's alone; and what looks at results asks to anew for each.
+        if (outer is None or outer.examine is None) and not any(
+            isinstance(value, (Tracer, jax.core.Tracer)) for value in captured
+        ):
             self.bodies.keep(key, (body, captured))
         return body, arrays + captured
+
+
+class BodyOp(Op):
+    """An op that runs bodies. Where no tape records it, its results are looked at as those of a whole program."""
+
+    __slots__ = ()
+
+    def run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        return super().run(args, params) if state.examine is None else state.examine.op(self, args, params)
 
 
 def _call_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:

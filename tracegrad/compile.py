@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax.tree_util import DictKey, SequenceKey
 
 from .arguments import arguments_of
 from .body import BodyCache, call, without_static
+from .buffers import Marked, Memory, followed, read
 from .collecting import long_lived
 from .errors import LeakedTracerError, describe, here, need_function
 from .execute import run_pending
@@ -80,15 +82,18 @@ class Jitted:
         static_argnames: str | Sequence[str] | None,
         donate_argnums: int | Sequence[int] | None,
         options: dict[str, Any],
+        marked: Marked | None = None,
     ) -> None:
         self.fun = fun
         self.name = getattr(fun, "__name__", None) or type(fun).__name__
         self.static_argnums, self.static_argnames = _statics(fun, static_argnums, static_argnames)
         self.donate_argnums = _tuple(donate_argnums)
         self.options = options
+        self.marked = marked  # names the steps of the program, to be read from what XLA makes of them
         self.bodies = BodyCache(fun)
         self.plain: Any = self._jax_jit(closure=False)
         self.closing: Any = None
+        self.examine: Any = None  # who looks at the results, if someone inside the function asked for that
         self.wrapper = self._wrapper()
 
     def _jax_jit(self, closure: bool) -> Any:
@@ -107,9 +112,12 @@ class Jitted:
                 out, out_tree = jax.tree.flatten(fun(*args, **kwargs))
                 whole = tape.finished([operand(tape, v) for v in out])
                 rest = whole.replace(inputs=(), nodes=whole.nodes[tape.done :])
+                self.examine = tape.examine
             self.bodies.watch(closed, inputs, whole)
             with long_lived():
                 final = verified(outline(optimize(rest)))
+                if self.marked is not None:
+                    final = self.marked.tape(final)
                 return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
 
         shift = 0
@@ -149,17 +157,24 @@ class Jitted:
             nonlocal known
             if current.tape is not None:
                 return self.record(args, kwargs)
+            if current.examine is not None:
+                return self.examined(current.examine, args, kwargs)
             try:
                 if known:
                     return plain(*args, **kwargs)
-                arrays = self.closed_over()
-                if arrays is not None:
-                    return self.closing(self.bodies.version, arrays, *args, **kwargs)
-                known = True
-                return plain(*args, **kwargs)
+                if self.examine is not None:
+                    return self.examined(self.examine, args, kwargs)
+                out = self.call(args, kwargs)
+                if self.examine is not None:
+                    self.examine.called(wrapper, args, kwargs, out)
+                else:
+                    known = self.closing is None
+                return out
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
                 raise
+            except jax.errors.JaxRuntimeError as error:
+                raise followed(error, lambda: self.memory(args, kwargs)) from None
 
         def lower(*args: Any, **kwargs: Any) -> Any:
             """JAX's `Lowered` for arguments of these types: `.as_text()`, `.compile()`, `.cost_analysis()`.
@@ -173,6 +188,7 @@ class Jitted:
                 raise
 
         wrapper.lower = lower  # type: ignore[attr-defined]
+        wrapper.jitted = self  # type: ignore[attr-defined]
         return wrapper
 
     def closed_over(self) -> list[Any] | None:
@@ -184,10 +200,59 @@ class Jitted:
             self.closing = self._jax_jit(closure=True)
         return arrays
 
+    def examined(self, examine: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call whose results are looked at. What it donates is kept, for the call to be explained."""
+        donated = {i % len(args) for i in self.donate_argnums if -len(args) <= i < len(args)}
+        kept = [jax.tree.map(_copied, x) if i in donated else x for i, x in enumerate(args)]
+        by_name = jax.tree.map(_copied, kwargs)
+        outer, state.examine = state.examine, None
+        try:
+            out = jax.block_until_ready(self.call(args, kwargs))
+        except (TypeError, ValueError):
+            self.explain(args, kwargs)
+            raise
+        except jax.errors.JaxRuntimeError as error:
+            raise followed(error, lambda: self.memory(args, kwargs)) from None
+        finally:
+            state.examine = outer
+        examine.called(self.wrapper, kept, by_name, out)
+        return out
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the compiled function gives for these arguments, and for the arrays that it closes over now."""
+        arrays = self.closed_over()
+        if arrays is None:
+            return self.plain(*args, **kwargs)
+        return self.closing(self.bodies.version, arrays, *args, **kwargs)
+
+    def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory:
+        """What memory the compiled program takes, which is compiled once more, with its steps named."""
+        marked = Marked()
+        twin = Jitted(self.fun, self.static_argnums, self.static_argnames, self.donate_argnums, self.options, marked)
+        arrays = twin.closed_over()
+        if arrays is None:
+            lowered = twin.plain.lower(*args, **kwargs)
+        else:
+            lowered = twin.closing.lower(twin.bodies.version, arrays, *args, **kwargs)
+        arguments = arguments_of(self.fun, jax.tree.structure((args, kwargs)))
+
+        def named(text: str) -> str:
+            if text.startswith("arrays["):
+                return f"an array that {self.name} closes over"
+            positional, by_name = re.match(r"args\[(\d+)\]", text), re.match(r"kwargs\['(\w+)'\]", text)
+            if arrays is not None and positional:
+                path = (SequenceKey(0), SequenceKey(int(positional[1])))
+                return f"the argument {arguments.named(path)}{text[positional.end() :]}"
+            if arrays is not None and by_name:
+                return f"the argument {by_name[1]}{text[by_name.end() :]}"
+            return f"the argument {text}" if text else ""
+
+        return read(self.name, lowered.compile(), marked, named)
+
     def is_static(self, args: tuple[Any, ...]) -> set[int]:
         return {i % len(args) for i in self.static_argnums if -len(args) <= i < len(args)}
 
-    def explain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def explain(self, args: tuple[Any, ...], kwargs: dict[str, Any], by: str = "jit") -> None:
         """Raises a clearer error than JAX's for what is wrong with these arguments, if that is what it is."""
         static = self.is_static(args)
         arguments = arguments_of(self.fun, jax.tree.structure((args, kwargs)))
@@ -199,7 +264,7 @@ class Jitted:
                 hash(value)
             except TypeError:
                 raise TypeError(
-                    f"jit: the static argument {arguments.named(path)} of {self.name} is {describe(value)}, which is "
+                    f"{by}: the static argument {arguments.named(path)} of {self.name} is {describe(value)}, which is "
                     f"not hashable {here()}. A static argument is part of the compiled program's key: pass a tuple or "
                     "a frozen dataclass instead, or do not mark it static."
                 ) from None
@@ -213,7 +278,7 @@ class Jitted:
                 aval_of(leaf)
             except TypeError:
                 raise TypeError(
-                    f"jit: argument {arguments.named(path)} of {self.name} is {describe(leaf)}, which is not an array "
+                    f"{by}: argument {arguments.named(path)} of {self.name} is {describe(leaf)}, which is not an array "
                     f"{here()}. Mark it static with static_argnums or static_argnames, or leave it out."
                 ) from None
 
@@ -235,6 +300,53 @@ class Jitted:
             raise
         outs = call(*jax.tree.leaves(dynamic), *extra, body=body)
         return jax.tree.unflatten(body.out_tree, outs)
+
+
+def memory(fun: Callable[..., Any]) -> Callable[..., Memory]:
+    """A function of the same arguments as `fun` that says what memory its compiled program takes, and for what.
+
+    The program is compiled, and does not run. Of a function under `@jit` it is that of its own program, with its static
+    and donated arguments and shardings, on each of the devices; of any other function, that of `jit(fun)`.
+
+    Args:
+      fun: takes and returns pytrees of arrays: a loss, a gradient, a whole step.
+
+    Returns:
+      A function that returns a `Memory`, which prints as a table: the peak, and the lines whose values make it up. Its
+      arguments may be arrays, or `jax.ShapeDtypeStruct`s for those too large to be made. The sizes of arguments,
+      results and temporaries are XLA's own. Which values are held when most are is an estimate: it is computed from the
+      schedule of the program that XLA made. XLA may place values more or less tightly.
+
+    An error of JAX's that there is no memory left is followed by this table, where a call raises it. On a GPU a call
+    may return before that is known; in `with debug_nans():` it is waited for.
+
+    Raises:
+      TypeError: if `fun` is no function, or its arguments are not arrays.
+
+    Example:
+      >>> import tracegrad as tg, tracegrad.numpy as np
+      >>> found = tg.memory(tg.grad(lambda w: np.tanh(w @ w).sum()))(np.ones((256, 256)))
+      >>> found.arguments == found.results == 256 * 256 * 4
+      True
+      >>> "the argument w" in [row.line for row in found.rows]
+      True
+    """
+    need_function(fun, "memory")
+    jitted = getattr(fun, "jitted", None) or Jitted(fun, None, None, None, {})
+
+    @functools.wraps(fun)
+    def wrapped(*args: Any, **kwargs: Any) -> Memory:
+        try:
+            return jitted.memory(args, kwargs)  # type: ignore[no-any-return]
+        except (TypeError, ValueError):
+            jitted.explain(args, kwargs, "memory")
+            raise
+
+    return wrapped
+
+
+def _copied(x: Any) -> Any:
+    return x.copy() if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else x
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from jax import lax
 
 from . import numpy as tnp
 from .backward import active_path, linearize, settled
-from .body import leaf_aval, put, put_gradients, record_body, taken
+from .body import BodyOp, leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, describe_source, here, name_of, need_function
 from .inference import TYPED
 from .lower import replay
@@ -163,7 +163,7 @@ def _varying_carry(body: Tape, carried: int, needs: Sequence[bool]) -> list[bool
             need[i] = True
 
 
-scan_op: Op = Op("scan", _run_scan, _scan_vjp, shape=_scan_types, multiple=True, axes=TYPED)
+scan_op: Op = BodyOp("scan", _run_scan, _scan_vjp, shape=_scan_types, multiple=True, axes=TYPED)
 
 
 def scan(
@@ -458,7 +458,7 @@ def _with_places(forward: Tape, count: int, at: dict[int, int], places: list[Ava
         return verified(tape.finished([operand(tape, v) for v in outs[:count] + rest], forward.out_tree))
 
 
-switch_op: Op = Op("cond", _run_switch, _switch_vjp, shape=_switch_types, multiple=True, axes=TYPED)
+switch_op: Op = BodyOp("cond", _run_switch, _switch_vjp, shape=_switch_types, multiple=True, axes=TYPED)
 
 
 _NOTHING = object()
@@ -631,7 +631,7 @@ def _while_types(*avals: Aval, body: Tape, carried: int, **params: Any) -> list[
     return [v.aval for v in body.inputs[:carried]]
 
 
-while_op: Op = Op("while", _run_while, _while_vjp, shape=_while_types, multiple=True, axes=TYPED)
+while_op: Op = BodyOp("while", _run_while, _while_vjp, shape=_while_types, multiple=True, axes=TYPED)
 
 
 def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_val: Any) -> Any:

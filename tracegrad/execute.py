@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .buffers import noted
 from .caches import Cache
 from .explain import History, explain_miss, steps
 from .lower import evaluate
@@ -58,7 +59,10 @@ def run_pending(tape: Recording, history: History | None = None, outputs: Sequen
         else:
             key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
             compiled = find_program(key, nodes, outputs, leaves, tape.name, history)
-            results = compiled(*values) if compiled is not None else run_by_op(nodes, outputs)
+            try:
+                results = compiled(*values) if compiled is not None else run_by_op(nodes, outputs)
+            except jax.errors.JaxRuntimeError as error:
+                raise noted(error, tape.part(nodes, outputs, leaves)) from None
     for v, value in zip(outputs, results, strict=True):
         v.value = value
     tape.done = len(tape.nodes)

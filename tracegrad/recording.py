@@ -24,6 +24,7 @@ class _State(threading.local):
     capture: Any = None
     watch: Any = None  # who is asked to call each layer, where it is not its own call
     wrt: tuple[Var, ...] = ()
+    examine: Any = None  # who looks at results for what is not finite
 
 
 state = _State()
@@ -62,12 +63,13 @@ class Recording:
       poles: values that may be infinite; `unbounded`: whether cotangents of cotangents may be so too.
       blame: the node whose line new nodes take, instead of the caller's.
       open: whether it has not ended.
+      examine: who looks at its results for what is not finite, if someone inside it asked for that.
     """
 
     __slots__ = (
         "__weakref__", "_collecting", "_outer", "ambient", "arguments", "axes", "blame", "captured", "constants",
-        "done", "imported", "inputs", "lazy", "lifts", "name", "nodes", "open", "parent", "poles", "run", "trace",
-        "unbounded", "x64",
+        "done", "examine", "imported", "inputs", "lazy", "lifts", "name", "nodes", "open", "parent", "poles", "run",
+        "trace", "unbounded", "x64",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +104,7 @@ class Recording:
         self.poles: set[Var] = set()
         self.unbounded = False
         self.open = True
+        self.examine: Any = None
         self.arguments: tuple[Arguments, Sequence[Any]] | None = None
         self.x64: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]
 

@@ -40,6 +40,8 @@ def define_by_run(fun: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> 
         args, kwargs = tree_unflatten(tree, [operand(tape, x) if _is_array(x) else x for x in leaves])
         out, out_tree = tree_flatten(run(*args, **kwargs))
         run_pending(tape, history, [v for v in out if type(v) is Tracer])
+        if (examine := tape.examine or state.examine) is not None:
+            examine.recorded(fun, args, kwargs, tape, out)
         return tree_unflatten(out_tree, [_result(v) if isinstance(v, Tracer) else v for v in out])
 
 

@@ -15,7 +15,7 @@ from .. import numpy as tnp
 from ..arguments import arguments_of
 from ..backward import body_cotangents
 from ..batching import argument_axes, leaf_axes, split_mapped
-from ..body import BodyCache, put, put_gradients, taken
+from ..body import BodyCache, BodyOp, put, put_gradients, taken
 from ..errors import describe, here, need_function
 from ..inference import TYPED
 from ..lower import evaluate
@@ -88,7 +88,7 @@ def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     return grads
 
 
-pmap_op: Op = Op("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True, axes=TYPED)
+pmap_op: Op = BodyOp("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True, axes=TYPED)
 
 
 def pmap(
