@@ -23,6 +23,7 @@ from . import (
     scipy,
     testing,
 )
+from . import pictures as pictures
 from . import show as show
 from .batching import vmap
 from .capture import Captured, capture, tap

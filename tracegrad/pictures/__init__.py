@@ -1,0 +1,33 @@
+"""The tape as a picture: SVG, HTML that folds, DOT, and what differs between two. Uses the tape as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tape import Tape
+from .model import drawing
+from .page import interactive
+from .still import still
+
+ROWS = 40
+"""How many rows and folded sections show at first."""
+
+
+def _svg(tape: Tape) -> str:
+    return still(drawing(tape, ROWS), ROWS)
+
+
+def _html(tape: Tape) -> str:
+    made = drawing(tape, ROWS)
+    return interactive(made, still(made, ROWS))
+
+
+def _mimebundle(tape: Tape, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    made = drawing(tape, ROWS)
+    picture = still(made, ROWS)
+    return {"text/html": interactive(made, picture), "image/svg+xml": picture, "text/plain": str(tape)}
+
+
+Tape.to_svg = _svg  # type: ignore[attr-defined]
+Tape.to_html = Tape._repr_html_ = _html  # type: ignore[attr-defined]
+Tape._repr_mimebundle_ = _mimebundle  # type: ignore[attr-defined]
