@@ -8,24 +8,22 @@ from ..tape import Tape
 from .model import drawing
 from .page import interactive
 from .still import still
-
-ROWS = 40
-"""How many rows and folded sections show at first."""
+from .svg import Strips
 
 
 def _svg(tape: Tape) -> str:
-    return still(drawing(tape, ROWS), ROWS)
+    return still(Strips(drawing(tape)))
 
 
 def _html(tape: Tape) -> str:
-    made = drawing(tape, ROWS)
-    return interactive(made, still(made, ROWS))
+    strips = Strips(drawing(tape))
+    return interactive(strips, still(strips))
 
 
 def _mimebundle(tape: Tape, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    made = drawing(tape, ROWS)
-    picture = still(made, ROWS)
-    return {"text/html": interactive(made, picture), "image/svg+xml": picture, "text/plain": str(tape)}
+    strips = Strips(drawing(tape))
+    picture = still(strips)
+    return {"text/html": interactive(strips, picture), "image/svg+xml": picture, "text/plain": str(tape)}
 
 
 Tape.to_svg = _svg  # type: ignore[attr-defined]

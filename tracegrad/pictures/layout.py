@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..tape import Var
 from .model import Box, Drawing, Row
 
 CODE, PILL, RAIL, BOX = 236, 104, 9, 244
@@ -42,14 +41,12 @@ class Rail:
     ends: list[End]
     x: float = 0.0
     straight: bool = False
+    first: tuple[int, float] = field(init=False)
+    last: tuple[int, float] = field(init=False)
 
-    @property
-    def first(self) -> tuple[int, float]:
-        return min((end.row, end.y) for end in self.ends)
-
-    @property
-    def last(self) -> tuple[int, float]:
-        return max((end.row, end.y) for end in self.ends)
+    def __post_init__(self) -> None:
+        places = [(end.row, end.y) for end in self.ends]
+        self.first, self.last = min(places), max(places)
 
 
 @dataclass(eq=False, slots=True)
@@ -61,7 +58,6 @@ class Layout:
     y: dict[Box, float] = field(default_factory=dict)
     height: list[float] = field(default_factory=list)
     rails: list[list[Rail]] = field(default_factory=list)
-    on_rails: set[tuple[Box, Var]] = field(default_factory=set)
 
     @property
     def left(self) -> float:
@@ -122,7 +118,7 @@ def _rails(layout: Layout, row_of: dict[Box, int]) -> Iterable[Rail]:
     place = {box: i for column in columns for i, box in enumerate(column)}
     readers: dict[tuple[Box, bool], list[Box]] = {}
     several: dict[tuple[Box, str], int] = {}
-    pending: list[tuple[Rail, list[tuple[Box, Var]]]] = []
+    pending: list[Rail] = []
     for box in made.boxes:
         for v in dict.fromkeys(box.node.inputs):
             source = made.made.get(v)
@@ -131,7 +127,6 @@ def _rails(layout: Layout, row_of: dict[Box, int]) -> Iterable[Rail]:
             next_to = source.backward == box.backward and place[box] - place[source] == (-1 if box.backward else 1)
             if next_to:
                 yield _straight(layout, row_of, source, box)
-                layout.on_rails.add((box, v))
             elif box not in readers.setdefault((source, box.backward), []):
                 readers[source, box.backward].append(box)
     for (source, backward), boxes in readers.items():
@@ -141,16 +136,14 @@ def _rails(layout: Layout, row_of: dict[Box, int]) -> Iterable[Rail]:
             i = several[box, kind] = several.get((box, kind), -1) + 1
             shift = (-6 if kind != "saved" else 0) + SPREAD * (i + 1) // 2 * (-1) ** i
             ends.append(End(row_of[box], layout.y[box] + max(-9, min(9, shift)), _edge(layout, box, kind), True))
-        values = [(box, v) for box in boxes for v in box.node.inputs if made.made.get(v) is source]
-        pending.append((Rail(kind, ends), values))
+        pending.append(Rail(kind, ends))
     free: dict[str, list[tuple[int, float]]] = {}
-    for rail, values in sorted(pending, key=lambda pair: pair[0].first):
+    for rail in sorted(pending, key=lambda rail: rail.first):
         lanes = free.setdefault(rail.kind, [(-1, 0.0)] * (MIDDLE if rail.kind == "saved" else SIDE))
         lane = next((i for i, until in enumerate(lanes) if until < rail.first), None)
         if lane is not None:
             lanes[lane] = rail.last
             rail.x = _lane(layout, rail.kind, lane)
-            layout.on_rails.update(values)
             yield rail
 
 

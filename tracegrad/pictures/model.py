@@ -29,6 +29,7 @@ class Box:
     number: int
     names: str
     operands: list[str]
+    type: str
     text: str
     where: str
     code: str
@@ -42,19 +43,15 @@ class Box:
     def op(self) -> str:
         return self.node.op.name
 
-    @property
-    def type(self) -> str:
-        outputs = self.node.outputs
-        return (repr(outputs[0].aval) if outputs else "") + (f" +{len(outputs) - 1}" if len(outputs) > 1 else "")
 
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """A forward step, and beside it the steps of its gradient, the last of them on top. Of a step whose value nothing
-    needs there is the name alone: `absent`."""
+    """A forward step, and beside it the steps of its gradient, the last of them on top. There may be no forward box: of
+    a step whose value nothing needs, or where the gradient is a tape of its own."""
 
+    node: Node
     forward: Box | None = None
-    absent: str = ""
     backward: list[Box] = field(default_factory=list)
 
     @property
@@ -73,8 +70,7 @@ class Row:
 
     where: str
     code: str
-    groups: list[Group] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
+    groups: list[Group]
     number: int = 0
 
     @property
@@ -118,6 +114,7 @@ class Drawing:
 
     Attributes:
       title: what the function is called.
+      role: of a body, what it is to the step that runs it.
       root: its rows, in sections.
       rows: the same, one after the other.
       made: the box that makes each value.
@@ -125,6 +122,7 @@ class Drawing:
       returned: for each value, as what it is returned.
       names: what values are called.
       idle: how many steps are not drawn, because nothing needs them.
+      open: of a body, whether it is unfolded.
     """
 
     title: str
@@ -135,6 +133,8 @@ class Drawing:
     returned: dict[Var, list[str]]
     names: Names
     idle: int
+    role: str = ""
+    open: bool = False
 
     @property
     def boxes(self) -> list[Box]:
@@ -148,10 +148,14 @@ class Drawing:
                 yield from body.everything()
 
 
-def drawing(tape: Tape, budget: int) -> Drawing:
-    """What is drawn of a tape, with so many rows and folded sections visible at first."""
+ROWS = 40
+"""How many rows and folded sections show at first."""
+
+
+def drawing(tape: Tape) -> Drawing:
+    """What is drawn of a tape."""
     made = _Maker(itertools.count()).drawing(tape, None)
-    unfold(made, budget)
+    unfold(made, ROWS)
     return made
 
 
@@ -160,19 +164,23 @@ class _Maker:
         self.numbers = numbers
         self.places: dict[Any, tuple[str, str]] = {}
 
-    def drawing(self, tape: Tape, back: Tape | None) -> Drawing:
-        same = aliases(tape) | (aliases(back) if back is not None else {})
+    def drawing(self, tape: Tape, back: Tape | None, saved: dict[Var, Var] | None = None) -> Drawing:
+        """A tape, and that of its gradient, of whose inputs `saved` says what they are on the forward side."""
+        same = aliases(tape) | (aliases(back) if back is not None else {}) | (saved or {})
         names = Names(tape, same)
         steps = [(node, node.grad) for node in shown(tape)]
         steps += [(node, True) for node in shown(back)] if back is not None else []
         boxes = [self.box(node, backward, names) for node, backward in steps]
         made = {v: box for box in boxes for v in box.node.outputs}
         made.update((a, made[_root(a, same)]) for a in same if _root(a, same) in made)
-        rows = self.rows(tape, boxes)
+        groups = self.groups(tape, boxes)
+        for group in groups:
+            self.add_bodies(group)
+        root = Section(tape.name or "tape", divided(self.arranged(groups)), open=True)
+        rows = list(root.rows())
         for i, row in enumerate(rows):
             row.number = i
-        for group in (group for row in rows for group in row.groups):
-            self.add_bodies(group)
+        _number(root)
         tapes = [tape] if back is None else [tape, back]
         given = {v: names[v] for t in tapes for v in t.inputs}
         given.update((a, names[a]) for a in same if _root(a, same) in given)
@@ -180,8 +188,6 @@ class _Maker:
         for t in tapes:
             for v, path in zip(t.outputs, _paths(t), strict=True):
                 returned.setdefault(_root(v, same), []).append(path)
-        root = Section(tape.name or "tape", divided(arranged(rows)), open=True)
-        _number(root)
         idle = sum(len(t.nodes) - sum(n.op.name == "alias" for n in t.nodes) - len(shown(t)) for t in tapes)
         return Drawing(root.title, root, rows, made, given, returned, names, idle)
 
@@ -195,61 +201,114 @@ class _Maker:
         text = step(node, names)
         operands = [names[v] for v in node.inputs]
         called = ", ".join(names[v] for v in node.outputs)
-        return Box(node, next(self.numbers), called, operands, text, *self.place(node), backward)
+        others = len(node.outputs) - 1
+        kind = (repr(node.outputs[0].aval) if node.outputs else "") + f" +{others}" * (others > 0)
+        return Box(node, next(self.numbers), called, operands, kind, text, *self.place(node), backward)
 
-    def rows(self, tape: Tape, boxes: list[Box]) -> list[Row]:
-        """The boxes in rows: forward steps in their order, and backward steps beside those they are the gradient of."""
+    def groups(self, tape: Tape, boxes: list[Box]) -> list[Group]:
+        """The boxes: forward steps in their order, and backward steps beside those they are the gradient of."""
         box_of = {box.node: box for box in boxes}
-        forward = {box.node for box in boxes if not box.backward}
-        behind = {v: node for node in (*tape.nodes, *box_of) for v in node.outputs}
-        groups: dict[Node, Group] = {}
-        by_source: dict[Any, Group] = {}
-        for node in tape.nodes:
-            if node in forward or not node.grad:
-                by_source[node.source] = groups[node] = Group(box_of.get(node), node.op.name)
-        last = Group()
+        made_by = {v: node for node in (*tape.nodes, *box_of) for v in node.outputs}
+        groups = {
+            node: Group(node, box_of.get(node))
+            for node in tape.nodes
+            if not (box_of[node].backward if node in box_of else node.grad)
+        }
+        by_source = {node.source: group for node, group in groups.items()}
+        alone: list[Group] = []
+        last: Group | None = None
         for box in boxes:
-            if box.backward:
-                node: Node | None = box.node
-                while node is not None and node not in groups:
-                    node = behind.get(node.of) if node.of is not None else None
-                if node is not None:
-                    last = groups[node]
-                elif last is by_source.get(box.node.source) or box.node.source in by_source:
-                    last = by_source[box.node.source]
-                elif not last.backward or last.backward[0].where != box.where or last.forward or last.absent:
-                    last = groups[box.node] = by_source[box.node.source] = Group()
-                last.backward.insert(0, box)
-        rows: list[Row] = []
-        alone: list[Row] = []
-        for node, group in groups.items():
-            if not group.boxes:
+            if not box.backward:
                 continue
-            own, line = (rows, self.place(node)) if node in forward or not node.grad else (alone, self.place(node))
-            if not own or (own[-1].where, own[-1].code) != line or _cut(own[-1], node, group.height):
-                own.append(Row(*line))
-            own[-1].groups.append(group)
-            own[-1].nodes.append(node)
-        return rows + alone[::-1]
+            node: Node | None = box.node
+            while node is not None and node not in groups:
+                node = made_by.get(node.of) if node.of is not None else None
+            if node is not None:
+                last = groups[node]
+            elif last is None or last.node.source != box.node.source:
+                last = by_source.get(box.node.source)
+                if last is None:
+                    last = by_source[box.node.source] = Group(box.node)
+                    alone.append(last)
+            last.backward.insert(0, box)
+        return [group for group in groups.values() if group.boxes] + alone[::-1]
+
+    def arranged(self, groups: Sequence[Group]) -> list[Row | Section]:
+        """Rows of these groups, with those that repeat, and those of one long line, in sections."""
+        keys = [(group.node.source, group.node.op) for group in groups]
+        parts: list[Row | Section] = []
+        done = 0
+        for start, size, count in repetitions(keys):
+            parts += self.rows(groups[done:start])
+            done = start + size * count
+            turns: list[Row | Section] = []
+            for i in range(count):
+                own = groups[start + i * size : start + (i + 1) * size]
+                turns.append(Section(f"{i + 1} of {count}", divided(self.arranged(own))))
+            first = next(turn for turn in turns if isinstance(turn, Section))
+            parts.append(Section(_lines_title(list(first.rows())), divided(turns), "repeated", count))
+        rest = self.rows(groups[done:])
+        # All of one line need no heading that says so.
+        return rest[0].parts if not parts and len(rest) == 1 and isinstance(rest[0], Section) else parts + rest
+
+    def rows(self, groups: Sequence[Group]) -> list[Row | Section]:
+        """A row for each line, and for each time that it is run; of a long line several, in a section."""
+        rows: list[Row] = []
+        for group in groups:
+            line = self.place(group.node)
+            if not rows or (rows[-1].where, rows[-1].code) != line or _cut(rows[-1], group):
+                rows.append(Row(*line, []))
+            rows[-1].groups.append(group)
+        parts: list[Row | Section] = []
+        for (where, code), run in itertools.groupby(rows, key=lambda row: (row.where, row.code)):
+            own: list[Row | Section] = list(run)
+            parts += own if len(own) == 1 else [Section(code or where, divided(own), where)]
+        return parts
 
     def add_bodies(self, group: Group) -> None:
         """The tapes that these steps run; that of a gradient is drawn beside what it is the gradient of."""
-        box = group.forward
-        back = [b for b in group.backward if bodies(b.node)]
-        own = bodies(box.node) if box is not None else []
-        if box is not None and own:
+        back = [box for box in group.backward if bodies(box.node)]
+        if group.forward is not None and bodies(group.forward.node):
             partner = bodies(back[0].node) if len(back) == 1 else []
-            paired = len(partner) == len(own)
-            box.bodies = [self.drawing(b, partner[i] if paired else None) for i, b in enumerate(own)]
-            box.runs = _runs(box.node)
+            paired = len(partner) == len(bodies(group.forward.node))
+            self.add(group.forward, back[0] if paired else None)
             back = [] if paired else back
-        for b in back:
-            b.bodies, b.runs = [self.drawing(body, None) for body in bodies(b.node)], _runs(b.node)
+        for box in back:
+            self.add(box, None)
+
+    def add(self, box: Box, back: Box | None) -> None:
+        length = box.node.params.get("length")
+        box.runs = f", run {length} times" if isinstance(length, int) else ""
+        for i, (role, body) in enumerate(_roles(box.node)):
+            partner = bodies(back.node)[i] if back is not None else None
+            saved = _saved(box.node, body, back.node, partner) if back is not None and partner is not None else {}
+            box.bodies.append(self.drawing(body, partner, saved))
+            box.bodies[-1].role = role
 
 
-def _runs(node: Node) -> str:
-    length = node.params.get("length")
-    return f"{length} times" if isinstance(length, int) else ""
+def _saved(node: Node, body: Tape, back: Node, partner: Tape) -> dict[Var, Var]:
+    """What the inputs of the gradient's body are in the body: what the step takes and returns, its body does in order.
+
+    But what is carried from step to step of a loop is not the same value in each.
+    """
+    carried = int(node.params.get("carried", 0))
+    known: dict[Var, Var] = {}
+    for outer, inner in ((node.inputs, body.inputs), (node.outputs, body.outputs)):
+        if len(outer) >= len(inner):
+            known.update(list(zip(outer[len(outer) - len(inner) :], inner, strict=True))[carried:])
+    offset = len(back.inputs) - len(partner.inputs)
+    pairs = zip(back.inputs[offset:], partner.inputs, strict=True) if offset >= 0 else ()
+    return {v: known[u] for u, v in pairs if u in known and known[u] is not v}
+
+
+def _roles(node: Node) -> list[tuple[str, Tape]]:
+    """The tapes that a step runs, and what each is to it: the body, a branch, the condition."""
+    found = []
+    for key, value in node.params.items():
+        tapes = [x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, Tape)]
+        own = "" if key == "body" else f" {key}"
+        found += [(f"{node.op.name}{own}{f' {i}' if len(tapes) > 1 else ''}", x) for i, x in enumerate(tapes)]
+    return found
 
 
 def _root(v: Var, same: dict[Var, Var]) -> Var:
@@ -267,36 +326,11 @@ def _paths(tape: Tape) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def _cut(row: Row, node: Node, height: int) -> bool:
-    """Whether a new row begins with this step: the line is run again, or the row is long enough."""
-    last = row.nodes[-1]
-    again = last.op is node.op if last.source == node.source else any(n.source == node.source for n in row.nodes)
-    return again or row.height + height > LONG_LINE
-
-
-def arranged(rows: Sequence[Row]) -> list[Row | Section]:
-    """The rows, with those that repeat, and those of one long line, in sections."""
-    keys = [(row.where, row.code, *[node.op for node in row.nodes]) for row in rows]
-    parts: list[Row | Section] = []
-    done = 0
-    for start, size, count in repetitions(keys):
-        parts += _lines(rows[done:start])
-        done = start + size * count
-        turns: list[Row | Section] = []
-        for i in range(count):
-            own = rows[start + i * size : start + (i + 1) * size]
-            turns.append(Section(f"{i + 1} of {count}", divided(arranged(own) if size > 1 else list(own))))
-        parts.append(Section(_lines_title(rows[start : start + size]), divided(turns), "repeated", count))
-    return parts + _lines(rows[done:])
-
-
-def _lines(rows: Sequence[Row]) -> list[Row | Section]:
-    """The rows, with runs of rows of one line in a section."""
-    parts: list[Row | Section] = []
-    for (where, code), run in itertools.groupby(rows, key=lambda row: (row.where, row.code)):
-        own: list[Row | Section] = list(run)
-        parts += own if len(own) == 1 else [Section(code or where, divided(own), where)]
-    return parts
+def _cut(row: Row, group: Group) -> bool:
+    """Whether a new row begins with this group: the line is run again, or the row is long enough."""
+    source = group.node.source
+    again = row.groups[-1].node.source != source and any(g.node.source == source for g in row.groups)
+    return again or row.height + group.height > LONG_LINE
 
 
 def divided(parts: list[Row | Section]) -> list[Row | Section]:
@@ -332,16 +366,24 @@ def _number(section: Section) -> None:
 
 
 def unfold(made: Drawing, budget: int) -> int:
-    """Opens sections, from the outside in, as long as no more rows and folded sections show than `budget`."""
+    """Opens sections and bodies, from the outside in, while no more than `budget` rows and folded sections show.
+
+    Returns:
+      What is left of the budget.
+    """
     budget -= len(made.root.parts)
     waiting = [made.root]
+    rows: list[Row] = []
     while waiting:
-        section = waiting.pop(0)
-        for part in section.parts:
-            if isinstance(part, Section):
-                few = part.times <= 4 or len(part.parts) < budget / 4
-                if len(part.parts) <= budget and few:
-                    part.open = True
-                    budget -= len(part.parts)
-                    waiting.append(part)
+        for part in waiting.pop(0).parts:
+            if isinstance(part, Row):
+                rows.append(part)
+            elif len(part.parts) <= (budget if part.times <= 4 else ROWS // 4):
+                part.open = True
+                budget -= len(part.parts)
+                waiting.append(part)
+    for body in (body for row in rows for box in row.boxes for body in box.bodies):
+        body.open = len(body.root.parts) <= budget
+        left = unfold(body, budget if body.open else ROWS // 4)
+        budget = left if body.open else budget
     return budget

@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-from .model import Drawing, Row, Section
+from .model import Row, Section
 from .still import body_title, headline
 from .style import SCRIPT, page
 from .svg import Strips, escaped, number
 
 
-def interactive(made: Drawing, picture: str) -> str:
+def interactive(strips: Strips, picture: str) -> str:
     """A drawing as HTML that needs nothing else.
 
     Where scripts are taken out, as on GitHub and in a notebook that is not trusted, what remains is `picture`.
     """
-    strips = Strips(made)
+    made = strips.drawing
     head = escaped(headline(made))
     image = base64.b64encode(picture.encode()).decode()
     content = "".join(_section(strips, made.root))
@@ -47,9 +47,13 @@ def _section(strips: Strips, section: Section) -> Iterator[str]:
             for box in part.boxes:
                 for body in box.bodies:
                     before = None
-                    yield f'<details class="body"><summary>{escaped(body_title(box, body))}</summary>'
-                    yield from _section(Strips(body), body.root)
-                    yield "</details>"
+                    title = body_title(box, body)
+                    yield f"<details{' open' if body.open else ''}><summary>"
+                    yield _strip(strips, strips.body(part, title, False), "closed")
+                    yield _strip(strips, strips.body(part, title, True), "opened")
+                    yield '</summary><div class="body">'
+                    yield from _section(strips.bodies[body], body.root)
+                    yield "</div></details>"
         else:
             before = None
             yield f"<details{' open' if part.open else ''}><summary>"

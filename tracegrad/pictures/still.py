@@ -6,15 +6,14 @@ from .model import Box, Drawing, Row, Section
 from .style import STATIC
 from .svg import Strips, escaped, number
 
-INDENT, BAR = 26.0, 26.0
-"""How far a body is moved in, and the height of its heading."""
+INDENT = 26.0
+"""How far a body is moved in."""
 
 
-def still(made: Drawing, budget: int) -> str:
+def still(strips: Strips) -> str:
     """A drawing as one SVG that needs nothing else: no script, no font, no network."""
-    strips = Strips(made)
-    parts, height = _frame(strips, [budget])
-    head = headline(made)
+    parts, height = _frame(strips)
+    head = headline(strips.drawing)
     start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(strips.width)} {number(height + 30)}" '
     start += f'width="{number(strips.width)}" height="{number(height + 30)}" role="img"><title>{escaped(head)}</title>'
     start += f'<style>{STATIC}</style><rect width="100%" height="100%" style="fill:var(--bg)"/>'
@@ -31,8 +30,8 @@ def headline(made: Drawing) -> str:
 
 def body_title(box: Box, body: Drawing) -> str:
     forward, backward = body.root.count()
-    count = f"{forward} step{'s' * (forward != 1)}" + (f" and {backward} backward" if backward else "")
-    return f"{box.op} {body.title}: {count}" + (f", run {box.runs}" if box.runs else "")
+    counts = [f"{forward} step{'s' * (forward != 1)}"] * bool(forward) + [f"{backward} backward"] * bool(backward)
+    return f"{body.role} {body.title}: {', '.join(counts) or 'no steps'}{box.runs}"
 
 
 def _moved(x: float, y: float, content: str, scale: float = 1.0) -> str:
@@ -40,8 +39,8 @@ def _moved(x: float, y: float, content: str, scale: float = 1.0) -> str:
     return f'<g transform="translate({number(x)},{number(y)}){by}">{content}</g>'
 
 
-def _frame(strips: Strips, budget: list[int]) -> tuple[str, float]:
-    """All strips that show, one above the other, and their height. Bodies are open while there is budget."""
+def _frame(strips: Strips) -> tuple[str, float]:
+    """All strips that show, one above the other, and their height."""
     parts: list[str] = []
     y = 0.0
     before: Row | None = None
@@ -55,13 +54,14 @@ def _frame(strips: Strips, budget: list[int]) -> tuple[str, float]:
         nonlocal before, y
         for part in whole.parts:
             if isinstance(part, Row):
-                budget[0] -= 1
                 add(strips.row(part, before))
                 before = part
                 for box in part.boxes:
                     for body in box.bodies:
-                        add(_body(box, body, strips.width, budget))
                         before = None
+                        add(strips.body(part, body_title(box, body), body.open))
+                        if body.open:
+                            add(_inside(strips.bodies[body], strips.width))
             elif part.open:
                 add(strips.heading(part))
                 before = None
@@ -74,13 +74,10 @@ def _frame(strips: Strips, budget: list[int]) -> tuple[str, float]:
     return "".join(parts), y
 
 
-def _body(box: Box, body: Drawing, width: float, budget: list[int]) -> tuple[str, float]:
-    inner = Strips(body)
-    opened = len(body.rows) <= budget[0]
-    sign = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}" if opened else "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
-    title = f'<text class="h" x="{number(INDENT + 8)}" y="17">{sign} {escaped(body_title(box, body))}</text>'
+def _inside(inner: Strips, width: float) -> tuple[str, float]:
+    """A body in its frame."""
     scale = min(1.0, (width - INDENT - 4) / inner.width)
-    content, height = _frame(inner, budget) if opened else ("", 0.0)
+    content, height = _frame(inner)
     frame = f'<rect class="frame" x="{number(INDENT)}" y="1" width="{number(width - INDENT - 2)}" '
-    frame += f'height="{number(BAR + height * scale - 4)}" rx="4"/>'
-    return frame + title + (_moved(INDENT + 2, BAR - 2, content, scale) if opened else ""), BAR + height * scale + 4
+    frame += f'height="{number(height * scale)}" rx="4"/>'
+    return frame + _moved(INDENT + 2, 1, content, scale), height * scale + 8

@@ -10,13 +10,14 @@ text{{font:11px {FONT};fill:var(--fg)}}
 .o,.h{{font-weight:bold}}
 .t,.k,.v{{fill:var(--dim)}}.k{{font-weight:normal}}.v{{font-size:10px}}
 path{{fill:none;stroke-width:1.3}}
-.e{{stroke:var(--fwd)}}.g{{stroke:var(--bwd);stroke-dasharray:5 2}}.r{{stroke:var(--dim);stroke-dasharray:1.5 2.5}}
-.x{{stroke-width:1}}
+.e{{stroke:var(--fwd)}}path.g{{stroke:var(--bwd);stroke-dasharray:5 2}}.d{{stroke:var(--dim);stroke-dasharray:2 2}}
+path.a{{stroke-dasharray:none}}
+.k,.h,.c{{paint-order:stroke;stroke:var(--bg);stroke-width:4px;stroke-linejoin:round}}
 .f rect{{fill:var(--fwd);fill-opacity:.1;stroke:var(--fwd)}}.f rect{{rx:5px}}
 .b rect{{fill:var(--bwd);fill-opacity:.1;stroke:var(--bwd);stroke-dasharray:4 2}}
 .s rect{{fill:var(--bg);fill-opacity:1}}
-.i rect{{fill:none;stroke:var(--input)}}.r rect{{fill:none;stroke:var(--fg);stroke-width:1.6}}
-.i text,.r text{{font-size:10px}}
+.in rect{{fill:none;stroke:var(--input)}}.out rect{{fill:none;stroke:var(--fg);stroke-width:1.6}}
+.in text,.out text{{font-size:10px}}
 image{{image-rendering:pixelated}}
 .frame{{fill:none;stroke:var(--rule)}}
 """
@@ -46,8 +47,6 @@ border-top:1px solid var(--rule);border-bottom:1px solid var(--rule);font:inheri
 .tracegrad details[open]>summary>.closed,.tracegrad details:not([open])>summary>.opened{display:none}
 .tracegrad summary:focus-visible{outline:2px solid var(--fwd);outline-offset:-2px}
 .tracegrad .body{margin:2px 12px 6px 24px;border:1px solid var(--rule);background:var(--bg);position:relative}
-.tracegrad .body>summary{padding:4px 8px}
-.tracegrad .body>summary::before{content:"\\25b8 "}.tracegrad .body[open]>summary::before{content:"\\25be "}
 .tracegrad g[tabindex]{cursor:pointer;outline:none}
 .tracegrad g[tabindex]:focus>rect,.tracegrad g.on>rect{stroke-width:3}
 .tracegrad g.near>rect{fill-opacity:.35}

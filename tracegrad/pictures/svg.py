@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .layout import BOX, CODE, GAP, HEIGHT, LINE, PILL, SIDE, RAIL, End, Layout, Rail, box_height, laid_out
 from .model import Box, Drawing, Row, Section
@@ -28,8 +28,14 @@ def cut(text: str, width: float) -> str:
     return text if len(text) <= room else text[: room - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def tail(text: str, width: float) -> str:
+    """As much of the end of a text as there is room for."""
+    room = max(1, int(width / CHARACTER))
+    return text if len(text) <= room else "\N{HORIZONTAL ELLIPSIS}" + text[1 - room :]
+
+
 def number(x: float) -> str:
-    return f"{x:.1f}".removesuffix(".0")
+    return str(int(x)) if x == int(x) else f"{x:.1f}"
 
 
 class Strips:
@@ -39,6 +45,7 @@ class Strips:
         self.drawing = made
         self.layout: Layout = laid_out(made)
         self.width = self.layout.width
+        self.bodies = {body: Strips(body) for box in made.boxes for body in box.bodies}
 
     # -- strips
 
@@ -48,11 +55,11 @@ class Strips:
         parts = list(self.lines(row, height, before))
         parts += self.edges(self.layout.rails[row.number], row.number, row.number + 1, height)
         for group in row.groups:
-            if group.forward is None and group.absent:
+            if group.forward is None and all(box.node is not group.node for box in group.backward):
                 ys = [self.layout.y[box] for box in group.backward]
                 x, y = self.layout.left + BOX / 2, (ys[0] + ys[-1]) / 2 + 4
                 parts.append(f'<text class="k" x="{number(x)}" y="{number(y)}" text-anchor="middle">')
-                parts.append(f"{escaped(group.absent)}: value not needed</text>")
+                parts.append(f"{escaped(group.node.op.name)}: value not needed</text>")
         parts += [part for box in row.boxes for part in (self.box(box), *self.pills(box))]
         return "".join(parts), height
 
@@ -77,7 +84,15 @@ class Strips:
         """What stands over an open section."""
         crossing = [r for r in self.touching(section) if r.first[0] < section.start <= r.last[0]]
         parts = list(self.title(section, "\N{BLACK DOWN-POINTING SMALL TRIANGLE}", HEADING / 2))
-        parts += _paths((rail.kind, f"M{number(rail.x)} 0V{HEADING}") for rail in crossing)
+        parts += _paths((_CLASS[rail.kind], f"M{number(rail.x)} 0V{HEADING}") for rail in crossing)
+        return "".join(parts), HEADING
+
+    def body(self, row: Row, title: str, opened: bool) -> tuple[str, float]:
+        """What stands over the body of a step of a row."""
+        crossing = [r for r in self.layout.rails[row.number] if r.last[0] > row.number]
+        sign = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}" if opened else "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+        parts = list(_paths((_CLASS[rail.kind], f"M{number(rail.x)} 0V{HEADING}") for rail in crossing))
+        parts.append(f'<text class="h" x="24" y="16">{sign} {escaped(cut(title, CODE + PILL + BOX - 30))}</text>')
         return "".join(parts), HEADING
 
     def touching(self, section: Section) -> list[Rail]:
@@ -99,14 +114,15 @@ class Strips:
         y = 22.0
         yield f'<text class="k" x="8" y="{number(y)}">{escaped(cut(row.where, CODE - 16))}</text>'
         count = max(1, int((height - y - 4) / 14))
-        for text in textwrap.wrap(row.code, room, max_lines=count, placeholder=" \N{HORIZONTAL ELLIPSIS}"):
+        lines = textwrap.wrap(row.code, room, break_on_hyphens=False)
+        for text in [*lines[: count - 1], *[cut(" ".join(lines[count - 1 :]), CODE - 16)][: len(lines) >= count]]:
             y += 14
             yield f'<text class="c" x="8" y="{number(y)}">{escaped(text)}</text>'
 
     def edges(self, rails: list[Rail], start: int, stop: int, height: float) -> Iterator[str]:
         """The pieces of these rails in the rows from `start` to `stop`, which are one strip of this height."""
         single = stop - start == 1
-        pieces = []
+        pieces: list[tuple[str, str]] = []
         for rail in rails:
             here = [end for end in rail.ends if start <= end.row < stop]
             above, below = rail.first[0] < start, rail.last[0] >= stop
@@ -116,8 +132,9 @@ class Strips:
                 here = self.gathered(rail, here, height)
             ys = [end.y for end in here]
             top, bottom = (0.0 if above else min(ys)), (height if below else max(ys))
-            line = f"M{number(rail.x)} {number(top)}V{number(bottom)}" if bottom > top else ""
-            pieces.append((rail.kind, line + "".join(_branch(rail, end) for end in here)))
+            if bottom > top:
+                pieces.append((_CLASS[rail.kind], f"M{number(rail.x)} {number(top)}V{number(bottom)}"))
+            pieces += [piece for end in here for piece in _branch(rail, end)]
         return _paths(pieces)
 
     def gathered(self, rail: Rail, ends: list[End], height: float) -> list[End]:
@@ -137,7 +154,8 @@ class Strips:
         nabla = "\N{NABLA} " if box.backward else ""
         room = BOX - 16 - (len(box.type) + 1) * CHARACTER
         head = f"{nabla}{box.names} = " if box.names else nabla
-        left = cut(f"{head}{box.op} {' '.join(box.operands)}".rstrip(), room)
+        operands = " ".join(tail(name, 12 * CHARACTER) for name in box.operands)
+        left = cut(f"{head}{box.op} {operands}".rstrip(), room)
         before, op, after = left[: len(head)], left[len(head) :][: len(box.op)], left[len(head) + len(box.op) :]
         reads = " ".join(str(s.number) for s in map(self.drawing.made.get, dict.fromkeys(box.node.inputs)) if s)
         title = f"{box.text}\n{box.where}  {box.code}" + "".join(f"\n{line}" for line in box.values)
@@ -159,9 +177,9 @@ class Strips:
     def pills(self, box: Box) -> Iterator[str]:
         """The inputs of a forward step and what is returned of any: at the outer side."""
         given = [] if box.backward else [v for v in dict.fromkeys(box.node.inputs) if v in self.drawing.given]
-        texts = [(self.drawing.given[v], repr(v.aval), "i") for v in given]
+        texts = [(self.drawing.given[v], repr(v.aval), "in") for v in given]
         for v in box.node.outputs:
-            texts += [(f"return {path}".rstrip(), repr(v.aval), "r") for path in self.drawing.returned.get(v, ())]
+            texts += [(f"out{path}", repr(v.aval), "out") for path in self.drawing.returned.get(v, ())]
         y, height = self.layout.y[box], 15
         edge = self.layout.x(box) + (BOX if box.backward else 0)
         outer = SIDE * RAIL + 14
@@ -172,32 +190,36 @@ class Strips:
             near = left if box.backward else left + PILL - 6
             rest = "\n".join(f"{name}: {aval}" for name, aval, _ in texts)
             arrow = f"M{number(near)} {number(middle)}H{number(edge)}"
-            if side == "i":
+            if side == "in":
                 arrow += "m-5 -3l5 3l-5 3"
-            yield f'<path class="{"g" if box.backward else "e"} x" d="{arrow}"/>'
+            yield f'<path class="{"g" if box.backward else "e"} a" d="{arrow}"/>'
             yield f'<g class="{side}"><title>{escaped(rest)}</title><rect x="{number(left)}" y="{number(middle - height / 2)}" '
             yield f'width="{PILL - 6}" height="{height}" rx="7"/><text x="{number(left + (PILL - 6) / 2)}" '
-            yield f'y="{number(middle + 4)}" text-anchor="middle">{escaped(cut(text, PILL - 12))}</text></g>'
+            yield f'y="{number(middle + 4)}" text-anchor="middle">{escaped(tail(text, PILL - 10))}</text></g>'
 
 
-def _branch(rail: Rail, end: End) -> str:
-    """The end of a rail: from it to the box, or back; an arrow where it goes in."""
-    x, y = number(end.x), number(end.y)
-    if rail.straight:
-        tip = 4 if rail.kind == "backward" else -4
-        return f"M{number(end.x - 3)} {number(end.y + tip)}L{x} {y}L{number(end.x + 3)} {number(end.y + tip)}" * end.into
-    line = f"M{number(rail.x)} {y}H{x}"
-    back = -5 if end.x > rail.x else 5
-    return line + (f"M{number(end.x + back)} {number(end.y - 3)}L{x} {y}L{number(end.x + back)} {number(end.y + 3)}" if end.into else "")
+def _branch(rail: Rail, end: End) -> Iterator[tuple[str, str]]:
+    """The end of a rail: a line from it to the box, and a tip where it goes in."""
+    x, y = end.x, end.y
+    if not rail.straight:
+        yield _CLASS[rail.kind], f"M{number(rail.x)} {number(y)}H{number(x)}"
+    if end.into:
+        if rail.straight:
+            back = 4 if rail.kind == "backward" else -4
+            tip = f"M{number(x - 3)} {number(y + back)}L{number(x)} {number(y)}L{number(x + 3)} {number(y + back)}"
+        else:
+            back = -5 if x > rail.x else 5
+            tip = f"M{number(x + back)} {number(y - 3)}L{number(x)} {number(y)}L{number(x + back)} {number(y + 3)}"
+        yield f"{_CLASS[rail.kind]} a", tip
 
 
-def _paths(pieces: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[str]:
-    """Lines of the same kind as one path."""
+def _paths(pieces: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Lines of the same class as one path."""
     together: dict[str, list[str]] = {}
     for kind, line in pieces:
         together.setdefault(kind, []).append(line)
     for kind, lines in together.items():
-        yield f'<path class="{_CLASS[kind]}" d="{"".join(lines)}"/>'
+        yield f'<path class="{kind}" d="{"".join(lines)}"/>'
 
 
-_CLASS = {"forward": "e", "backward": "g", "saved": "r"}
+_CLASS = {"forward": "e", "backward": "g", "saved": "d"}
