@@ -17,8 +17,8 @@ FLOORS = [
     for floor in (
         "tape names collecting caches", "errors recording varying", "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "backward execute",
-        "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
-        "batching custom capture", "derivatives checkpoint_policies show", "remat", "numpy",
+        "spectrum body inspection", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
+        "batching custom capture", "derivatives checkpoint_policies show", "pictures", "remat", "numpy",
         "random control activations", "parallel initializers loops schedules", "lax optimizers",
         "nn interop testing", "scipy", "metrics train", "protocols", "array", "__init__", "examples",
     )

@@ -24,6 +24,7 @@ class _State(threading.local):
     capture: Any = None
     watch: Any = None  # who is asked to call each layer, where it is not its own call
     wrt: tuple[Var, ...] = ()
+    cotangents: dict[Var, Any] | None = None  # where backward notes the cotangent of each value, if anyone asks
 
 
 state = _State()
