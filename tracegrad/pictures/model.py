@@ -164,10 +164,17 @@ class _Maker:
         self.numbers = numbers
         self.places: dict[Any, tuple[str, str]] = {}
 
-    def drawing(self, tape: Tape, back: Tape | None, saved: dict[Var, Var] | None = None) -> Drawing:
-        """A tape, and that of its gradient, of whose inputs `saved` says what they are on the forward side."""
+    def drawing(
+        self, tape: Tape, back: Tape | None, saved: dict[Var, Var] | None = None, outer: Sequence[tuple[Var, str]] = ()
+    ) -> Drawing:
+        """A tape, and that of its gradient, of whose inputs `saved` says what they are on the forward side.
+
+        Inputs are called as they are `outer`, where the tape has forgotten what its arguments are called.
+        """
         same = aliases(tape) | (aliases(back) if back is not None else {}) | (saved or {})
         names = Names(tape, same)
+        for v, name in outer if tape.arguments is None else ():
+            names.suggest(v, name)
         steps = [(node, node.grad) for node in shown(tape)]
         steps += [(node, True) for node in shown(back)] if back is not None else []
         boxes = [self.box(node, backward, names) for node, backward in steps]
@@ -175,14 +182,14 @@ class _Maker:
         made.update((a, made[_root(a, same)]) for a in same if _root(a, same) in made)
         groups = self.groups(tape, boxes)
         for group in groups:
-            self.add_bodies(group)
+            self.add_bodies(group, names)
         root = Section(tape.name or "tape", divided(self.arranged(groups)), open=True)
         rows = list(root.rows())
         for i, row in enumerate(rows):
             row.number = i
         _number(root)
         tapes = [tape] if back is None else [tape, back]
-        given = {v: names[v] for t in tapes for v in t.inputs}
+        given = {v: names[v] for t in tapes for v in t.inputs if v not in made}
         given.update((a, names[a]) for a in same if _root(a, same) in given)
         returned: dict[Var, list[str]] = {}
         for t in tapes:
@@ -265,24 +272,27 @@ class _Maker:
             parts += own if len(own) == 1 else [Section(code or where, divided(own), where)]
         return parts
 
-    def add_bodies(self, group: Group) -> None:
+    def add_bodies(self, group: Group, names: Names) -> None:
         """The tapes that these steps run; that of a gradient is drawn beside what it is the gradient of."""
         back = [box for box in group.backward if bodies(box.node)]
         if group.forward is not None and bodies(group.forward.node):
             partner = bodies(back[0].node) if len(back) == 1 else []
             paired = len(partner) == len(bodies(group.forward.node))
-            self.add(group.forward, back[0] if paired else None)
+            self.add(group.forward, back[0] if paired else None, names)
             back = [] if paired else back
         for box in back:
-            self.add(box, None)
+            self.add(box, None, names)
 
-    def add(self, box: Box, back: Box | None) -> None:
+    def add(self, box: Box, back: Box | None, names: Names) -> None:
         length = box.node.params.get("length")
         box.runs = f", run {length} times" if isinstance(length, int) else ""
         for i, (role, body) in enumerate(_roles(box.node)):
             partner = bodies(back.node)[i] if back is not None else None
             saved = _saved(box.node, body, back.node, partner) if back is not None and partner is not None else {}
-            box.bodies.append(self.drawing(body, partner, saved))
+            operands = box.node.inputs[max(0, len(box.node.inputs) - len(body.inputs)) :]
+            pairs = zip(operands, body.inputs, strict=False)
+            outer = [(v, names[u]) for u, v in pairs if u.aval is v.aval]
+            box.bodies.append(self.drawing(body, partner, saved, outer))
             box.bodies[-1].role = role
 
 

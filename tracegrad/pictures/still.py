@@ -25,6 +25,8 @@ def headline(made: Drawing) -> str:
     forward, backward = made.root.count()
     text = f"{made.title}: {forward} forward step{'s' * (forward != 1)}"
     text += f", {backward} backward (\N{NABLA}, dashed)" if backward else ""
+    given = [name for v, name in made.given.items() if v in made.returned]
+    text += f"; returns {', '.join(given)} as given" if given else ""
     return text + (f"; not shown: {made.idle} that no result needs" if made.idle else "")
 
 

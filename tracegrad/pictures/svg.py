@@ -13,6 +13,9 @@ from .model import Box, Drawing, Row, Section
 CHARACTER = 6.63
 """The width of a character, in a monospaced font of 11 pixels."""
 
+VALUES = 30
+"""How many characters of a line of values there is room for beside the small picture."""
+
 FOLDED, HEADING = 44, 24
 """The heights of a folded section and of the heading of an open one."""
 
@@ -169,9 +172,11 @@ class Strips:
         ]
         for i, line in enumerate(box.values):
             at = y + HEIGHT + 5 + i * LINE
-            parts.append(f'<text class="v" x="{number(x + 8)}" y="{number(at)}">{escaped(cut(line, BOX - 60))}</text>')
+            short = line if len(line) <= VALUES else cut(line.partition(", mean")[0], VALUES * CHARACTER)
+            parts.append(f'<text class="v" x="{number(x + 8)}" y="{number(at)}">{escaped(short)}</text>')
         if box.thumbnail:
-            parts.append(box.thumbnail.format(x=number(x + BOX - 46), y=number(y + HEIGHT - 2)))
+            place = {"x": number(x + BOX - 46), "y": number(y + HEIGHT - 4), "height": LINE * len(box.values)}
+            parts.append(box.thumbnail.format(**place))
         return "".join(parts) + "</g>"
 
     def pills(self, box: Box) -> Iterator[str]:

@@ -14,8 +14,8 @@ from ..inspection import Values
 from ..tape import Tape
 from .model import Drawing
 
-WIDE, HIGH = 38, 22
-"""How large a small picture is, in pixels of the drawing."""
+WIDE = 38
+"""How wide a small picture is in the drawing."""
 
 MOST = 32
 """The most elements that it shows along an axis."""
@@ -62,12 +62,10 @@ def described(array: np.ndarray[Any, Any]) -> str:
     if not finite.size:
         return ", ".join(notes)
     low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        text = f"all {_short(low)}"
-    else:
-        text = f"{_short(low)} to {_short(high)}, mean {_short(float(finite.mean()))}"
     zeros = float((finite == 0).mean())
     notes += [f"{zeros:.0%} zero"] if 0.25 <= zeros < 1 else []
+    notes += [f"mean {_short(float(finite.mean()))}"] if low != high else []
+    text = f"{_short(low)} to {_short(high)}" if low != high else f"all {_short(low)}"
     return size + ", ".join([text, *notes])
 
 
@@ -76,7 +74,7 @@ def _short(x: float) -> str:
 
 
 def thumbnail(array: np.ndarray[Any, Any]) -> str:
-    """A small picture of an array's elements as SVG with places for `x` and `y`: rows of what has several axes."""
+    """A small picture of an array's elements as SVG with places for `x`, `y` and `height`: rows of what has several axes."""
     if array.size < 2:
         return ""
     real = (np.abs(array) if array.dtype.kind == "c" else array).astype(np.float64)
@@ -90,7 +88,7 @@ def thumbnail(array: np.ndarray[Any, Any]) -> str:
     pixels[~finite] = bad
     data = base64.b64encode(png(pixels.astype(np.uint8))).decode()
     return (
-        f'<image x="{{x}}" y="{{y}}" width="{WIDE}" height="{HIGH}" preserveAspectRatio="none" '
+        f'<image x="{{x}}" y="{{y}}" width="{WIDE}" height="{{height}}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{data}"/>'
     )
 
