@@ -76,4 +76,3 @@ def _gradients(tape: Tape, given: Sequence[Any]) -> dict[Var, Any]:
     evaluate(nodes, [], values)
     pairs = zip([*tape.inputs, *own], [*inputs, *copied], strict=False)
     return {v: _number(cotangents[c], values) for v, c in pairs if cotangents.get(c) is not None}
-

@@ -218,7 +218,9 @@ def test_a_loops_body_stands_beside_that_of_its_gradient() -> None:
     assert body.title == "turn" and scan.runs == ", run 4 times"
     beside = {g.forward.op: [b.op for b in g.backward] for row in body.rows for g in row.groups if g.forward}
     assert beside["tanh"] == ["mul", "sub", "mul"] and beside["dot_general"] == ["dot_general", "dot_general"]
-    saved = [b for b in body.boxes if b.backward and any(not body.made[v].backward for v in b.node.inputs if v in body.made)]
+    saved = [
+        b for b in body.boxes if b.backward and any(not body.made[v].backward for v in b.node.inputs if v in body.made)
+    ]
     assert saved, "the gradient's body reads what the body saved"
     (back,) = [box for box in made.boxes if box.op == "scan" and box.backward]
     assert not back.bodies
@@ -286,7 +288,9 @@ def test_little_shows_at_first_and_no_section_has_many_parts(layers: int) -> Non
 
 
 def test_a_long_program_without_layers_is_divided() -> None:
-    source = "def f(x):\n" + "".join(f"    x = tnp.{'sin cos tanh exp'.split()[i * i % 7 % 4]}(x + {i})\n" for i in range(700))
+    source = "def f(x):\n" + "".join(
+        f"    x = tnp.{['sin', 'cos', 'tanh', 'exp'][i * i % 7 % 4]}(x + {i})\n" for i in range(700)
+    )
     scope: dict[str, Any] = {"tnp": tnp}
     exec(source + "    return x", scope)
     made = drawing(tg.trace(scope["f"])(1.0))
@@ -338,7 +342,12 @@ def test_text_and_lines_stand_out_in_both_themes(theme: str) -> None:
 def test_themes_follow_the_reader() -> None:
     tape = TAPES["gradient"]()
     assert "prefers-color-scheme:dark" in tape.to_svg()
-    for sign in ("prefers-color-scheme:dark", "--jp-content-font-color1", "--vscode-editor-foreground", "data-jp-theme-light"):
+    for sign in (
+        "prefers-color-scheme:dark",
+        "--jp-content-font-color1",
+        "--vscode-editor-foreground",
+        "data-jp-theme-light",
+    ):
         assert sign in tape.to_html()
 
 

@@ -56,7 +56,9 @@ def difference(old: Tape, new: Tape) -> str:
     known = set(same.values())
     for x, y in match.items():
         reads = [
-            "another array from outside" if v.value is not None and w.value is not None else f"{b.names[w]}, not {a.names[v]}"
+            "another array from outside"
+            if v.value is not None and w.value is not None
+            else f"{b.names[w]}, not {a.names[v]}"
             for v, w in zip(x.inputs, y.inputs, strict=False)
             if not _equal(a.root(v), b.root(w), same, known)
         ]

@@ -41,8 +41,9 @@ def _inside(made: Drawing, indent: str, clusters: Iterator[int], name: str) -> I
                 yield f"{indent}{_quoted(f'{name}in {made.given[v]}')} -> n{box.number};"
         for v in box.node.outputs:
             for path in made.returned.get(v, ()):
-                yield f"{indent}{_quoted(f'{name}out {path}')} [shape=ellipse, peripheries=2, label={_quoted(f'out{path}')}];"
-                yield f"{indent}n{box.number} -> {_quoted(f'{name}out {path}')};"
+                result, label = _quoted(f"{name}out {path}"), _quoted(f"out{path}")
+                yield f"{indent}{result} [shape=ellipse, peripheries=2, label={label}];"
+                yield f"{indent}n{box.number} -> {result};"
 
 
 def _row(row: Row, indent: str, clusters: Iterator[int]) -> Iterator[str]:

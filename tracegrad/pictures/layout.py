@@ -131,7 +131,9 @@ def _rails(layout: Layout, row_of: dict[Box, int]) -> Iterable[Rail]:
                 readers[source, box.backward].append(box)
     for (source, backward), boxes in readers.items():
         kind = "saved" if source.backward != backward else "backward" if backward else "forward"
-        ends = [End(row_of[source], layout.y[source] + (0 if kind == "saved" else 6), _edge(layout, source, kind), False)]
+        ends = [
+            End(row_of[source], layout.y[source] + (0 if kind == "saved" else 6), _edge(layout, source, kind), False)
+        ]
         for box in boxes:
             i = several[box, kind] = several.get((box, kind), -1) + 1
             shift = (-6 if kind != "saved" else 0) + SPREAD * (i + 1) // 2 * (-1) ** i

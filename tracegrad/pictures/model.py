@@ -44,7 +44,6 @@ class Box:
         return self.node.op.name
 
 
-
 @dataclass(eq=False, slots=True)
 class Group:
     """A forward step, and beside it the steps of its gradient, the last of them on top. There may be no forward box: of

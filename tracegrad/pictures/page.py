@@ -10,6 +10,8 @@ from .still import body_title, headline
 from .style import SCRIPT, page
 from .svg import Strips, escaped, number
 
+OPEN = ' open=""'
+
 
 def interactive(strips: Strips, picture: str) -> str:
     """A drawing as HTML that needs nothing else.
@@ -48,7 +50,7 @@ def _section(strips: Strips, section: Section) -> Iterator[str]:
                 for body in box.bodies:
                     before = None
                     title = body_title(box, body)
-                    yield f"<details{' open' if body.open else ''}><summary>"
+                    yield f"<details{OPEN * body.open}><summary>"
                     yield _strip(strips, strips.body(part, title, False), "closed")
                     yield _strip(strips, strips.body(part, title, True), "opened")
                     yield '</summary><div class="body">'
@@ -56,7 +58,7 @@ def _section(strips: Strips, section: Section) -> Iterator[str]:
                     yield "</div></details>"
         else:
             before = None
-            yield f"<details{' open' if part.open else ''}><summary>"
+            yield f"<details{OPEN * part.open}><summary>"
             yield _strip(strips, strips.folded(part), "closed") + _strip(strips, strips.heading(part), "opened")
             yield "</summary>"
             yield from _section(strips, part)

@@ -65,7 +65,10 @@ def page(width: float) -> str:
     themes = f".tracegrad{{{own}}}@media(prefers-color-scheme:dark){{.tracegrad{{{dark}}}}}"
     themes += f"{lab}{{{dark}}}{bright}{{{own}}}"
     shapes = "".join(
-        ",".join(f".tracegrad svg {one}" for one in rule.partition("{")[0].split(",")) + "{" + rule.partition("{")[2] + "}"
+        ",".join(f".tracegrad svg {one}" for one in rule.partition("{")[0].split(","))
+        + "{"
+        + rule.partition("{")[2]
+        + "}"
         for rule in SHAPES.replace("\n", "").split("}")
         if rule
     )

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from .layout import BOX, CODE, GAP, HEIGHT, LINE, PILL, SIDE, RAIL, End, Layout, Rail, box_height, laid_out
+from .layout import BOX, CODE, HEIGHT, LINE, PILL, RAIL, SIDE, End, Layout, Rail, box_height, laid_out
 from .model import Box, Drawing, Row, Section
 
 CHARACTER = 6.63
@@ -77,9 +77,14 @@ class Strips:
                 text = f"{times}{count // (section.times or 1)} steps" if count > 1 else "1 step"
                 text = f"{count} steps in {section.times} turns" if section.times and count % section.times else text
                 y = FOLDED / 2 - HEIGHT / 2
-                shape = [f'<rect x="{number(x + 4 - d)}" y="{number(y - 4 + d)}" width="{BOX}" height="{HEIGHT}"/>' for d in (0, 4)]
+                shape = [
+                    f'<rect x="{number(x + 4 - d)}" y="{number(y - 4 + d)}" width="{BOX}" height="{HEIGHT}"/>'
+                    for d in (0, 4)
+                ]
                 text = ("\N{NABLA} " if kind == "b" else "") + text
-                parts.append(f'<g class="{kind} s">{"".join(shape)}<text x="{number(x + BOX / 2)}" y="{number(y + 16)}" ')
+                parts.append(
+                    f'<g class="{kind} s">{"".join(shape)}<text x="{number(x + BOX / 2)}" y="{number(y + 16)}" '
+                )
                 parts.append(f'text-anchor="middle">{text}</text></g>')
         return "".join(parts), FOLDED
 
@@ -104,7 +109,9 @@ class Strips:
     # -- their parts
 
     def title(self, section: Section, sign: str, y: float) -> Iterator[str]:
-        times = f" {section.detail} {section.times} times" if section.times else f" {section.detail}" * bool(section.detail)
+        times = (
+            f" {section.detail} {section.times} times" if section.times else f" {section.detail}" * bool(section.detail)
+        )
         room = CODE + PILL - 20 - (len(times) + 2) * CHARACTER
         yield f'<text class="h" x="8" y="{number(y + 4)}">{sign} {escaped(cut(section.title, room))}'
         yield f'<tspan class="k">{escaped(times)}</tspan></text>' if times else "</text>"
@@ -190,7 +197,7 @@ class Strips:
         outer = SIDE * RAIL + 14
         left = edge + outer if box.backward else edge - outer - PILL + 6
         shown = texts[:2] if len(texts) <= 2 else [texts[0], (f"and {len(texts) - 1} more", "", texts[1][2])]
-        for i, (text, kind, side) in enumerate(shown):
+        for i, (text, _, side) in enumerate(shown):
             middle = y + (i - (len(shown) - 1) / 2) * (height + 2)
             near = left if box.backward else left + PILL - 6
             rest = "\n".join(f"{name}: {aval}" for name, aval, _ in texts)
@@ -198,8 +205,9 @@ class Strips:
             if side == "in":
                 arrow += "m-5 -3l5 3l-5 3"
             yield f'<path class="{"g" if box.backward else "e"} a" d="{arrow}"/>'
-            yield f'<g class="{side}"><title>{escaped(rest)}</title><rect x="{number(left)}" y="{number(middle - height / 2)}" '
-            yield f'width="{PILL - 6}" height="{height}" rx="7"/><text x="{number(left + (PILL - 6) / 2)}" '
+            yield f'<g class="{side}"><title>{escaped(rest)}</title><rect x="{number(left)}" '
+            yield f'y="{number(middle - height / 2)}" width="{PILL - 6}" height="{height}" rx="7"/>'
+            yield f'<text x="{number(left + (PILL - 6) / 2)}" '
             yield f'y="{number(middle + 4)}" text-anchor="middle">{escaped(tail(text, PILL - 10))}</text></g>'
 
 

@@ -74,7 +74,7 @@ def _short(x: float) -> str:
 
 
 def thumbnail(array: np.ndarray[Any, Any]) -> str:
-    """A small picture of an array's elements as SVG with places for `x`, `y` and `height`: rows of what has several axes."""
+    """A small picture of an array's elements as SVG with places for `x`, `y` and `height`."""
     if array.size < 2:
         return ""
     real = (np.abs(array) if array.dtype.kind == "c" else array).astype(np.float64)
