@@ -18,8 +18,8 @@ FLOORS = [
         "tape names collecting caches", "errors recording varying", "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "buffers",
         "backward execute",
-        "spectrum body", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
-        "batching custom capture", "derivatives checkpoint_policies show", "remat", "numpy",
+        "spectrum body inspection", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
+        "batching custom capture", "derivatives checkpoint_policies show", "pictures", "remat", "numpy",
         "random control activations", "parallel initializers loops schedules", "lax optimizers rerun",
         "nn interop testing forensics", "scipy", "metrics train", "protocols", "array", "__init__", "examples",
     )

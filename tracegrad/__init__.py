@@ -22,6 +22,7 @@ from . import (
     random,
     scipy,
 )
+from . import pictures as pictures
 from . import show as show
 from .batching import vmap
 from .capture import Captured, capture, tap

@@ -59,7 +59,7 @@ def _backward(
     path = active_path(nodes, active)
     pending: dict[Var, Any] = {}
     target = current()
-    mapped = bool(target.axes)
+    mapped, noted = bool(target.axes), state.cotangents
 
     def accumulate(v: Var, ct: Any, node: Node | None) -> None:
         try:
@@ -84,6 +84,8 @@ def _backward(
             out_cts = [pending.pop(o, None) for o in node.outputs]
             if all(ct is None for ct in out_cts):
                 continue
+            if noted is not None:
+                noted.update(zip(node.outputs, out_cts, strict=True))
             rules: Any = node.op.vjp
             target.blame = node
             if mapped:
@@ -107,6 +109,8 @@ def _backward(
                     if need and ct is not None:
                         accumulate(v, ct, node)
         results = [pending.get(v) for v in wrt]
+        if noted is not None:
+            noted.update(zip(wrt, results, strict=True))
         if mapped:
             results = [
                 None if ct is None else settled(ct, v.aval.varying, over) for ct, v in zip(results, wrt, strict=True)

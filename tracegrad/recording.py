@@ -25,6 +25,7 @@ class _State(threading.local):
     watch: Any = None  # who is asked to call each layer, where it is not its own call
     wrt: tuple[Var, ...] = ()
     examine: Any = None  # who looks at results for what is not finite
+    cotangents: dict[Var, Any] | None = None  # where backward notes the cotangent of each value, if anyone asks
 
 
 state = _State()

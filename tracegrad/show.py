@@ -28,20 +28,13 @@ def format_tape(tape: Tape, whole: bool = False) -> str:
       tape: a tape, finished or not.
       whole: whether to show every step all the same.
     """
-    nodes = tape.nodes if whole else [node for node in dead_code(tape).nodes if node.op is not alias]
-    names = _Names(tape, {} if whole else {n.outputs[0]: n.inputs[0] for n in tape.nodes if n.op is alias})
+    nodes = tape.nodes if whole else shown(tape)
+    names = Names(tape, {} if whole else aliases(tape))
     rows: list[tuple[str, str]] = []
     for node in nodes:
-        inputs = "".join(f" {names[v]}" for v in node.inputs)
-        if node.op is tap_op:
-            names.suggest(node.outputs[0], node.params["name"])
-        left = ", ".join(f"{names[v]}:{v.aval}" for v in node.outputs)
-        params = ", ".join(f"{k}={_shown(v)}" for k, v in node.params.items())
-        rows.append((f"{left} = {node.op.name}" + (f"[{params}]" if params else "") + inputs, _place(node)))
-        for value in node.params.values():
-            for body in value if isinstance(value, tuple) else (value,):
-                if isinstance(body, Tape):
-                    rows += [(f"  | {row}", "") for row in format_tape(body, whole).splitlines()]
+        rows.append((step(node, names), _place(node)))
+        for body in bodies(node):
+            rows += [(f"  | {row}", "") for row in format_tape(body, whole).splitlines()]
     width = min(max((len(code) for code, where in rows if where), default=0), 72)
     head = ", ".join(f"{names[v]}:{v.aval}" for v in tape.inputs)
     lines = [f"{tape.name or 'tape'}({head})"]
@@ -53,7 +46,33 @@ def format_tape(tape: Tape, whole: bool = False) -> str:
     return "\n".join(lines)
 
 
-class _Names:
+def shown(tape: Tape) -> list[Node]:
+    """The steps that the results need, but for aliases."""
+    return [node for node in dead_code(tape).nodes if node.op is not alias]
+
+
+def aliases(tape: Tape) -> dict[Var, Var]:
+    """What each alias is an alias of."""
+    return {n.outputs[0]: n.inputs[0] for n in tape.nodes if n.op is alias}
+
+
+def step(node: Node, names: Names) -> str:
+    """One step as text, whose results now have names."""
+    inputs = "".join(f" {names[v]}" for v in node.inputs)
+    if node.op is tap_op:
+        names.suggest(node.outputs[0], node.params["name"])
+    left = ", ".join(f"{names[v]}:{v.aval}" for v in node.outputs)
+    params = ", ".join(f"{k}={_shown(v)}" for k, v in node.params.items())
+    return f"{left} = {node.op.name}" + (f"[{params}]" if params else "") + inputs
+
+
+def bodies(node: Node) -> list[Tape]:
+    """The tapes that a step runs."""
+    values = [x for value in node.params.values() for x in (value if isinstance(value, tuple) else (value,))]
+    return [value for value in values if isinstance(value, Tape)]
+
+
+class Names:
     """The names of the values of one tape."""
 
     def __init__(self, tape: Tape, same: dict[Var, Var]) -> None:
@@ -99,10 +118,14 @@ def _shown(value: Any) -> str:
     return getattr(value, "__name__", None) or str(value)
 
 
-def _place(node: Node) -> str:
+def place(node: Node) -> tuple[str, str]:
+    """The user's line of a step: where it is, and its text."""
     filename, line, _ = source_position(node.source)
-    text = linecache.getline(filename, line).strip()
-    where = f"{cell_of(filename) or os.path.basename(filename)}:{line}"
+    return f"{cell_of(filename) or os.path.basename(filename)}:{line}", linecache.getline(filename, line).strip()
+
+
+def _place(node: Node) -> str:
+    where, text = place(node)
     return ("∇ " if node.grad else "  ") + where + (f"  {text}" if text else "")
 
 

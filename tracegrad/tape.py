@@ -127,11 +127,12 @@ class Var:
 class Node:
     """One step of a tape: an op, what goes in, its static parameters, what comes out, and whose line it was.
 
-    `grad` marks a node that differentiation appended; its `source` is the line it is the gradient of.
+    `grad` marks a node that differentiation appended; its `source` is the line it is the gradient of, and `of` a value
+    of the node it is the gradient of.
     """
 
     # The place is kept in two slots: a tuple more a node is felt by Python's garbage collector.
-    __slots__ = ("code", "grad", "inputs", "offset", "op", "outputs", "params")
+    __slots__ = ("code", "grad", "inputs", "of", "offset", "op", "outputs", "params")
 
     def __init__(
         self,
@@ -142,6 +143,7 @@ class Node:
         code: CodeType | None,
         offset: int,
         grad: bool,
+        of: Var | None = None,
     ) -> None:
         self.op = op
         self.inputs = inputs
@@ -150,13 +152,14 @@ class Node:
         self.code = code
         self.offset = offset
         self.grad = grad
+        self.of = of
 
     @property
     def source(self) -> Source | None:
         return None if self.code is None else (self.code, self.offset)
 
     def with_inputs(self, inputs: Sequence[Var]) -> Node:
-        return Node(self.op, inputs, self.params, self.outputs, self.code, self.offset, self.grad)
+        return Node(self.op, inputs, self.params, self.outputs, self.code, self.offset, self.grad, self.of)
 
     def extend(self, params: dict[str, Any], outputs: Sequence[Var], inputs: Sequence[Var] = ()) -> None:
         """Makes the node run with these parameters, for which it returns, and takes, these values too.
@@ -218,8 +221,14 @@ class Tape:
         return len(self.nodes)
 
     if TYPE_CHECKING:
-        # `tracegrad.show` installs how a tape prints.
+        # `tracegrad.show` installs how a tape prints, and `tracegrad.pictures` how it is drawn.
         def text(self, whole: bool = False) -> str: ...
+        def to_svg(self) -> str: ...
+        def to_html(self) -> str: ...
+        def to_dot(self) -> str: ...
+        def diff(self, other: Tape) -> str: ...
+        def _repr_html_(self) -> str: ...
+        def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]: ...
 
 
 def structure(

@@ -11,10 +11,11 @@ import jax
 
 from . import ops
 from .body import call, record_body
-from .errors import name_of
+from .errors import describe, here, name_of, need_function
+from .inspection import keep_values
 from .passes import optimize
 from .recording import state
-from .tape import Tape
+from .tape import Aval, Tape, Var
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
 
@@ -60,12 +61,22 @@ def named_call(fun: Callable[..., Any] | None = None, *, name: str | None = None
     return wrapped
 
 
-def trace(fun: Callable[..., Any]) -> Callable[..., Tape]:
+def trace(fun: Callable[..., Any] | None = None, *, values: bool = False) -> Callable[..., Any]:
     """A function of the same arguments as `fun` that returns its tape, without running it.
 
     Printing a tape shows a line a step, with shapes, dtypes and the user's line; `∇` marks gradient steps. It shows
     what the results need, which is what will run: under `grad`, not the loss itself. `tape.text(whole=True)` and
-    `tape.nodes` have every step that was recorded.
+    `tape.nodes` have every step that was recorded. In a notebook a tape shows as a picture, which `tape.to_svg()` and
+    `tape.to_html()` return; `tape.to_dot()` is for Graphviz, and `tape.diff(other)` says what differs in another.
+
+    Args:
+      fun: takes and returns pytrees of arrays.
+      values: whether to run the tape too, step by step, and keep all values: the picture then shows their ranges, what
+        they look like, and the gradients of the result with respect to them, if it is a real scalar or `fun` takes a
+        gradient. The arguments must then be arrays and numbers.
+
+    Raises:
+      TypeError: with `values`, if an argument is a shape without values, or traced.
 
     Example:
       >>> import tracegrad as tg
@@ -74,15 +85,43 @@ def trace(fun: Callable[..., Any]) -> Callable[..., Tape]:
       ['<lambda>(x:f32[]~)', 'a:f32[]~ = mul x 2.0', 'b:f32[]~ = add a 1.0', 'return b:f32[]~']
     """
 
+    if fun is None:
+        return functools.partial(trace, values=values)
+    need_function(fun, "trace")
+
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Tape:
-        body, captured = record_body(fun, args, kwargs, name_of(fun))
+        outer, state.cotangents = state.cotangents, {} if values else None
+        try:
+            body, captured = record_body(fun, args, kwargs, name_of(fun))
+            cotangents = state.cotangents
+        finally:
+            state.cotangents = outer
         count = len(body.inputs) - len(captured)
         for v, value in zip(body.inputs[count:], captured, strict=True):
             v.value = value
-        return body.replace(inputs=body.inputs[:count])
+        tape = body.replace(inputs=body.inputs[:count])
+        if values:
+            keep_values(tape, body, [*_arrays(args, kwargs, name_of(fun)), *captured], cotangents or {})
+        return tape
 
     return wrapped
+
+
+def _arrays(args: Any, kwargs: Any, name: str) -> list[Any]:
+    """What a function was called with, leaf by leaf.
+
+    Raises:
+      TypeError: if one of them has no value.
+    """
+    leaves = tree_flatten((args, kwargs))[0]
+    for leaf in leaves:
+        if isinstance(leaf, (jax.ShapeDtypeStruct, Aval, Var, jax.core.Tracer)):
+            raise TypeError(
+                f"trace: an argument of {name} is {describe(leaf)} without a value {here()}, and values=True runs it. "
+                "Give arrays, outside of other transforms, or leave values=True out."
+            )
+    return leaves
 
 
 def stop_gradient(x: Any) -> Any:

@@ -52,7 +52,7 @@ def _join(node: Node, inputs: list[Any], moved: dict[Var, Node]) -> Node:
         inputs = list(first.inputs)
         if node.op is ops.transpose:
             params = {"axes": tuple(first.params["axes"][a] for a in params["axes"])}
-    node = Node(node.op, inputs, params, node.outputs, node.code, node.offset, node.grad)
+    node = Node(node.op, inputs, params, node.outputs, node.code, node.offset, node.grad, node.of)
     moved[node.outputs[0]] = node
     return node
 

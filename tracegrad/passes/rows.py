@@ -116,7 +116,7 @@ class _Pass:
         place = dict(zip(inputs, values, strict=True))
         for node in nodes:
             node = node.with_inputs([place.get(v, v) for v in node.inputs])
-            node.grad = like.grad
+            node.grad, node.of = like.grad, like.of
             self.nodes.append(node)
         return out
 
