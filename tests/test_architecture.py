@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "tracegrad"
 FLOORS = [
     floor.split()
     for floor in (
-        "tape names collecting caches", "errors recording varying", "remedies arguments pickling verify",
+        "printed names collecting caches", "tape", "errors recording varying", "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "buffers",
         "backward execute",
         "spectrum body inspection", "jaxpr", "borrow", "transforms compile tools", "pullbacks",

@@ -1,4 +1,4 @@
-"""The tape: a program as a sequence of nodes, each value bound once. Uses nothing of the package.
+"""The tape: a program as a sequence of nodes, each value bound once. Uses `printed`.
 
 A `Tape` is what every transform reads and makes: recording makes one of a function, `backward` appends the
 gradient to it, a pass turns one into another, `lower` turns one into a JAX function.
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from .printed import Printed
 
 if TYPE_CHECKING:
     from .arguments import Arguments
@@ -135,16 +137,9 @@ class Node:
     __slots__ = ("code", "grad", "inputs", "of", "offset", "op", "outputs", "params")
 
     def __init__(
-        self,
-        op: Op,
-        inputs: Sequence[Var],
-        params: dict[str, Any],
-        outputs: tuple[Var, ...],
-        code: CodeType | None,
-        offset: int,
-        grad: bool,
-        of: Var | None = None,
-    ) -> None:
+        self, op: Op, inputs: Sequence[Var], params: dict[str, Any], outputs: tuple[Var, ...],
+        code: CodeType | None, offset: int, grad: bool, of: Var | None = None,
+    ) -> None:  # fmt: skip
         self.op = op
         self.inputs = inputs
         self.params = params
@@ -172,7 +167,7 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True, repr=False)
-class Tape:
+class Tape(Printed):
     """A finished program in static single assignment form.
 
     Attributes:
@@ -219,16 +214,6 @@ class Tape:
 
     def __len__(self) -> int:
         return len(self.nodes)
-
-    if TYPE_CHECKING:
-        # `tracegrad.show` installs how a tape prints, and `tracegrad.pictures` how it is drawn.
-        def text(self, whole: bool = False) -> str: ...
-        def to_svg(self) -> str: ...
-        def to_html(self) -> str: ...
-        def to_dot(self) -> str: ...
-        def diff(self, other: Tape) -> str: ...
-        def _repr_html_(self) -> str: ...
-        def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]: ...
 
 
 def structure(
