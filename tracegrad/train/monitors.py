@@ -123,7 +123,7 @@ class Monitor:
         bins: int = 20,
         validation: Any = None,
     ) -> None:
-        need_function(loss_fn, "Monitor", "loss_fn", "Monitor(loss_fn), with a function of parameters and a batch")
+        need_function(loss_fn, called(), "loss_fn", "Monitor(loss_fn), with a function of parameters and a batch")
         for name, value in (("every", every), ("bins", bins)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{called()}: {name}={value!r} {here()}. Give a number of 1 or more.")
