@@ -291,8 +291,8 @@ def test_the_words_of_a_warning_and_that_it_comes_once() -> None:
     dead = [w for w in caught if "dead on this batch" in str(w.message)]
     assert len(dead) == 1 and dead[0].filename == __file__
     assert re.fullmatch(
-        r"model\.relu \(relu at test_monitors\.py:\d+\): 100% of 25 relu units are dead on this batch: 0 for all of it, "
-        r"so that no gradient passes\. Lower the learning rate or the initial scale, or take leaky_relu\.",
+        r"model\.relu \(relu at test_monitors\.py:\d+\): 100% of 25 relu units are dead on this batch: 0 for all of "
+        r"it, so that no gradient passes\. Lower the learning rate or the initial scale, or take leaky_relu\.",
         str(dead[0].message),
     )
 

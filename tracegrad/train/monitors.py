@@ -392,8 +392,8 @@ def _positive(x: float | None) -> float:
 
 
 def _ready(tree: Any) -> bool:
-    leaves: list[Any] = jax.tree.leaves(tree)
-    return all(x.is_ready() for x in leaves if isinstance(x, jax.Array))
+    arrays: list[Any] = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+    return all(x.is_ready() for x in arrays)
 
 
 @jax.jit
