@@ -8,8 +8,11 @@ from typing import Any
 
 from .reports import Finding, LayerReport, Report
 
-DEAD = SATURATED = 0.5
-"""From which fraction of a layer's units, or elements, on."""
+DEAD, SATURATED = 0.7, 0.5
+"""From which fraction of a layer's units, or elements, on.
+
+In a deep network of relu that is as it should be, the examples become alike, and half of the units may be 0 for all.
+"""
 
 EXAMPLES = 16
 """Of fewer elements a unit is not called dead: it may be 0 by chance."""
@@ -133,7 +136,7 @@ def _output(reports: Sequence[Report]) -> Iterator[Finding]:
 def _rate(reports: Sequence[Report]) -> Iterator[Finding]:
     now, first = reports[-1], reports[0]
     rates = [report.update_ratio for report in reports if report.update_ratio is not None]
-    if now.update_ratio is not None and now.update_ratio > HIGH:
+    if now.update_ratio is not None and HIGH < now.update_ratio < math.inf:
         yield Finding(
             "learning rate too high", "", f"a step changes the weights by {now.update_ratio:.2g} of their norm; about "
             f"{USUAL} is usual. Divide the learning rate by about {_round(now.update_ratio / USUAL):g}.",

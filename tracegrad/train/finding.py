@@ -90,7 +90,7 @@ class Finder:
         self.wanted = None if wanted is None else set(wanted)
         layers = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_layer)[0]
         roots = [(path_of(params, where), x) for where, x in layers if is_layer(x)]
-        self.outputs = Outputs(roots, inside=True, wanted=wanted, left=self._place)
+        self.outputs = Outputs(roots, inside=True, wanted=wanted, left=self._place_in_body)
         self.parameters: dict[Var, str] = {x: path for path, x in leaves_of(params) if isinstance(x, Tracer)}
         self.activations: dict[str, tuple[str, bool, str]] = {}
         self.sources: dict[str, str] = {}
@@ -103,6 +103,10 @@ class Finder:
             out = loss_fn(*args, **kwargs)
         self._place(self.top, start)
         return out[0] if isinstance(out, tuple) and len(out) == 2 else out
+
+    def _place_in_body(self, tape: Recording, start: int) -> None:
+        if tape is not self.top:
+            self._place(tape, start)
 
     def _place(self, tape: Recording, start: int) -> None:
         nodes, top = tape.nodes[start:], tape is self.top

@@ -123,7 +123,7 @@ class Monitor:
         bins: int = 20,
         validation: Any = None,
     ) -> None:
-        need_function(loss_fn, "Monitor", "loss_fn", "Monitor(loss_fn), with a function of parameters and a batch")
+        need_function(loss_fn, called(), "loss_fn", "Monitor(loss_fn), with a function of parameters and a batch")
         for name, value in (("every", every), ("bins", bins)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{called()}: {name}={value!r} {here()}. Give a number of 1 or more.")
@@ -392,8 +392,8 @@ def _positive(x: float | None) -> float:
 
 
 def _ready(tree: Any) -> bool:
-    leaves: list[Any] = jax.tree.leaves(tree)
-    return all(x.is_ready() for x in leaves if isinstance(x, jax.Array))
+    arrays: list[Any] = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+    return all(x.is_ready() for x in arrays)
 
 
 @jax.jit
