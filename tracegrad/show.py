@@ -8,10 +8,11 @@ import os
 import re
 from collections.abc import Iterator
 from string import ascii_lowercase
+from types import CodeType
 from typing import Any
 
 from .capture import tap_op
-from .errors import cell_of, source_position
+from .errors import cell_of
 from .ops import alias
 from .passes import dead_code
 from .tape import Node, Tape, Var
@@ -30,9 +31,10 @@ def format_tape(tape: Tape, whole: bool = False) -> str:
     """
     nodes = tape.nodes if whole else shown(tape)
     names = Names(tape, {} if whole else aliases(tape))
+    places = Places()
     rows: list[tuple[str, str]] = []
     for node in nodes:
-        rows.append((step(node, names), _place(node)))
+        rows.append((step(node, names), _line(node, places)))
         for body in bodies(node):
             rows += [(f"  | {row}", "") for row in format_tape(body, whole).splitlines()]
     width = min(max((len(code) for code, where in rows if where), default=0), 72)
@@ -118,14 +120,29 @@ def _shown(value: Any) -> str:
     return getattr(value, "__name__", None) or str(value)
 
 
-def place(node: Node) -> tuple[str, str]:
-    """The user's line of a step: where it is, and its text."""
-    filename, line, _ = source_position(node.source)
-    return f"{cell_of(filename) or os.path.basename(filename)}:{line}", linecache.getline(filename, line).strip()
+class Places:
+    """The user's lines of steps: for each, where it is, and its text."""
+
+    def __init__(self) -> None:
+        # To find one line of a long function takes as long as to find them all.
+        self.lines: dict[CodeType, list[int | None]] = {}
+        self.known: dict[tuple[str, int], tuple[str, str]] = {}
+
+    def __getitem__(self, node: Node) -> tuple[str, str]:
+        code, filename, line = node.code, "<unknown>", 0
+        if code is not None:
+            if code not in self.lines:
+                self.lines[code] = [position[0] for position in code.co_positions()]
+            lines, i = self.lines[code], node.offset // 2
+            filename, line = code.co_filename, (lines[i] if i < len(lines) else None) or code.co_firstlineno
+        if (filename, line) not in self.known:
+            where = f"{cell_of(filename) or os.path.basename(filename)}:{line}"
+            self.known[filename, line] = where, linecache.getline(filename, line).strip()
+        return self.known[filename, line]
 
 
-def _place(node: Node) -> str:
-    where, text = place(node)
+def _line(node: Node, places: Places) -> str:
+    where, text = places[node]
     return ("∇ " if node.grad else "  ") + where + (f"  {text}" if text else "")
 
 

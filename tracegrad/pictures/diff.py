@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from ..show import Names, aliases, place, shown, step
+from ..show import Names, Places, aliases, shown, step
 from ..tape import Node, Tape, Var
 
 MOST = 50
@@ -21,6 +21,7 @@ class _Side:
         self.names = Names(tape, self.same)
         self.nodes = shown(tape)
         self.text = {node: step(node, self.names) for node in self.nodes}
+        self.places = Places()
         self.keys = [self.key(node) for node in self.nodes]
 
     def key(self, node: Node) -> Any:
@@ -33,6 +34,11 @@ class _Side:
             v = self.same[v]
         return v
 
+    def at(self, node: Node) -> str:
+        where, code = self.places[node]
+        nabla = "\N{NABLA} " if node.grad else ""
+        return f"  # {nabla}{where}" + (f"  {code}" if code else "")
+
     def typed(self, v: Var) -> str:
         return f"{self.names[v]}:{v.aval}"
 
@@ -44,14 +50,14 @@ def difference(old: Tape, new: Tape) -> str:
     match: dict[Node, Node] = {}
     for kind, i, j, k, m in difflib.SequenceMatcher(None, a.keys, b.keys, autojunk=False).get_opcodes():
         was, now = a.nodes[i:j], b.nodes[k:m]
-        if [node.op for node in was] == [node.op for node in now]:
+        if len(was) == len(now):  # one stands for the other
             match.update(zip(was, now, strict=True))
-            if kind == "replace":
-                pairs = zip(was, now, strict=True)
-                changes += [f"~ {a.text[x]}{_at(x)}\n      became {b.text[y]}{_at(y)}" for x, y in pairs]
-        else:
-            changes += [f"- {a.text[node]}{_at(node)}" for node in was]
-            changes += [f"+ {b.text[node]}{_at(node)}" for node in now]
+        if kind == "replace" and [node.op for node in was] == [node.op for node in now]:
+            pairs = zip(was, now, strict=True)
+            changes += [f"~ {a.text[x]}{a.at(x)}\n      became {b.text[y]}{b.at(y)}" for x, y in pairs]
+        elif kind != "equal":
+            changes += [f"- {a.text[node]}{a.at(node)}" for node in was]
+            changes += [f"+ {b.text[node]}{b.at(node)}" for node in now]
     same = dict(zip(old.inputs, new.inputs, strict=False))
     known = set(same.values())
     for x, y in match.items():
@@ -63,7 +69,7 @@ def difference(old: Tape, new: Tape) -> str:
             if not _equal(a.root(v), b.root(w), same, known)
         ]
         if reads and a.key(x) == b.key(y):
-            changes.append(f"~ {b.text[y]} reads {', '.join(reads)}{_at(y)}")
+            changes.append(f"~ {b.text[y]} reads {', '.join(dict.fromkeys(reads))}{b.at(y)}")
         same.update(zip(x.outputs, y.outputs, strict=False))
         known.update(y.outputs)
     changes += _types("result", a, old.outputs, b, new.outputs)
@@ -89,9 +95,3 @@ def _types(what: str, a: _Side, old: Sequence[Var], b: _Side, new: Sequence[Var]
     found = [f"~ {what} {a.typed(v)} became {b.typed(w)}" for v, w in pairs if v.aval is not w.aval]
     found += [f"- {what} {a.typed(v)}" for v in old[len(new) :]]
     return found + [f"+ {what} {b.typed(w)}" for w in new[len(old) :]]
-
-
-def _at(node: Node) -> str:
-    where, code = place(node)
-    nabla = "\N{NABLA} " if node.grad else ""
-    return f"  # {nabla}{where}" + (f"  {code}" if code else "")

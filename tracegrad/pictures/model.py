@@ -6,11 +6,10 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 
-from ..show import Names, aliases, bodies, place, shown, step
+from ..show import Names, Places, aliases, bodies, shown, step
 from ..tape import Node, Tape, Var
 from .repeats import repetitions
 
@@ -161,7 +160,7 @@ def drawing(tape: Tape) -> Drawing:
 class _Maker:
     def __init__(self, numbers: Iterator[int]) -> None:
         self.numbers = numbers
-        self.places: dict[Any, tuple[str, str]] = {}
+        self.places = Places()
 
     def drawing(
         self, tape: Tape, back: Tape | None, saved: dict[Var, Var] | None = None, outer: Sequence[tuple[Var, str]] = ()
@@ -197,19 +196,13 @@ class _Maker:
         idle = sum(len(t.nodes) - sum(n.op.name == "alias" for n in t.nodes) - len(shown(t)) for t in tapes)
         return Drawing(root.title, root, rows, made, given, returned, names, idle)
 
-    def place(self, node: Node) -> tuple[str, str]:
-        key = node.source
-        if key not in self.places:
-            self.places[key] = place(node)
-        return self.places[key]
-
     def box(self, node: Node, backward: bool, names: Names) -> Box:
         text = step(node, names)
         operands = [names[v] for v in node.inputs]
         called = ", ".join(names[v] for v in node.outputs)
         others = len(node.outputs) - 1
         kind = (repr(node.outputs[0].aval) if node.outputs else "") + f" +{others}" * (others > 0)
-        return Box(node, next(self.numbers), called, operands, kind, text, *self.place(node), backward)
+        return Box(node, next(self.numbers), called, operands, kind, text, *self.places[node], backward)
 
     def groups(self, tape: Tape, boxes: list[Box]) -> list[Group]:
         """The boxes: forward steps in their order, and backward steps beside those they are the gradient of."""
@@ -261,7 +254,7 @@ class _Maker:
         """A row for each line, and for each time that it is run; of a long line several, in a section."""
         rows: list[Row] = []
         for group in groups:
-            line = self.place(group.node)
+            line = self.places[group.node]
             if not rows or (rows[-1].where, rows[-1].code) != line or _cut(rows[-1], group):
                 rows.append(Row(*line, []))
             rows[-1].groups.append(group)
@@ -346,7 +339,7 @@ def divided(parts: list[Row | Section]) -> list[Row | Section]:
     """The parts, in sections of sections if there are many."""
     if len(parts) <= MANY:
         return parts
-    size = max(math.ceil(math.sqrt(len(parts))), math.ceil(len(parts) / MANY))
+    size = min(math.ceil(math.sqrt(len(parts))), MANY)
     pieces = [parts[i : i + size] for i in range(0, len(parts), size)]
     return divided([Section(_title(piece), piece) for piece in pieces])
 
