@@ -63,7 +63,7 @@ def lower(tape: Tape) -> Callable[..., list[Any]]:
 
 def replay(target: Recording, tape: Tape, inputs: Sequence[Any]) -> list[Any]:
     """Records the nodes of a finished tape again, on `target`, with other inputs."""
-    env: dict[Var, Any] = dict(zip(tape.inputs, inputs, strict=True))
+    env: dict[Any, Any] = dict(zip(tape.inputs, inputs, strict=True))
     outer = target.blame
     try:
         for node in tape.nodes:
