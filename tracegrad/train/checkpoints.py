@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -285,6 +286,7 @@ class Checkpoints:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         self._lock = file
+        weakref.finalize(self, file.close)  # Whoever does not close it keeps the folder no longer than it.
         self._put_back()
         for path in self.directory.glob(f"{_TEMPORARY}*"):  # What a process left that ended while it wrote.
             shutil.rmtree(path, ignore_errors=True)

@@ -155,7 +155,7 @@ def fit(
     ends = _Ends(epochs if epochs or steps else 1, steps, validate_every)
     loop = Loop(state, batches, loss, ends, validate, callbacks, checkpoints, stop_on_nonfinite)
     source = loop.source
-    with loop.running(progress), loop.telling():
+    with loop.running(progress), _Telling(loop):
         try:
             loop.start(resume)
             while not loop.over():
@@ -200,6 +200,20 @@ class _AfterEpoch(Callback):
 
 class _NotFinite(ArithmeticError):
     """Found among the values: of which step, and what."""
+
+
+class _Telling:
+    """Errors in it have the step, and what was trained. A class: `called` would not see `fit` past a generator's."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and (told := self._loop.told(error)) is not error:
+            raise told from error
 
 
 class Loop:
@@ -434,17 +448,6 @@ class Loop:
             self._progress.say("compiling…")
 
     # -- errors
-
-    @contextlib.contextmanager
-    def telling(self) -> Iterator[None]:
-        """Errors have the step, and what was trained."""
-        try:
-            yield
-        except Exception as error:
-            told = self.told(error)
-            if told is error:
-                raise
-            raise told from error
 
     def told(self, error: Exception) -> Exception:
         """What is raised in place of an error: one that has the step, and what was trained."""
