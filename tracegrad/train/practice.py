@@ -261,8 +261,8 @@ def lr_range_test(
 
     Smith, "Cyclical learning rates for training neural networks" (2017). It stops when the smoothed loss is
     `stop_factor` times its least, or not finite. The smoothed loss is an exponential moving average with the correction
-    for its start that Adam has; the loss is taken to fall most steeply where its differences over the logarithm of the
-    rate are least, before its minimum: Gugger, "How do you find a good learning rate" (2018).
+    for its start that Adam has; the rate at which it falls most steeply, over the logarithm of the rate and before its
+    minimum, is suggested: Gugger, "How do you find a good learning rate" (2018).
 
     Args:
       loss_fn: `loss_fn(params, *batch)`, a scalar, or a pair of it and anything.
@@ -318,7 +318,7 @@ def lr_range_test(
         if not math.isfinite(losses[-1]) or (len(losses) > 10 and smoothed[-1] > stop_factor * min(smoothed) > 0):
             break
     rates = min_lr * np.exp(growth * np.arange(len(losses)))
-    suggestion = _steepest(rates, np.array(smoothed))
+    suggestion = _steepest(rates, np.array(smoothed), smoothing)
     if math.isnan(suggestion):
         warn(
             f"the loss has not fallen at any learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it was "
@@ -328,16 +328,20 @@ def lr_range_test(
     return LRRangeTest(rates, np.array(losses), np.array(smoothed), suggestion)
 
 
-def _steepest(rates: Floats, smoothed: Floats) -> float:
-    """The rate of the steepest fall before the minimum, or NaN if there is none to speak of."""
+def _steepest(rates: Floats, smoothed: Floats, smoothing: float) -> float:
+    """The rate of the steepest fall before the minimum, or NaN if there is none to speak of.
+
+    The first steps, before the running mean has its width, are noise, and so are differences of neighbours.
+    """
     finite = smoothed[np.isfinite(smoothed)]
-    if not len(finite):
+    start = round(1 / (1 - smoothing)) - 1
+    least = start + int(finite[start:].argmin()) if len(finite) > start else start
+    if least == start or finite[start] - finite[least] < 0.01 * abs(finite[start]):
         return math.nan
-    least = int(finite.argmin())
-    if least < 1 or finite[0] - finite[least] < 0.01 * abs(finite[0]):
-        return math.nan
-    slopes = np.gradient(finite[: least + 1])
-    return float(rates[int(slopes.argmin())])
+    width = max(1, start // 2)
+    ends = [(max(i - width, start), min(i + width, least)) for i in range(start, least + 1)]
+    slopes = [(finite[j] - finite[i]) / (j - i) for i, j in ends]
+    return float(rates[start + int(np.argmin(slopes))])
 
 
 def _again(batches: Iterable[Any], steps: int) -> Iterator[tuple[Any, ...]]:
