@@ -73,6 +73,8 @@ def _backward(
             # One of them is each device's part, the other the sum of all.
             known, ct = settled(known, v.aval.varying), settled(ct, v.aval.varying)
         pending[v] = ct if known is None else add(ct, known)
+        if noted is not None:
+            noted[v] = pending[v]
 
     for v, ct in zip(outputs, cts, strict=True):
         if ct is not None and v in active:
@@ -84,8 +86,6 @@ def _backward(
             out_cts = [pending.pop(o, None) for o in node.outputs]
             if all(ct is None for ct in out_cts):
                 continue
-            if noted is not None:
-                noted.update(zip(node.outputs, out_cts, strict=True))
             rules: Any = node.op.vjp
             target.blame = node
             if mapped:
@@ -109,8 +109,6 @@ def _backward(
                     if need and ct is not None:
                         accumulate(v, ct, node)
         results = [pending.get(v) for v in wrt]
-        if noted is not None:
-            noted.update(zip(wrt, results, strict=True))
         if mapped:
             results = [
                 None if ct is None else settled(ct, v.aval.varying, over) for ct, v in zip(results, wrt, strict=True)

@@ -69,7 +69,7 @@ def replay(target: Recording, tape: Tape, inputs: Sequence[Any]) -> list[Any]:
         for node in tape.nodes:
             target.blame = node
             out = record(target, node.op, tuple([env.get(v, v) for v in node.inputs]), node.params)
-            target.nodes[-1].grad, target.nodes[-1].of = node.grad, env.get(node.of, node.of)
+            target.nodes[-1].grad, target.nodes[-1].of = node.grad, env.get(node.of, node.of)  # type: ignore[arg-type]
             env.update(zip(node.outputs, out if node.op.multiple else (out,), strict=True))
     finally:
         target.blame = outer

@@ -127,8 +127,7 @@ class Var:
 class Node:
     """One step of a tape: an op, what goes in, its static parameters, what comes out, and whose line it was.
 
-    `grad` marks a node that differentiation appended; its `source` is the line it is the gradient of, and `of` a value
-    of the node it is the gradient of.
+    `grad` marks a node that differentiation appended: `source` and `of` are line and value of what it differentiates.
     """
 
     # The place is kept in two slots: a tuple more a node is felt by Python's garbage collector.
@@ -151,8 +150,7 @@ class Node:
         self.outputs = outputs
         self.code = code
         self.offset = offset
-        self.grad = grad
-        self.of = of
+        self.grad, self.of = grad, of
 
     @property
     def source(self) -> Source | None:
@@ -224,11 +222,9 @@ class Tape:
         # `tracegrad.show` installs how a tape prints, and `tracegrad.pictures` how it is drawn.
         def text(self, whole: bool = False) -> str: ...
         def to_svg(self) -> str: ...
-        def to_html(self) -> str: ...
-        def to_dot(self) -> str: ...
         def diff(self, other: Tape) -> str: ...
-        def _repr_html_(self) -> str: ...
-        def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]: ...
+
+        to_html = to_dot = to_svg
 
 
 def structure(

@@ -161,8 +161,7 @@ def record(tape: Recording, op: Op, args: tuple[Any, ...], params: dict[str, Any
             f = f.f_back  # type: ignore[assignment]
         offset, of = f.f_lasti, None
     else:
-        code, offset = blame.code, blame.offset  # type: ignore[assignment]
-        of = blame.outputs[0] if blame.outputs else None
+        code, offset, of = blame.code, blame.offset, next(iter(blame.outputs), None)  # type: ignore[assignment]
     if out_avals is None:
         out_avals = infer_or_explain(op, avals, params, (code, offset))
     if op.multiple:

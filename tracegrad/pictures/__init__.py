@@ -86,4 +86,4 @@ def _mimebundle(tape: Tape, include: Any = None, exclude: Any = None) -> dict[st
 
 
 Tape.to_svg, Tape.to_html, Tape.to_dot, Tape.diff = _svg, _html, _dot, _diff  # type: ignore[method-assign, assignment]
-Tape._repr_html_, Tape._repr_mimebundle_ = _html, _mimebundle  # type: ignore[method-assign, assignment]
+Tape._repr_html_, Tape._repr_mimebundle_ = _html, _mimebundle  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..inspection import Values
@@ -41,7 +42,7 @@ def add_values(made: Drawing, tape: Tape) -> None:
 
 def as_array(value: Any) -> np.ndarray[Any, Any]:
     """A value as a NumPy array that prints and compares: of a random key, its data."""
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype.kind == "V" else array
@@ -96,7 +97,7 @@ def thumbnail(array: np.ndarray[Any, Any]) -> str:
 def _smaller(sheet: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """At most so many rows and columns of it, at equal distances, so that no value is one that is not there."""
     rows, columns = (np.linspace(0, n - 1, min(n, MOST)).round().astype(int) for n in sheet.shape)
-    return sheet[np.ix_(rows, columns)]
+    return np.asarray(sheet[np.ix_(rows, columns)])
 
 
 def png(pixels: np.ndarray[Any, Any]) -> bytes:
