@@ -59,7 +59,8 @@ def _backward(
     path = active_path(nodes, active)
     pending: dict[Var, Any] = {}
     target = current()
-    mapped, noted = bool(target.axes), state.cotangents
+    mapped = bool(target.axes)
+    noted: dict[Var, Any] = {} if state.cotangents is None else state.cotangents
 
     def accumulate(v: Var, ct: Any, node: Node | None) -> None:
         try:
@@ -72,7 +73,7 @@ def _backward(
         if known is not None and mapped and known.aval.varying != ct.aval.varying:
             # One of them is each device's part, the other the sum of all.
             known, ct = settled(known, v.aval.varying), settled(ct, v.aval.varying)
-        pending[v] = ct if known is None else add(ct, known)
+        pending[v] = noted[v] = ct if known is None else add(ct, known)
 
     for v, ct in zip(outputs, cts, strict=True):
         if ct is not None and v in active:
@@ -84,10 +85,8 @@ def _backward(
             out_cts = [pending.pop(o, None) for o in node.outputs]
             if all(ct is None for ct in out_cts):
                 continue
-            if noted is not None:
-                noted.update(zip(node.outputs, out_cts, strict=True))
             rules: Any = node.op.vjp
-            target.blame = node
+            target.blame, before = node, len(target.nodes)
             if mapped:
                 out_cts = [
                     None if ct is None else settled(ct, o.aval.varying)
@@ -108,9 +107,9 @@ def _backward(
                 for v, need, ct in zip(inputs, needs, found, strict=True):
                     if need and ct is not None:
                         accumulate(v, ct, node)
+            for appended in target.nodes[before:]:
+                appended.of = node.outputs[0]
         results = [pending.get(v) for v in wrt]
-        if noted is not None:
-            noted.update(zip(wrt, results, strict=True))
         if mapped:
             results = [
                 None if ct is None else settled(ct, v.aval.varying, over) for ct, v in zip(results, wrt, strict=True)

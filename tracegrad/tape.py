@@ -129,8 +129,7 @@ class Var:
 class Node:
     """One step of a tape: an op, what goes in, its static parameters, what comes out, and whose line it was.
 
-    `grad` marks a node that differentiation appended; its `source` is the line it is the gradient of, and `of` a value
-    of the node it is the gradient of.
+    `grad` marks a node that differentiation appended: `source` and `of` are line and value of what it differentiates.
     """
 
     # The place is kept in two slots: a tuple more a node is felt by Python's garbage collector.
@@ -146,8 +145,7 @@ class Node:
         self.outputs = outputs
         self.code = code
         self.offset = offset
-        self.grad = grad
-        self.of = of
+        self.grad, self.of = grad, of
 
     @property
     def source(self) -> Source | None:

@@ -159,18 +159,17 @@ def record(tape: Recording, op: Op, args: tuple[Any, ...], params: dict[str, Any
         f = sys._getframe(2)
         while INTERNAL[(code := f.f_code).co_filename]:
             f = f.f_back  # type: ignore[assignment]
-        offset, of = f.f_lasti, None
+        offset = f.f_lasti
     else:
         code, offset = blame.code, blame.offset  # type: ignore[assignment]
-        of = blame.outputs[0] if blame.outputs else None
     if out_avals is None:
         out_avals = infer_or_explain(op, avals, params, (code, offset))
     if op.multiple:
         outputs = tuple([Tracer(aval, tape) for aval in out_avals])
-        tape.nodes.append(Node(op, inputs, params, outputs, code, offset, blame is not None, of))
+        tape.nodes.append(Node(op, inputs, params, outputs, code, offset, blame is not None))
         return outputs
     output = Tracer(out_avals[0], tape)
-    tape.nodes.append(Node(op, inputs, params, (output,), code, offset, blame is not None, of))
+    tape.nodes.append(Node(op, inputs, params, (output,), code, offset, blame is not None))
     if op.poles and inputs[-1].tape is not None:
         tape.poles.add(output)
     return output

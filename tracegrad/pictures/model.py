@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import jax
 
-from ..ops import alias
 from ..show import Names, Places, aliases, bodies, shown, step
 from ..tape import Node, Tape, Var
 from .repeats import repetitions
@@ -194,7 +193,7 @@ class _Maker:
         for t in tapes:
             for v, path in zip(t.outputs, _paths(t), strict=True):
                 returned.setdefault(_root(v, same), []).append(path)
-        idle = sum(len(t.nodes) - sum(n.op is alias for n in t.nodes) - len(shown(t)) for t in tapes)
+        idle = sum(len(t.nodes) - len(aliases(t)) - len(shown(t)) for t in tapes)
         return Drawing(root.title, root, rows, made, given, returned, names, idle)
 
     def box(self, node: Node, backward: bool, names: Names) -> Box:

@@ -32,6 +32,7 @@ _PAGE = """
 --dim:var(--jp-content-font-color2,var(--vscode-descriptionForeground,var(--page-dim)));
 --rule:var(--jp-border-color2,var(--vscode-panel-border,var(--page-rule)));
 color:var(--fg);background:var(--bg);font:12px FONT;max-width:WIDTHpx}
+.tracegrad [hidden]{display:none!important}
 .tracegrad .bar{display:flex;gap:8px;align-items:center;padding:4px 8px;flex-wrap:wrap}
 .tracegrad .bar input{font:inherit;color:inherit;background:transparent;border:1px solid var(--rule);padding:2px 6px}
 .tracegrad .bar button{font:inherit;color:inherit;background:transparent;border:1px solid var(--rule);cursor:pointer}
@@ -93,7 +94,7 @@ strips.addEventListener('focusin',e=>{const g=e.target.closest('g[data-n]');if(g
 strips.addEventListener('click',e=>{const g=e.target.closest('g[data-n]');if(g){g.focus();show(g)}});
 strips.addEventListener('keydown',e=>{const g=e.target.closest('g[data-n]');
 const step={ArrowDown:1,ArrowUp:-1}[e.key];if(!g||!step)return;e.preventDefault();e.stopPropagation();
-const seen=all.filter(o=>o.getClientRects().length),to=seen[seen.indexOf(g)+step];if(to)to.focus()});
+const seen=all.filter(o=>!o.closest('details:not([open])')),to=seen[seen.indexOf(g)+step];if(to)to.focus()});
 let hits=[],at=0;
 const look=()=>{const q=find.value.trim().toLowerCase();for(const g of all)g.classList.remove('found');
 hits=q?all.filter(g=>text(g).toLowerCase().includes(q)):[];at=0;for(const g of hits)g.classList.add('found');

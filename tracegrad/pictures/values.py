@@ -97,8 +97,7 @@ def thumbnail(array: np.ndarray[Any, Any]) -> str:
 def _smaller(sheet: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """At most so many rows and columns of it, at equal distances, so that no value is one that is not there."""
     rows, columns = (np.linspace(0, n - 1, min(n, MOST)).round().astype(int) for n in sheet.shape)
-    smaller: np.ndarray[Any, Any] = sheet[np.ix_(rows, columns)]
-    return smaller
+    return np.asarray(sheet[np.ix_(rows, columns)])
 
 
 def png(pixels: np.ndarray[Any, Any]) -> bytes:
