@@ -7,8 +7,11 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import tracegrad as tg
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -33,13 +36,23 @@ def test_snippets_run_and_print_what_they_say(monkeypatch):
         with contextlib.redirect_stdout(out):
             exec(program, namespace)
         outputs.append(out.getvalue())
-        expected = [m.group(1) for m in re.finditer(r"^print\(.*\)  +# (.*)$", code, re.MULTILINE)]
+        expected = [m.group(1) for m in re.finditer(r"^ *print\(.*\)  +# (.*)$", code, re.MULTILINE)]
         printed = out.getvalue().splitlines()
         for text, actual in zip(expected, printed, strict=False):
             assert actual == text.split(": derivatives")[0]
         assert len(printed) >= len(expected)
     (_, tape), *_ = blocks("text")
     assert outputs[0] == tape
+
+
+def test_the_picture_is_that_of_the_tape(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (line, code), *_ = blocks("python")
+    names: dict[str, Any] = {"__name__": "readme"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile("\n" * (line - 1) + code, "README.md", "exec"), names)
+    picture = tg.trace(tg.grad(names["loss"]))(names["w"], names["x"], names["y"]).to_svg()
+    assert picture == (ROOT / "notebooks/tape.svg").read_text()
 
 
 def test_the_core_in_one_sitting_prints_what_it_says(monkeypatch):

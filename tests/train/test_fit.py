@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import threading
 from typing import Any
@@ -312,6 +313,10 @@ def test_a_loss_that_is_not_finite_ends_at_the_last_good_state(where: int) -> No
     ) as e:
         fit(poles, np.ones(2, np.float32), xs, optimizers.adam(0.01))
     assert e.value.step == where and e.value.batch[0].tolist() == [0, 0]
+    text = str(e.value)  # The step of the tape, the line and the ways to it are those of the explanation.
+    assert re.search(r"it was first not finite in\n  div : .* forward, at .*\(poles\)", text)
+    assert "the argument batch[0], f32[2]: from 0 to 0, all finite" in text
+    assert text.endswith("The last good state is in error.result, and the batch is error.batch.")
     result = e.value.result
     assert int(result.state.step) == where - 1 and not bool(result.state.failed)
     if good is not None:

@@ -18,7 +18,6 @@ from . import (
     history,
     loop,
     monitors,
-    nonfinite,
     practice,
     progress,
     reports,
@@ -34,7 +33,6 @@ from .ensembles import *
 from .history import *
 from .loop import *
 from .monitors import *
-from .nonfinite import *
 from .practice import *
 from .progress import *
 from .reports import *
@@ -51,7 +49,6 @@ __all__ += ensembles.__all__
 __all__ += history.__all__
 __all__ += loop.__all__
 __all__ += monitors.__all__
-__all__ += nonfinite.__all__
 __all__ += practice.__all__
 __all__ += progress.__all__
 __all__ += reports.__all__

@@ -21,7 +21,7 @@ from ..optimizers import GradientTransformation
 from .callbacks import Callback
 from .checkpoints import CheckpointError, Checkpoints
 from .history import History
-from .nonfinite import explain_nonfinite
+from .nonfinite import why_not_finite
 from .progress import Progress
 from .sources import BatchError, Source
 from .stepping import TrainState, accumulated, make_step
@@ -492,8 +492,9 @@ class Loop:
             self.step = int(self.state.step)
             step, batch = self.step + 1, batches[self.step + 1]
             self.state = self.state._replace(failed=jax.numpy.zeros_like(self.state.failed))
-            why = f"The loss is {value}." if self.loss is None else explain_nonfinite(self.loss, self.state, batch)
-            why += " The last good state is in error.result, and the batch is error.batch"
+            why = f"The loss is {value}." if self.loss is None else why_not_finite(self.loss, self.state, batch)
+            why += "\n" if "\n" in why else " "
+            why += "The last good state is in error.result, and the batch is error.batch"
         else:
             why = f"The loss is {value}. Give fit a loss and an optimizer, not a step, and it has the state before it"
         self.history.cut(step - 1)

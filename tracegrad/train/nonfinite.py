@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..compile import jit
+from ..errors import name_of
+from ..forensics import explain_nonfinite
 from ..transforms import value_and_grad
 from .stepping import TrainState, point_of, value_at
 from .weights import named_leaves
 
 
-def explain_nonfinite(loss: Callable[..., Any], state: TrainState, batch: tuple[Any, ...]) -> str:
-    """Says in words what is not finite in a step, which is taken again: of the batch, the parameters, the loss, the
-    gradients.
-
-    `fit` calls this, and stops with what it says.
+def why_not_finite(loss: Callable[..., Any], state: TrainState, batch: tuple[Any, ...]) -> str:
+    """Says in words what is not finite in a step, which is taken again, and which step of its tape made it so.
 
     Args:
       loss: as `fit` was given it.
@@ -28,12 +28,21 @@ def explain_nonfinite(loss: Callable[..., Any], state: TrainState, batch: tuple[
     for name, tree in (("batch", batch), ("parameters", state.params), ("model_state", state.model_state)):
         if bad := _not_finite(tree):
             return f"The {name} already had {', '.join(bad[:3])} before it was computed."
-    again = value_and_grad(lambda params, state, batch: value_at(loss, state, batch)(params), has_aux=True)
+    taken_again = functools.partial(_value, loss)
+    taken_again.__name__ = name_of(loss)  # type: ignore[attr-defined]
+    again = value_and_grad(taken_again, has_aux=True)
     (value, _), grads = jit(again)(point_of(state.params), state, batch)
     if not np.isfinite(value):
-        return f"The batch and the parameters are finite, and the loss of them is {float(value)}."
-    bad = _not_finite(grads)
-    return f"The loss, {float(value):.4g}, is finite, and the gradient is not: {', '.join(bad[:3])}."
+        what = f"The batch and the parameters are finite, and the loss of them is {float(value)}."
+    else:
+        bad = _not_finite(grads)
+        what = f"The loss, {float(value):.4g}, is finite, and the gradient is not: {', '.join(bad[:3])}."
+    found = explain_nonfinite(again)(point_of(state.params), state, batch)
+    return f"{what}\n{found}" if found else what
+
+
+def _value(loss: Callable[..., Any], params: Any, state: TrainState, batch: tuple[Any, ...]) -> Any:
+    return value_at(loss, state, batch)(params)
 
 
 def _not_finite(tree: Any) -> list[str]:
@@ -45,6 +54,3 @@ def _not_finite(tree: Any) -> list[str]:
         if count:
             found.append(f"{count} of {np.size(leaf)} numbers in {name or 'it'} that are not finite")
     return found
-
-
-__all__ = ["explain_nonfinite"]
