@@ -134,7 +134,8 @@ def _public() -> dict[CodeType | None, list[tuple[str, Any]]]:
         part = name.removeprefix(f"{package}.")
         if part == name or part.partition(".")[0] not in _NAMESPACES:
             continue
-        for key in getattr(module, "__all__", None) or list(vars(module)):
+        listed = getattr(module, "__all__", None)
+        for key in listed or list(vars(module)):
             value = vars(module).get(key)  # No `getattr`, which imports modules.
             if isinstance(value, Namespace):
                 for part in dir(value):
@@ -144,6 +145,8 @@ def _public() -> dict[CodeType | None, list[tuple[str, Any]]]:
             code = getattr(value, "__code__", None)
             if getattr(value, "__module__", None) in private:
                 continue
+            if not listed and code is not None and value.__module__ != name:
+                continue  # It is only used there.
             if not key.startswith("_") and (code is not None or hasattr(value, "lower")):
                 found.setdefault(code, []).append((key, value))
             if isinstance(value, type) and value.__module__ == name:

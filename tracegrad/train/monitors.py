@@ -25,6 +25,7 @@ from ..numpy.arguments import is_known
 from ..optimizers import LookaheadParams
 from ..tape import aval_of
 from ..transforms import value_and_grad
+from .callbacks import Callback
 from .diagnosis import findings
 from .extras import extra
 from .finding import Finder, Plan, Row, leaves_of, plan
@@ -58,7 +59,7 @@ class _Pending(NamedTuple):
     validation: float | None
 
 
-class Monitor:
+class Monitor(Callback):
     """Looks at a training at every k-th step, and warns in plain words where something looks wrong.
 
     Of each layer it takes the mean, the standard deviation and a histogram of what the layer makes and of the gradient
