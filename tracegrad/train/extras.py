@@ -21,6 +21,3 @@ def extra(module: str, package: str, install: str = "'tracegrad[train]'") -> Any
             f"{called()} needs {package}, which is not installed {here()}. Run: pip install {install}",
             name=module,
         ) from error
-
-
-__all__ = ["extra"]
