@@ -153,3 +153,6 @@ class Outputs:
         """The name of a tap of this path, another each time."""
         count = self._calls[path] = self._calls.get(path, -1) + 1
         return f"{path} (output {count})"
+
+
+__all__ = ["Made", "Outputs", "Span"]

@@ -171,3 +171,6 @@ def _gap(reports: Sequence[Report]) -> Iterator[Finding]:
 def _round(x: float) -> float:
     """To a power of 10."""
     return float(10.0 ** round(math.log10(x)))
+
+
+__all__ = ["findings", "raw"]

@@ -250,3 +250,6 @@ def _reached(tape: Tape, loss: Any) -> tuple[set[Var], set[Var]]:
             rules = node.op.vjp if isinstance(node.op.vjp, tuple) else [True] * len(node.inputs)
             flowing.update([v for v, rule in zip(node.inputs, rules, strict=True) if rule is not None])
     return reached, flowing
+
+
+__all__ = ["Finder", "Loss", "Plan", "Row", "leaves_of", "path_of", "plan"]

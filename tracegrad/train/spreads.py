@@ -88,3 +88,6 @@ def spread_of(found: dict[str, Any], size: int, bins: int) -> Spread:
 def pick(found: Any, index: tuple[int, ...]) -> Any:
     """What was found for one index of the first axes."""
     return jax.tree.map(lambda x: x[index], found)
+
+
+__all__ = ["Floats", "Spread", "in_float", "measured", "pick", "spread_of"]
