@@ -55,16 +55,23 @@ def test_the_picture_is_that_of_the_tape(monkeypatch):
     assert picture == (ROOT / "notebooks/tape.svg").read_text()
 
 
-def test_the_core_in_one_sitting_prints_what_it_says(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    namespace: dict[str, object] = {"__name__": "core"}
+def prints_what_it_says(path: str) -> None:
+    """Runs the snippets of a README, one after the other, and compares what they print with its blocks of text."""
+    text = (ROOT / path).read_text()
+    namespace: dict[str, object] = {"__name__": "readme"}
     printed = []
-    for line, code in blocks("python", CORE):
+    for line, code in blocks("python", text):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            exec(compile("\n" * (line - 1) + code, "tracegrad/README.md", "exec"), namespace)
+            # Kept at its line of the README, so that messages can quote it.
+            exec(compile("\n" * (line - 1) + code, path, "exec", dont_inherit=True), namespace)
         printed.append(out.getvalue())
-    assert [text for text in printed if text] == [text for _, text in blocks("text", CORE)]
+    assert [text for text in printed if text] == [text for _, text in blocks("text", text)]
+
+
+def test_the_core_in_one_sitting_prints_what_it_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    prints_what_it_says("tracegrad/README.md")
 
 
 def test_the_core_in_one_sitting_quotes_what_is_there():

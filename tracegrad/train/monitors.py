@@ -185,9 +185,6 @@ class Monitor(Callback):
 
     # -- what `fit` calls
 
-    def on_start(self, loop: Any) -> None:
-        """Before the first step."""
-
     def on_step(self, loop: Any) -> None:
         """After a step, with the batch of that step."""
         state = loop.state
@@ -204,13 +201,6 @@ class Monitor(Callback):
     def on_end(self, loop: Any) -> None:
         """After the last step."""
         self._collect(wait=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: what was seen is not part of a checkpoint."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing is taken."""
 
     # -- the program
 
