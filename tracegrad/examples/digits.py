@@ -11,18 +11,18 @@ five splits of the data, each with a start of its own, and prints each accuracy 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 import tracegrad as tg
-from tracegrad import initializers, metrics, nn, optimizers, schedules
+from tracegrad import initializers, metrics, nn, optimizers, schedules, train
 from tracegrad.parallel import pmap, split_batch, sum_gradients
-from tracegrad.train import data
 
-History = dict[str, list[float]]
+from . import running
 
 
 def load(seed: int) -> tuple[Any, Any, Any, Any]:
@@ -77,81 +77,78 @@ def accuracy(model: Any, state: Any, x: Any, y: Any) -> Any:
     return metric.result(metric.update(metric.reset(), model(x, nn.Run(model, state)), y))
 
 
-@tg.jit
-def augment(key: Any, x: Any) -> Any:
-    """The images, each moved by up to a pixel."""
-    return data.translate(key, x, 1)
+def make_step(optimizer: Any, devices: int) -> Callable[..., tuple[train.TrainState, Any]]:
+    """One step of training, `(state, x, y) -> (state, loss)`, on images that are each moved by up to a pixel."""
 
-
-def make_step(optimizer: Any, devices: int) -> Callable[..., Any]:
-    """One step of training: `(model, state, opt, x, y) -> (model, state, opt, loss)`."""
-
-    def step(model: Any, state: Any, opt: Any, x: Any, y: Any) -> Any:
-        (value, state), grads = tg.value_and_grad(loss, has_aux=True)(model, state, x, y)
+    def update(state: train.TrainState, x: Any, y: Any) -> tuple[train.TrainState, Any]:
+        model = state.params
+        (value, model_state), grads = tg.value_and_grad(loss, has_aux=True)(model, state.model_state, x, y)
         if devices > 1:
             # Each device has the mean over its share of the batch.
             grads = sum_gradients(grads, "data", mean=True)
             value = tg.pmean(value, "data")
-        updates, opt = optimizer.update(grads, opt, model)
-        return optimizers.apply_updates(model, updates), state, opt, value
+        updates, opt_state = optimizer.update(grads, state.opt_state, model)
+        model = optimizers.apply_updates(model, updates)
+        new = state._replace(step=state.step + 1, params=model, opt_state=opt_state, model_state=model_state)
+        return new, value
 
-    if devices == 1:
-        return tg.jit(step)
-    parallel = pmap(step, "data", in_axes=(None, None, None, 0, 0), out_axes=None)
-    return lambda model, state, opt, x, y: parallel(model, state, opt, *split_batch((x, y), devices))
+    shared = update if devices == 1 else pmap(update, "data", in_axes=(None, 0, 0), out_axes=None)
+
+    @tg.jit
+    def step(state: train.TrainState, x: Any, y: Any) -> tuple[train.TrainState, Any]:
+        x = train.data.translate(tg.random.fold_in(state.key, state.step), x, 1)
+        return shared(state, *((x, y) if devices == 1 else split_batch((x, y), devices)))
+
+    return step
 
 
-def train(
-    epochs: int = 30, batch_size: int = 64, learning_rate: float = 3e-3, devices: int = 1, seed: int = 0
-) -> tuple[Any, Any, History]:
-    """Trains, showing progress, and returns the model, its state, and the history of each epoch."""
-    from tqdm.auto import tqdm
+def fit(
+    epochs: int = 30,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    devices: int = 1,
+    seed: int = 0,
+    checkpoint: str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> train.FitResult:
+    """Trains, and saves in the folder `checkpoint`, if there is one, after each epoch.
 
+    The history has "loss", and after each epoch "train accuracy" and "test accuracy".
+    """
     train_x, train_y, test_x, test_y = load(seed)
-    loader = data.DataLoader((train_x, train_y), batch_size, seed=seed, last="drop")
+    loader = train.data.DataLoader((train_x, train_y), batch_size, seed=seed, last="drop")
     steps = epochs * len(loader)
     rate = schedules.warmup_cosine(learning_rate, steps // 10, steps)
     optimizer = optimizers.chain(optimizers.clip_by_global_norm(1.0), optimizers.adamw(rate, weight_decay=1e-2))
     start, moves = tg.random.split(tg.random.key(seed))
     model = network(start, "data" if devices > 1 else None)
-    state, opt = nn.init_state(model), optimizer.init(model)
-    step = make_step(optimizer, devices)
-    history: History = {"loss": [], "train accuracy": [], "test accuracy": []}
-    with tqdm(range(epochs), unit="epoch", desc=f"seed {seed}") as progress:
-        for epoch in progress:
-            losses = []
-            for i, (x, y) in enumerate(loader):
-                x = augment(tg.random.fold_in(moves, epoch * len(loader) + i), x)
-                model, state, opt, value = step(model, state, opt, x, y)
-                losses.append(value)
-            history["loss"].append(float(np.mean(jax.device_get(losses))))
-            history["train accuracy"].append(float(accuracy(model, state, train_x, train_y)))
-            history["test accuracy"].append(float(accuracy(model, state, test_x, test_y)))
-            progress.set_postfix(loss=f"{history['loss'][-1]:.4f}", test=f"{history['test accuracy'][-1]:.1%}")
-    return model, state, history
 
+    def validate(state: train.TrainState) -> dict[str, float]:
+        measured = {"train accuracy": (train_x, train_y), "test accuracy": (test_x, test_y)}
+        return {name: float(accuracy(state.params, state.model_state, *xy)) for name, xy in measured.items()}
 
-def plot(history: History, path: str) -> None:
-    """Draws the curves of loss and accuracy to an image file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    left.semilogy(epochs, history["loss"])
-    left.set(xlabel="epoch", ylabel="cross-entropy (training)", title="Loss")
-    for name in ("train accuracy", "test accuracy"):
-        right.plot(epochs, [100 * a for a in history[name]], label=name.split()[0])
-    right.set(
-        xlabel="epoch",
-        ylabel="accuracy (%)",
-        title="Accuracy",
-        ylim=(min(90, 100 * min(history["test accuracy"])), 100.5),
+    return train.fit(
+        make_step(optimizer, devices),
+        train.TrainState.create(model, optimizer, model_state=nn.init_state(model), key=moves),
+        loader,
+        epochs=epochs,
+        validate=validate,
+        checkpoints=None if checkpoint is None else train.Checkpoints(checkpoint, every=len(loader)),
+        resume=resume,
+        progress=progress,
     )
-    right.legend()
-    figure.savefig(path, dpi=120)
+
+
+def mean(results: Sequence[train.FitResult]) -> train.FitResult:
+    """The models of several trainings, and the mean of what was measured."""
+    if len(results) == 1:
+        return results[0]
+    history = train.History()
+    for name in results[0].history:
+        columns = [result.history[name] for result in results]
+        history.extend(results[0].history.steps(name).tolist(), {name: np.mean(columns, axis=0).tolist()})
+    return train.FitResult([result.params for result in results], history)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -165,15 +162,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--devices", type=int, default=1,
         help="devices to split each batch over; on a CPU, that many virtual ones are made (default: 1)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the batches (default: 0)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings, each with the next seed (default: 1)")
-    parser.add_argument(
-        "--plot", default="digits.png", metavar="PATH", help="where the curves go (default: digits.png)"
-    )
+    running.add_options(parser, "digits.png")
     args = parser.parse_args(arguments)
-    for name in ("epochs", "batch_size", "devices", "seeds"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    running.check(parser, args, "epochs", "batch_size", "devices", "seeds")
     if args.batch_size % args.devices:
         parser.error(
             f"--batch-size {args.batch_size} does not divide over --devices {args.devices}: "
@@ -191,17 +183,23 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(
                 f"--devices {args.devices}: there are only {jax.device_count()} {jax.default_backend()} devices"
             )
-    histories = []
+    results = []
     for seed in range(args.seed, args.seed + args.seeds):
-        *_, history = train(args.epochs, args.batch_size, args.learning_rate, args.devices, seed)
-        histories.append(history)
-        if args.seeds > 1:
-            print(f"seed {seed}: {history['test accuracy'][-1]:.2%}", flush=True)
-    mean = {name: np.mean([history[name] for history in histories], axis=0).tolist() for name in histories[0]}
-    of = f", the mean over {args.seeds} seeds" if args.seeds > 1 else ""
-    print(f"test accuracy: {mean['test accuracy'][-1]:.2%}{of}")
-    plot(mean, args.plot)
-    print(f"curves: {args.plot}")
+        several = args.checkpoint is not None and args.seeds > 1
+        folder = os.path.join(args.checkpoint, f"seed-{seed}") if several else args.checkpoint
+        result = fit(args.epochs, args.batch_size, args.learning_rate, args.devices, seed, folder, args.resume)
+        if result.stopped and results:
+            break
+        results.append(result)
+        if args.seeds > 1 and "test accuracy" in result.history:
+            print(f"seed {seed}: {result.history['test accuracy'][-1]:.2%}", flush=True)
+        if result.stopped:
+            break
+    whole = mean(results)
+    of = f", the mean over {len(results)} seeds" if len(results) > 1 else ""
+    if "test accuracy" in whole.history:
+        print(f"test accuracy: {whole.history['test accuracy'][-1]:.2%}{of}")
+    running.finish(args, whole)
 
 
 if __name__ == "__main__":
