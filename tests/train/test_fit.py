@@ -173,6 +173,32 @@ def test_early_stopping_alone(mode: Any, monitor: str, values: list[float], stop
     assert [stopping.update(v) for v in values] == stops
 
 
+def test_the_rate_falls_on_a_plateau_of_the_validation(tmp_path: Any) -> None:
+    """The rates by hand: halved after 2 epochs without a better one; of the epoch after that nothing is counted."""
+    values = [5.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+    rates = [0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.07, 0.07, 0.07]
+
+    def run(epochs: int, **options: Any) -> Any:
+        given = iter(values[5:] if options.get("resume") else values)
+        plateau = train.ReduceLROnPlateau(factor=0.5, patience=2, cooldown=1, min_lr=0.07)
+        optimizer = optimizers.inject_hyperparams(optimizers.sgd)(learning_rate=0.4)
+        options |= {"validate": lambda state: next(given), "callbacks": [plateau], "checkpoints": tmp_path / "kept"}
+        return fit(loss, START, batches(), optimizer, epochs=epochs, **options)
+
+    run(5)
+    result = run(12, resume=True)
+    history = result.history
+    np.testing.assert_allclose(history["learning_rate"], rates, rtol=1e-6)
+    assert history.steps("learning_rate").tolist() == history.steps("val_loss").tolist()
+    # The steps were taken with them: three an epoch, with what was set after the epoch before.
+    used = np.repeat([0.4, *rates], 3)
+    wanted = START
+    for step, batch in enumerate(list(batches()) * 12):
+        grads = jax.grad(loss)(wanted, *batch)
+        wanted = jax.tree.map(lambda w, g, step=step: w - np.float32(used[step]) * g, wanted, grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), result.params, wanted)
+
+
 def test_evaluate_counts_examples() -> None:
     found = train.evaluate(lambda x, y: {"loss": loss(START, x, y)}, batches(20))
     assert found["loss"] == pytest.approx(float((Y.astype(float) ** 2).mean()), rel=1e-6)
@@ -461,6 +487,23 @@ ARGUMENTS: list[tuple[str, Any]] = [
     ),
     ("mode='best'", lambda: train.EarlyStopping(mode="best")),
     ("patience is .*-1", lambda: train.EarlyStopping(patience=-1)),
+    ("factor is 1", lambda: train.ReduceLROnPlateau(factor=1)),
+    ("cooldown is -1", lambda: train.ReduceLROnPlateau(cooldown=-1)),
+    (
+        "ReduceLROnPlateau needs .* found 0 .*inject_hyperparams",
+        lambda: fit(loss, START, batches(), optimizers.sgd(0.1), callbacks=[train.ReduceLROnPlateau("loss")]),
+    ),
+    (
+        r"set the learning rate to 0\.05, and it is 0\.1 .*schedule",
+        lambda: fit(
+            loss,
+            START,
+            batches(),
+            optimizers.inject_hyperparams(optimizers.sgd)(learning_rate=lambda count: 0.1),
+            epochs=4,
+            callbacks=[train.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=100)],
+        ),
+    ),
     ("there is no batch", lambda: train.evaluate(loss, [])),
 ]
 

@@ -1,4 +1,4 @@
-"""What a loop calls: at the start, after steps, after epochs, and at the end; early stopping."""
+"""What a loop calls: at the start, after steps, after epochs, and at the end; early stopping, plateaus."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import called, here
+from ..optimizers.hyperparams import Hyperparams, InjectHyperparamsState
 from .weights import from_named, named_leaves
 
 if TYPE_CHECKING:
@@ -57,7 +58,53 @@ class Callback:
         """Takes what `state_dict` returned, with arrays of NumPy's."""
 
 
-class EarlyStopping(Callback):
+class _Watching(Callback):
+    """Looks after each epoch whether a number has got better."""
+
+    def __init__(self, monitor: str, min_delta: float, patience: int, mode: str) -> None:
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"{called()}: mode={mode!r} {here()}. Choose 'auto', 'min' or 'max'.")
+        if not isinstance(patience, int) or patience < 0:
+            raise ValueError(f"{called()}: patience is {patience!r} {here()}. Give epochs, 0 or more.")
+        if mode == "auto":
+            mode = "max" if any(word in monitor.lower() for word in ("acc", "auc")) else "min"
+        self.monitor, self.min_delta, self.patience, self.mode = monitor, abs(min_delta), patience, mode
+        self.best: float | None = None
+        self.wait = 0
+        self._seen = 0
+
+    def update(self, value: float) -> bool:
+        """Takes the number of one more epoch, and says whether the patience is over. NaN is no improvement."""
+        gain = 0.0 if self.best is None else self.best - value if self.mode == "min" else value - self.best
+        better = not math.isnan(value) and (self.best is None or gain > self.min_delta)
+        if better:
+            self.best, self.wait = value, 0
+        else:
+            self.wait += 1
+        return self._over()
+
+    def _over(self) -> bool:
+        return self.wait > 0 and self.wait >= self.patience
+
+    def _measured(self, loop: Loop) -> float | None:
+        """The mean of what was measured since the last time, if anything was."""
+        if self.monitor not in loop.history:
+            raise ValueError(
+                f"{called()}: {type(self).__name__} looks at {self.monitor!r}, which was not measured {here()}. There "
+                f"are {', '.join(loop.history)}: choose monitor= among them, or let validate= return it."
+            )
+        new = loop.history[self.monitor][self._seen :]
+        self._seen += len(new)
+        return float(np.mean(new)) if len(new) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "wait": self.wait, "seen": self._seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.wait, self._seen = state["best"], state["wait"], state["seen"]
+
+
+class EarlyStopping(_Watching):
     """Stops when a number has stopped to get better. Names and defaults are those of Keras.
 
     Args:
@@ -86,31 +133,9 @@ class EarlyStopping(Callback):
         mode: Literal["auto", "min", "max"] = "auto",
         restore_best_weights: bool = False,
     ) -> None:
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"{called()}: mode={mode!r} {here()}. Choose 'auto', 'min' or 'max'.")
-        if not isinstance(patience, int) or patience < 0:
-            raise ValueError(f"{called()}: patience is {patience!r} {here()}. Give epochs, 0 or more.")
-        if mode == "auto":
-            mode = "max" if any(word in monitor.lower() for word in ("acc", "auc")) else "min"
-        self.monitor, self.min_delta, self.patience, self.mode = monitor, abs(min_delta), patience, mode
+        super().__init__(monitor, min_delta, patience, mode)
         self.restore_best_weights = restore_best_weights
-        self.best: float | None = None
-        self.wait = 0
-        self._seen = 0
         self._weights: Any = None
-
-    def update(self, value: float) -> bool:
-        """Takes the number of one more epoch, and says whether it is time to stop. NaN is no improvement."""
-        gain = 0.0 if self.best is None else self.best - value if self.mode == "min" else value - self.best
-        better = not math.isnan(value) and (self.best is None or gain > self.min_delta)
-        if better:
-            self.best, self.wait = value, 0
-        else:
-            self.wait += 1
-        return self._over()
-
-    def _over(self) -> bool:
-        return self.wait > 0 and self.wait >= self.patience
 
     def on_start(self, loop: Loop) -> None:
         if self.restore_best_weights and not hasattr(loop.state, "params"):
@@ -124,16 +149,10 @@ class EarlyStopping(Callback):
             self._stop(loop)
 
     def on_epoch(self, loop: Loop) -> None:
-        if self.monitor not in loop.history:
-            raise ValueError(
-                f"{called()}: EarlyStopping looks at {self.monitor!r}, which was not measured {here()}. There are "
-                f"{', '.join(loop.history)}: choose monitor= among them, or let validate= return it."
-            )
-        new = loop.history[self.monitor][self._seen :]
-        self._seen += len(new)
-        if not len(new):
+        value = self._measured(loop)
+        if value is None:
             return
-        over = self.update(float(np.mean(new)))
+        over = self.update(value)
         if self.restore_best_weights and self.wait == 0:
             self._weights = jax.tree.map(jnp.copy, _weights(loop.state))
         if over:
@@ -147,12 +166,108 @@ class EarlyStopping(Callback):
             loop.state = loop.state._replace(**self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        weights = None if self._weights is None else named_leaves(self._weights)
-        return {"best": self.best, "wait": self.wait, "seen": self._seen, "weights": weights}
+        return super().state_dict() | {"weights": None if self._weights is None else named_leaves(self._weights)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.wait, self._seen = state["best"], state["wait"], state["seen"]
+        super().load_state_dict(state)
         self._weights = state["weights"]
+
+
+class ReduceLROnPlateau(_Watching):
+    """Lowers the learning rate when a number has stopped to get better. Names and defaults are those of Keras.
+
+    The cooldown is that of optax and PyTorch: what is measured in it does not count. The rate has to be in the optimizer's state: `optimizers.inject_hyperparams(optimizers.adam)(1e-3)`. What it is
+    after each epoch is in the history, as "learning_rate". (`optimizers.reduce_on_plateau` looks at the loss of the
+    steps, and is part of the optimizer.)
+
+    Args:
+      monitor: what `validate` returns by this name; or "loss", of which the mean over the epoch counts.
+      factor: what the rate is multiplied by, between 0 and 1.
+      patience: after how many epochs without improvement.
+      mode: "min", "max", or "auto": the greatest is the best of what is named an accuracy or AUC.
+      min_delta: what is no improvement if it is less.
+      cooldown: for how many epochs after that nothing is counted.
+      min_lr: what the rate does not fall below.
+
+    Attributes:
+      best: the best number so far.
+      wait: for how many epochs there was none better.
+
+    Example:
+      >>> import numpy as np
+      >>> from tracegrad import optimizers, train
+      >>> optimizer = optimizers.inject_hyperparams(optimizers.sgd)(learning_rate=0.4)
+      >>> plateau = train.ReduceLROnPlateau("loss", factor=0.5, patience=2)
+      >>> result = train.fit(lambda w, x: (w * 0 + x).sum(), np.zeros(1), [np.ones(1)], optimizer, epochs=6,
+      ...                    callbacks=[plateau], progress=False)
+      >>> np.round(result.history["learning_rate"], 2).tolist()
+      [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        mode: Literal["auto", "min", "max"] = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, min_delta, patience, mode)
+        if not 0 < factor < 1:
+            raise ValueError(f"{called()}: factor is {factor!r} {here()}. Give a number between 0 and 1.")
+        if not isinstance(cooldown, int) or cooldown < 0:
+            raise ValueError(f"{called()}: cooldown is {cooldown!r} {here()}. Give epochs, 0 or more.")
+        self.factor, self.cooldown, self.min_lr = factor, cooldown, min_lr
+        self._cooling = 0
+        self._set: float | None = None
+
+    def on_start(self, loop: Loop) -> None:
+        self._rate(loop)
+
+    def on_epoch(self, loop: Loop) -> None:
+        value = self._measured(loop)
+        if value is None:
+            return
+        hyperparams = self._rate(loop)
+        rate = float(hyperparams["learning_rate"])
+        if self._set is not None and rate != self._set:
+            raise ValueError(
+                f"{called()}: ReduceLROnPlateau set the learning rate to {self._set:.4g}, and it is {rate:.4g} "
+                f"{here()}: a schedule sets it in each step. Use either of them."
+            )
+        over = self.update(value)
+        if self._cooling:
+            self._cooling -= 1
+            self.wait = 0
+        elif over:
+            self.wait, self._cooling = 0, self.cooldown
+            if rate > self.min_lr:
+                hyperparams["learning_rate"] = max(rate * self.factor, self.min_lr)
+                self._set = float(hyperparams["learning_rate"])
+        loop.history.add(loop.step, {"learning_rate": float(hyperparams["learning_rate"])})
+
+    def _rate(self, loop: Loop) -> Hyperparams:
+        """Where the rate is, in the state of the loop."""
+        injected = [
+            node.hyperparams
+            for node in jax.tree.leaves(loop.state, is_leaf=lambda x: isinstance(x, InjectHyperparamsState))
+            if isinstance(node, InjectHyperparamsState) and "learning_rate" in node.hyperparams
+        ]
+        if len(injected) != 1:
+            raise ValueError(
+                f"{called()}: ReduceLROnPlateau needs an optimizer with its learning rate in the state, and found "
+                f"{len(injected)} {here()}. Write optimizers.inject_hyperparams(optimizers.adam)(learning_rate=1e-3)."
+            )
+        return injected[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"cooling": self._cooling, "set": self._set}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._cooling, self._set = state["cooling"], state["set"]
 
 
 def _weights(state: Any) -> dict[str, Any]:
@@ -160,4 +275,4 @@ def _weights(state: Any) -> dict[str, Any]:
     return {"params": state.params, "average": state.average}
 
 
-__all__ = ["Callback", "EarlyStopping"]
+__all__ = ["Callback", "EarlyStopping", "ReduceLROnPlateau"]
