@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from .backward import backward, ones
 from .lower import evaluate, replay
+from .ops import alias
 from .recording import Recording, state
 from .tape import Tape, Var
 from .tracer import new_input
@@ -47,6 +48,10 @@ def keep_values(target: Tape, tape: Tape, given: Sequence[Any], cotangents: dict
         gradients = {v: _number(ct, values) for v, ct in found.items()}
     else:
         gradients = _gradients(tape, given)
+    inputs = set(tape.inputs)
+    for node in tape.nodes:
+        if node.op is alias and node.outputs[0] in gradients and node.inputs[0] in inputs:
+            gradients.setdefault(node.inputs[0], gradients[node.outputs[0]])  # the differentiated use of an argument
     target.made[Values] = Values(values, {v: g for v, g in gradients.items() if g is not None})
 
 

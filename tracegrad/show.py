@@ -6,19 +6,24 @@ import itertools
 import linecache
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from string import ascii_lowercase
 from types import CodeType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from .capture import tap_op
-from .errors import cell_of
+from .errors import cell_of, here
+from .inspection import Values
 from .ops import alias
 from .passes import dead_code
 from .tape import Node, Tape, Var
 
 
-def format_tape(tape: Tape, whole: bool = False) -> str:
+def format_tape(tape: Tape, whole: bool = False, kept: Values | None = None) -> str:
     """The tape as text: a line a step, with shapes, dtypes and the user's line; `∇` marks gradient steps.
 
     What the results need is shown, which is what will run; a last line counts the steps that no result needs. Values
@@ -28,13 +33,14 @@ def format_tape(tape: Tape, whole: bool = False) -> str:
     Args:
       tape: a tape, finished or not.
       whole: whether to show every step all the same.
+      kept: what to show in place of the user's lines: the values of the tape.
     """
     nodes = tape.nodes if whole else shown(tape)
     names = Names(tape, {} if whole else aliases(tape))
     places = Places()
-    rows: list[tuple[str, str]] = []
+    rows = [(f"{names[v]}:{v.aval}", _worth(kept, [v])) for v in tape.inputs if kept is not None]
     for node in nodes:
-        rows.append((step(node, names), _line(node, places)))
+        rows.append((step(node, names), _line(node, places) if kept is None else _worth(kept, node.outputs)))
         for body in bodies(node):
             rows += [(f"  | {row}", "") for row in format_tape(body, whole).splitlines()]
     width = min(max((len(code) for code, where in rows if where), default=0), 72)
@@ -141,19 +147,129 @@ class Places:
         return self.known[filename, line]
 
 
+def _worth(kept: Values, outputs: Sequence[Var]) -> str:
+    return "; ".join(", ".join(in_words(kept, v)) for v in outputs)
+
+
 def _line(node: Node, places: Places) -> str:
     where, text = places[node]
     return ("∇ " if node.grad else "  ") + where + (f"  {text}" if text else "")
 
 
-def _text(tape: Tape, whole: bool = False) -> str:
-    """A line a step, as printing shows it; with `whole`, the steps that no result needs too."""
-    return format_tape(tape, whole)
+def in_words(kept: Values, v: Var) -> list[str]:
+    """What a value was, and its gradient, if they were kept."""
+    lines = [described(as_array(kept.values[v]))] if v in kept.values else []
+    return [*lines, f"\N{NABLA} {described(as_array(kept.gradients[v]))}"] if v in kept.gradients else lines
+
+
+def as_array(value: Any) -> np.ndarray[Any, Any]:
+    """A value as a NumPy array that prints and compares: of a random key, its data."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def described(array: np.ndarray[Any, Any]) -> str:
+    """The range of an array, its mean, and how many elements are not finite or, being many, zero."""
+    if not array.size:
+        return "empty"
+    real = np.abs(array) if array.dtype.kind == "c" else array
+    real = real.astype(np.float64)
+    finite = real[np.isfinite(real)]
+    size = "|z| " if array.dtype.kind == "c" else ""
+    bad = {"NaN": int(np.isnan(real).sum()), "inf": int(np.isinf(real).sum())}
+    notes = [f"{count} {name}" for name, count in bad.items() if count]
+    if array.size == 1:
+        return f"{size}{_short(real.ravel()[0])}"
+    if not finite.size:
+        return ", ".join(notes)
+    low, high = float(finite.min()), float(finite.max())
+    zeros = float((finite == 0).mean())
+    notes += [f"{zeros:.0%} zero"] if 0.25 <= zeros < 1 else []
+    notes += [f"mean {_short(float(finite.mean()))}"] if low != high else []
+    text = f"{_short(low)} to {_short(high)}" if low != high else f"all {_short(low)}"
+    return size + ", ".join([text, *notes])
+
+
+def _short(x: float) -> str:
+    return f"{x:.3g}"
+
+
+def _kept(tape: Tape, what: str) -> Values:
+    kept = Values.of(tape)
+    if kept is None:
+        raise ValueError(
+            f"Tape.{what}: this tape of {tape.name or 'a function'} was recorded without values {here()}. "
+            "Record it with tg.trace(f, values=True)(*args)."
+        )
+    return kept
+
+
+def _printed_values(tape: Tape, kept: dict[Var, Any]) -> dict[str, Any]:
+    """Those of these that printing shows, by the names that it gives them."""
+    same = aliases(tape)
+    names, nodes = Names(tape, same), shown(tape)
+    for node in nodes:
+        step(node, names)
+    order = [*tape.inputs, *same, *(v for node in nodes for v in node.outputs)]
+    return {names[v]: kept[v] for v in order if v in kept}
+
+
+def _values(tape: Tape) -> dict[str, jax.Array]:
+    """What the arguments and each step were when the tape was recorded with values, by the names that it prints.
+
+    Raises:
+      ValueError: if it was recorded without.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> tape = tg.trace(lambda x: x * x + x, values=True)(3.0)
+      >>> {name: float(value) for name, value in tape.values().items()}
+      {'x': 3.0, 'a': 9.0, 'b': 12.0}
+    """
+    return _printed_values(tape, _kept(tape, "values").values)
+
+
+def _gradients(tape: Tape) -> dict[str, jax.Array]:
+    """The gradients of the result with respect to what `values` returns, where there are such.
+
+    Raises:
+      ValueError: if the tape was recorded without values.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> tape = tg.trace(lambda x: x * x + x, values=True)(3.0)
+      >>> {name: float(value) for name, value in tape.gradients().items()}
+      {'x': 7.0, 'a': 1.0, 'b': 1.0}
+    """
+    return _printed_values(tape, _kept(tape, "gradients").gradients)
+
+
+def _text(tape: Tape, whole: bool = False, values: bool = False) -> str:
+    """A line a step, as printing shows it.
+
+    Args:
+      whole: whether to show the steps that no result needs too.
+      values: whether to show, in place of the user's lines, what each value was, and its gradient.
+
+    Raises:
+      ValueError: with `values`, if the tape was recorded without.
+
+    Example:
+      >>> import tracegrad as tg
+      >>> print(tg.trace(lambda x: x * x, values=True)(3.0).text(values=True))
+      <lambda>(x:f32[]~)
+        x:f32[]~            # 3, ∇ 6
+        a:f32[]~ = mul x x  # 9, ∇ 1
+        return a:f32[]~
+    """
+    return format_tape(tape, whole, _kept(tape, "text") if values else None)
 
 
 def _printed(tape: Tape) -> str:
     return format_tape(tape)
 
 
-Tape.text = _text  # type: ignore[method-assign, assignment]
+Tape.text, Tape.values, Tape.gradients = _text, _values, _gradients  # type: ignore[method-assign, assignment]
 Tape.__str__ = Tape.__repr__ = _printed  # type: ignore[method-assign, assignment]

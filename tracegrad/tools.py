@@ -73,7 +73,8 @@ def trace(fun: Callable[..., Any] | None = None, *, values: bool = False) -> Cal
       fun: takes and returns pytrees of arrays.
       values: whether to run the tape too, step by step, and keep all values: the picture then shows their ranges, what
         they look like, and the gradients of the result with respect to them, if it is a real scalar or `fun` takes a
-        gradient. The arguments must then be arrays and numbers.
+        gradient. The arguments must then be arrays and numbers. `tape.values()` and `tape.gradients()` return them, by
+        the names that printing gives them, and `tape.text(values=True)` shows them.
 
     Raises:
       TypeError: with `values`, if an argument is a shape without values, or traced.

@@ -20,8 +20,8 @@ from tests.test_errors import line_of
 from tracegrad.pictures import style
 from tracegrad.pictures.model import Box, Drawing, Row, Section, drawing
 from tracegrad.pictures.repeats import repetitions
-from tracegrad.pictures.values import described, thumbnail
-from tracegrad.show import shown
+from tracegrad.pictures.values import thumbnail
+from tracegrad.show import described, shown
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 W = np.eye(3, dtype=np.float32)
@@ -391,6 +391,44 @@ def test_values_do_not_change_the_tape() -> None:
     assert str(plain) == str(kept) and plain == kept and len(plain) == len(kept)
     scan = tg.trace(scanned, values=True)(W, X)
     assert str(scan) == str(tg.trace(scanned)(W, X))
+
+
+def test_values_by_name_and_as_text() -> None:
+    def f(w: Any, x: Any) -> Any:
+        return np.exp(w * x) * w
+
+    w, x = np.float32(0.5), np.float32(-2.0)
+    a, b = -1.0, np.exp(-1.0)
+    values = {"w": 0.5, "x": -2.0, "a": a, "b": b, "c": 0.5 * b}
+    gradients = {"w": b + 0.5 * b * -2.0, "x": 0.5 * b * 0.5, "a": 0.5 * b, "b": 0.5, "c": 1.0}  # by hand
+    for fun in (f, tg.value_and_grad(f, argnums=(0, 1))):
+        tape = tg.trace(fun, values=True)(w, x)
+        found = tape.values()
+        assert {k: float(found[k]) for k in values} == pytest.approx(values, rel=1e-6)
+        assert {k: float(v) for k, v in tape.gradients().items()} == pytest.approx(gradients, rel=1e-6)
+        assert [line.partition(" = ")[0].strip() for line in tape.text().splitlines()[1:-1]] == [
+            f"{name}:f32[]" for name in list(found)[2:]
+        ]
+        lines = [" ".join(line.split()) for line in tape.text(values=True).splitlines()]
+        assert lines[0] == "f(w:f32[], x:f32[])" and lines[1] == "w:f32[] # 0.5, ∇ 0"
+        assert lines[3] == "a:f32[] = mul w x # -1, ∇ 0.184" and lines[4] == "b:f32[] = exp a # 0.368, ∇ 0.5"
+        picture = tape.to_svg()
+        assert ">w = 0.5</text>" in picture and "x: f32[]\n-2\n∇ 0.092</title>" in picture
+        dot = tape.to_dot()
+        assert '"x f32[]\\n-2\\n∇ 0.092"' in dot and '"exp\\nb:f32[]\\n0.368\\n∇ 0.5"' in dot
+    arrays = tg.trace(mlp, values=True)(PARAMS, X, X)
+    np.testing.assert_array_equal(arrays.values()["x"], X)
+    only = tg.trace(lambda x: (x > 0, x), values=True)(1.0)
+    assert only.gradients() == {} and float(only.values()["x"]) == 1.0
+
+
+@pytest.mark.parametrize("what", ["values", "gradients", "text"])
+def test_values_that_were_not_kept(what: str) -> None:
+    tape = tg.trace(mlp)(PARAMS, X, X)
+    with pytest.raises(
+        ValueError, match=rf"Tape.{what}: this tape of mlp was recorded without values at .*values=True"
+    ):
+        tape.text(values=True) if what == "text" else getattr(tape, what)()
 
 
 def test_values_need_values() -> None:

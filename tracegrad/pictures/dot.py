@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 from ..tape import Tape
 from .model import Box, Drawing, Row, drawing
+from .values import add_values
 
 
 def dot(tape: Tape) -> str:
     """See `Tape.to_dot`."""
     made = drawing(tape)
+    add_values(made, tape)
     lines = [
         f"digraph {_quoted(made.title)} {{",
         '  node [shape=box, fontname="monospace", fontsize=10];',
@@ -28,7 +30,8 @@ def _inside(made: Drawing, indent: str, clusters: Iterator[int], name: str) -> I
     read = {v for box in made.boxes for v in box.node.inputs}
     for v, given in made.given.items():
         if v in read and v not in made.made:
-            yield f"{indent}{_quoted(f'{name}in {given}')} [shape=ellipse, label={_quoted(f'{given} {v.aval}')}];"
+            label = _quoted("\n".join([f"{given} {v.aval}", *made.values.get(v, [])]))
+            yield f"{indent}{_quoted(f'{name}in {given}')} [shape=ellipse, label={label}];"
     for row in made.rows:
         yield from _row(row, indent, clusters)
     for box in made.boxes:
@@ -68,7 +71,7 @@ def _row(row: Row, indent: str, clusters: Iterator[int]) -> Iterator[str]:
 
 def _node(box: Box) -> str:
     nabla = "\N{NABLA} " if box.backward else ""
-    label = f"{nabla}{box.op}\n{box.names}:{box.type}"
+    label = "\n".join([f"{nabla}{box.op}", f"{box.names}:{box.type}", *box.values])
     tip = f"{box.text}\n{box.where}  {box.code}"
     style = "dashed" if box.backward else "rounded"
     return f"n{box.number} [label={_quoted(label)}, tooltip={_quoted(tip)}, style={style}];"

@@ -121,6 +121,7 @@ class Drawing:
       names: what values are called.
       idle: how many steps are not drawn, because nothing needs them.
       open: of a body, whether it is unfolded.
+      values: of inputs, what they were and their gradients, if that was kept.
     """
 
     title: str
@@ -133,6 +134,7 @@ class Drawing:
     idle: int
     role: str = ""
     open: bool = False
+    values: dict[Var, list[str]] = field(default_factory=dict)
 
     @property
     def boxes(self) -> list[Box]:

@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from ..tape import Var
 from .layout import BOX, CODE, HEIGHT, LINE, PILL, RAIL, SIDE, End, Layout, Rail, box_height, laid_out
 from .model import Box, Drawing, Row, Section
 
@@ -189,9 +190,9 @@ class Strips:
     def pills(self, box: Box) -> Iterator[str]:
         """The inputs of a forward step and what is returned of any: at the outer side."""
         given = [] if box.backward else [v for v in dict.fromkeys(box.node.inputs) if v in self.drawing.given]
-        texts = [(self.drawing.given[v], repr(v.aval), "in") for v in given]
+        texts = [self.given(v) for v in given]
         for v in box.node.outputs:
-            texts += [(f"out{path}", repr(v.aval), "out") for path in self.drawing.returned.get(v, ())]
+            texts += [(f"out{path}", f"out{path}: {v.aval}", "out") for path in self.drawing.returned.get(v, ())]
         y, height = self.layout.y[box], 15
         edge = self.layout.x(box) + (BOX if box.backward else 0)
         outer = SIDE * RAIL + 14
@@ -200,7 +201,7 @@ class Strips:
         for i, (text, _, side) in enumerate(shown):
             middle = y + (i - (len(shown) - 1) / 2) * (height + 2)
             near = left if box.backward else left + PILL - 6
-            rest = "\n".join(f"{name}: {aval}" for name, aval, _ in texts)
+            rest = "\n".join(full for _, full, _ in texts)
             arrow = f"M{number(near)} {number(middle)}H{number(edge)}"
             if side == "in":
                 arrow += "m-5 -3l5 3l-5 3"
@@ -209,6 +210,12 @@ class Strips:
             yield f'y="{number(middle - height / 2)}" width="{PILL - 6}" height="{height}" rx="7"/>'
             yield f'<text x="{number(left + (PILL - 6) / 2)}" '
             yield f'y="{number(middle + 4)}" text-anchor="middle">{escaped(tail(text, PILL - 10))}</text></g>'
+
+    def given(self, v: Var) -> tuple[str, str, str]:
+        """An input: what is written on it, with its value if it is a number, and what it is in full."""
+        name, values = self.drawing.given[v], self.drawing.values.get(v, [])
+        short = f"{name} = {values[0]}" if values and not v.aval.shape else name
+        return short, "\n".join([f"{name}: {v.aval}", *values]), "in"
 
 
 def _branch(rail: Rail, end: End) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a value looks like: its range in words, and a small picture of its elements."""
+"""What values look like: in words, and as a small picture of their elements."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import struct
 import zlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..inspection import Values
+from ..show import as_array, in_words
 from ..tape import Tape
 from .model import Drawing
 
@@ -26,52 +25,16 @@ INK = ((8, 81, 156), (245, 245, 245), (200, 80, 10), (255, 0, 200))
 
 
 def add_values(made: Drawing, tape: Tape) -> None:
-    """Gives each box of a drawing the values that were kept with the tape, if any were."""
+    """Gives each box and each input of a drawing the values that were kept with the tape, if any were."""
     kept = Values.of(tape)
     if kept is None:
         return
+    made.values.update((v, in_words(kept, v)) for v in made.given if v in kept.values)
     for box in made.boxes:
         for v in box.node.outputs[:1]:
             if v in kept.values:
-                array = as_array(kept.values[v])
-                box.values.append(described(array))
-                box.thumbnail = thumbnail(array)
-                if v in kept.gradients:
-                    box.values.append(f"\N{NABLA} {described(as_array(kept.gradients[v]))}")
-
-
-def as_array(value: Any) -> np.ndarray[Any, Any]:
-    """A value as a NumPy array that prints and compares: of a random key, its data."""
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
-    array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def described(array: np.ndarray[Any, Any]) -> str:
-    """The range of an array, its mean, and how many elements are not finite or, being many, zero."""
-    if not array.size:
-        return "empty"
-    real = np.abs(array) if array.dtype.kind == "c" else array
-    real = real.astype(np.float64)
-    finite = real[np.isfinite(real)]
-    size = "|z| " if array.dtype.kind == "c" else ""
-    bad = {"NaN": int(np.isnan(real).sum()), "inf": int(np.isinf(real).sum())}
-    notes = [f"{count} {name}" for name, count in bad.items() if count]
-    if array.size == 1:
-        return f"{size}{_short(real.ravel()[0])}"
-    if not finite.size:
-        return ", ".join(notes)
-    low, high = float(finite.min()), float(finite.max())
-    zeros = float((finite == 0).mean())
-    notes += [f"{zeros:.0%} zero"] if 0.25 <= zeros < 1 else []
-    notes += [f"mean {_short(float(finite.mean()))}"] if low != high else []
-    text = f"{_short(low)} to {_short(high)}" if low != high else f"all {_short(low)}"
-    return size + ", ".join([text, *notes])
-
-
-def _short(x: float) -> str:
-    return f"{x:.3g}"
+                box.values += in_words(kept, v)
+                box.thumbnail = thumbnail(as_array(kept.values[v]))
 
 
 def thumbnail(array: np.ndarray[Any, Any]) -> str:
