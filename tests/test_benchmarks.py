@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,10 @@ def test_seeds() -> None:
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[3:]] == ["loop", "program"]
+
+
+def test_fit() -> None:
+    command = [sys.executable, "-m", "benchmarks.fit", "--repeat", "2", "--steps", "8"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"by hand \d+ µs a step, fit \d+: ratio, median of 2 pairs, [\d.]+ ", done.stdout)
