@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-import tracegrad as tg
-
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CORE = (ROOT / "tracegrad/README.md").read_text()

@@ -199,6 +199,13 @@ def test_the_rate_falls_on_a_plateau_of_the_validation(tmp_path: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), result.params, wanted)
 
 
+def test_a_schedule_beside_a_plateau_is_told() -> None:
+    optimizer = optimizers.inject_hyperparams(optimizers.sgd)(learning_rate=lambda count: 0.1)
+    plateau = train.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=100)
+    with pytest.raises(train.FitError, match=r"set the learning rate to 0\.05, and it is 0\.1 .*a schedule sets it"):
+        fit(loss, START, batches(), optimizer, epochs=4, callbacks=[plateau])
+
+
 def test_evaluate_counts_examples() -> None:
     found = train.evaluate(lambda x, y: {"loss": loss(START, x, y)}, batches(20))
     assert found["loss"] == pytest.approx(float((Y.astype(float) ** 2).mean()), rel=1e-6)
@@ -373,7 +380,7 @@ def test_a_gradient_that_is_not_finite_though_the_loss_is(where: int) -> None:
 def test_what_was_not_finite_before_is_said() -> None:
     bad = X[:16].copy()
     bad[3, 1] = np.nan
-    with pytest.raises(train.NonFiniteError, match=r"The batch already had 1 of 48 numbers in 0 that are not finite"):
+    with pytest.raises(train.NonFiniteError, match=r"Argument 1 of the batch already had 1 of 48 numbers in it"):
         fit(loss, START, [(bad, Y[:16])], optimizers.sgd(0.1))
     with pytest.raises(train.NonFiniteError, match=r"The parameters already had 1 of 1 numbers in b"):
         fit(loss, START | {"b": np.float32(np.inf)}, batches(), optimizers.sgd(0.1))
@@ -479,6 +486,20 @@ ARGUMENTS: list[tuple[str, Any]] = [
     ("is not an optimizer", lambda: fit(loss, START, batches(), 0.1)),
     ("step_or_loss is", lambda: fit(1.0, START, batches(), optimizers.sgd(0.1))),
     ("batches is f32", lambda: fit(loss, START, X, optimizers.sgd(0.1))),
+    ("batches is tuple .*DataLoader", lambda: fit(loss, START, (X, Y), optimizers.sgd(0.1))),
+    ("params is the function loss .*fit\\(loss, params", lambda: fit(loss, loss, batches(), optimizers.sgd(0.1))),
+    (
+        "validate is DataLoader .*not a function",
+        lambda: fit(loss, START, batches(), optimizers.sgd(0.1), validate=batches()),
+    ),
+    (
+        r"a callback is the class EarlyStopping .*Write EarlyStopping\(",
+        lambda: fit(loss, START, batches(), optimizers.sgd(0.1), callbacks=[train.EarlyStopping]),
+    ),
+    (
+        "the loss returned tuple .*Return one scalar",
+        lambda: fit(lambda p, x, y: (loss(p, x, y), 1.0), START, batches(), optimizers.sgd(0.1)),
+    ),
     ("a callback is .* not a function", lambda: fit(loss, START, batches(), optimizers.sgd(0.1), callbacks=[3])),
     ("key= goes with a loss", lambda: fit(loss, START, batches(), key=tg.random.key(0))),
     (
@@ -493,17 +514,6 @@ ARGUMENTS: list[tuple[str, Any]] = [
         "ReduceLROnPlateau needs .* found 0 .*inject_hyperparams",
         lambda: fit(loss, START, batches(), optimizers.sgd(0.1), callbacks=[train.ReduceLROnPlateau("loss")]),
     ),
-    (
-        r"set the learning rate to 0\.05, and it is 0\.1 .*schedule",
-        lambda: fit(
-            loss,
-            START,
-            batches(),
-            optimizers.inject_hyperparams(optimizers.sgd)(learning_rate=lambda count: 0.1),
-            epochs=4,
-            callbacks=[train.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=100)],
-        ),
-    ),
     ("there is no batch", lambda: train.evaluate(loss, [])),
 ]
 
@@ -514,6 +524,19 @@ def test_arguments_that_do_not_fit(case: tuple[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=message) as e:
         call()
     assert "test_fit.py" in str(e.value)
+
+
+def test_what_is_wrong_in_the_first_call_is_told_with_the_batch() -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument") as e:
+        fit(loss, START, [X, X], optimizers.sgd(0.1))
+    assert e.value.__notes__[-1:] == ["The first batch gave the arguments (f32[48,3]), after the parameters."]
+
+
+def test_what_a_result_has_not_is_told() -> None:
+    result = fit(loss, START, batches(), optimizers.sgd(0.1))
+    with pytest.raises(AttributeError, match=r"no 'model'. It has params, the trained model"):
+        result.model  # noqa: B018
+    assert not hasattr(result, "__len__")
 
 
 # -- history and progress

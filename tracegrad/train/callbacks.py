@@ -176,9 +176,10 @@ class EarlyStopping(_Watching):
 class ReduceLROnPlateau(_Watching):
     """Lowers the learning rate when a number has stopped to get better. Names and defaults are those of Keras.
 
-    The cooldown is that of optax and PyTorch: what is measured in it does not count. The rate has to be in the optimizer's state: `optimizers.inject_hyperparams(optimizers.adam)(1e-3)`. What it is
-    after each epoch is in the history, as "learning_rate". (`optimizers.reduce_on_plateau` looks at the loss of the
-    steps, and is part of the optimizer.)
+    The cooldown is that of optax and PyTorch: what is measured in it does not count. The rate has to be in the
+    optimizer's state: `optimizers.inject_hyperparams(optimizers.adam)(1e-3)`. What it is after each epoch is in the
+    history, as "learning_rate". (`optimizers.reduce_on_plateau` looks at the loss of the steps, and is part of the
+    optimizer.)
 
     Args:
       monitor: what `validate` returns by this name; or "loss", of which the mean over the epoch counts.

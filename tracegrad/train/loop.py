@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import jax
@@ -51,6 +51,13 @@ class FitResult:
     def params(self) -> Any:
         """The parameters to use the model with: the average, where there is one."""
         return self.state.eval_params() if isinstance(self.state, TrainState) else self.state
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the result of fit has no {name!r}. It has params, the trained model, and state, history, stopped.",
+            name=name,
+            obj=self,
+        )
 
 
 class FitError(RuntimeError):
@@ -146,7 +153,9 @@ def fit(
       >>> result.history["loss"].shape
       (200,)
     """
-    _check(step_or_loss, optimizer, epochs, steps, validate_every, model_state, key, accumulate, average)
+    _check(
+        step_or_loss, params, optimizer, epochs, steps, validate, validate_every, model_state, key, accumulate, average
+    )
     step, state, loss = step_or_loss, params, None
     if optimizer is not None:
         optimizer, loss = accumulated(optimizer, accumulate), step_or_loss
@@ -191,6 +200,8 @@ class _AfterEpoch(Callback):
     """A function as a callback."""
 
     def __init__(self, fun: Callable[[Loop], Any]) -> None:
+        if isinstance(fun, type) and issubclass(fun, Callback):
+            raise TypeError(f"{called()}: a callback is the class {fun.__name__} {here()}. Write {fun.__name__}(...).")
         need_function(fun, "fit", "a callback", "callbacks=[train.EarlyStopping(), function_of_the_loop]")
         self._fun = fun
 
@@ -464,6 +475,9 @@ class Loop:
             return self._not_finite(*error.args)
         lost = any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(self.state))
         if self.step == self._first and not fetching and not isinstance(error, BatchError):
+            if isinstance(error, TypeError):
+                given = ", ".join(describe(x) for x in self.batch)
+                error.add_note(f"The first batch gave the arguments ({given}), after the parameters.")
             return error
         kept = f"What was trained in {self.step} steps is in error.result"
         if lost:
@@ -471,7 +485,7 @@ class Loop:
         if fetching and self.step > self._first:
             kept += self._saved_after_all()
         what = str(error) if isinstance(error, BatchError) else f"{type(error).__name__}: {error}"
-        what = f"batches raised {what}" if fetching else what
+        what = (f"batches raised {what}" if fetching else what).removesuffix(".")
         return FitError(f"{called()}: at step {step}, {what}. {kept}.", step, self.result())
 
     def _saved_after_all(self) -> str:
@@ -550,9 +564,11 @@ def _numbers(values: Sequence[Any], name: str) -> list[float]:
 
 def _check(
     step_or_loss: Any,
+    params: Any,
     optimizer: Any,
     epochs: Any,
     steps: Any,
+    validate: Any,
     validate_every: Any,
     model_state: Any,
     key: Any,
@@ -560,6 +576,13 @@ def _check(
     average: Any,
 ) -> None:
     need_function(step_or_loss, "fit", "step_or_loss", "fit(loss, params, batches, optimizer)")
+    if isinstance(params, FunctionType):
+        raise TypeError(
+            f"{called()}: params is the function {params.__name__} {here()}. Write fit(loss, params, batches, "
+            "optimizer)."
+        )
+    if validate is not None:
+        need_function(validate, "fit", "validate", "validate=lambda state: train.evaluate(fun, batches)")
     for name, value in (("epochs", epochs), ("steps", steps), ("validate_every", validate_every)):
         if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{called()}: {name} is {value!r} {here()}. Give a number of 1 or more.")

@@ -25,9 +25,11 @@ def why_not_finite(loss: Callable[..., Any], state: TrainState, batch: tuple[Any
       state: that before the step; all its arrays are there.
       batch: the arguments of the step.
     """
-    for name, tree in (("batch", batch), ("parameters", state.params), ("model_state", state.model_state)):
+    places = [*((f"Argument {i + 1} of the batch", x) for i, x in enumerate(batch))]
+    places += [("The parameters", state.params), ("The model_state", state.model_state)]
+    for name, tree in places:
         if bad := _not_finite(tree):
-            return f"The {name} already had {', '.join(bad[:3])} before it was computed."
+            return f"{name} already had {', '.join(bad[:3])} before it was computed."
     taken_again = functools.partial(_value, loss)
     taken_again.__name__ = name_of(loss)  # type: ignore[attr-defined]
     again = value_and_grad(taken_again, has_aux=True)

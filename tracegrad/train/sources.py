@@ -32,7 +32,9 @@ class Source:
     """
 
     def __init__(self, batches: Any, notice: Callable[[], None]) -> None:
-        if not (hasattr(batches, "__iter__") or callable(batches)) or hasattr(batches, "shape"):
+        # A tuple of arrays is the data, as Keras takes it, and hardly a series of batches.
+        whole = isinstance(batches, tuple) and all(hasattr(x, "shape") for x in batches)
+        if not (hasattr(batches, "__iter__") or callable(batches)) or hasattr(batches, "shape") or whole:
             raise TypeError(
                 f"{called()}: batches is {describe(batches)} {here()}. Give an iterable of batches, such as "
                 "train.data.DataLoader((x, y), 32), or a function that returns one for each epoch."

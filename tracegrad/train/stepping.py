@@ -150,7 +150,13 @@ def value_at(loss: Callable[..., Any], state: TrainState, batch: tuple[Any, ...]
     @functools.wraps(loss)
     def at(params: Any) -> Any:
         if state.model_state is None:
-            return loss(params, *batch, **options), None
+            out = loss(params, *batch, **options)
+            if isinstance(out, tuple):
+                raise TypeError(
+                    f"{called()}: the loss returned {describe(out)} {here()}. Return one scalar; with model_state=, "
+                    "(value, model_state). Other numbers are for validate=."
+                )
+            return out, None
         out = loss(params, state.model_state, *batch, **options)
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(
