@@ -157,9 +157,9 @@ class Jitted:
             nonlocal known
             if current.tape is not None:
                 return self.record(args, kwargs)
-            if current.examine is not None:
-                return self.examined(current.examine, args, kwargs)
             try:
+                if current.examine is not None:
+                    return self.examined(current.examine, args, kwargs)
                 if known:
                     return plain(*args, **kwargs)
                 if self.examine is not None:
@@ -208,11 +208,6 @@ class Jitted:
         outer, state.examine = state.examine, None
         try:
             out = jax.block_until_ready(self.call(args, kwargs))
-        except (TypeError, ValueError):
-            self.explain(args, kwargs)
-            raise
-        except jax.errors.JaxRuntimeError as error:
-            raise followed(error, lambda: self.memory(args, kwargs)) from None
         finally:
             state.examine = outer
         examine.called(self.wrapper, kept, by_name, out)
