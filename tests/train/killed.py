@@ -75,6 +75,13 @@ def started(folder: str, resume: bool, out: Path) -> int:
     return child
 
 
+def saving(folder: Path, after: int) -> bool:
+    """Whether a checkpoint is being written beside one of this step or a later one."""
+    names = [path.name for path in folder.glob("*")]
+    steps = [int(name) for name in names if name.isdigit()]
+    return any(name.startswith(".tmp-") for name in names) and max(steps, default=0) >= after
+
+
 def main(kills: int, seed: int) -> None:
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -87,8 +94,9 @@ def main(kills: int, seed: int) -> None:
             out, path = root / f"{i}.txt", f"{root}/{i}"
             child = started(path, False, out)
             if i % 2:
-                # While it saves, or a moment after: a checkpoint is being written under another name.
-                while not list(Path(path).glob(".tmp-*")) and os.waitpid(child, os.WNOHANG) == (0, 0):
+                # While it saves, after some checkpoints, or a moment after: it is written under another name.
+                after = 8 * moments.randrange(STEPS // 8)
+                while not saving(Path(path), after) and os.waitpid(child, os.WNOHANG) == (0, 0):
                     time.sleep(0.0005)
                 time.sleep(moments.random() * 0.15)
             else:
