@@ -556,6 +556,18 @@ def test_the_history_as_a_table_and_drawn(tmp_path: Any) -> None:
         result.history["acc"]
 
 
+def test_what_ends_in_the_same_word_is_drawn_together() -> None:
+    history = train.History()
+    for step in (1, 2):
+        history.add(step, {"train accuracy": 0.5, "loss": 2.0, "test accuracy": 0.4, "val_loss": 3.0, "rate": 0.1})
+    axes = history.plot().axes
+    assert [(a.get_ylabel(), len(a.lines), a.get_yscale()) for a in axes] == [
+        ("loss", 2, "log"),
+        ("accuracy", 2, "linear"),
+        ("rate", 1, "linear"),
+    ]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

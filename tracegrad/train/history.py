@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ class History(Mapping[str, np.ndarray[Any, Any]]):
         return frame
 
     def plot(self, path: str | os.PathLike[str] | None = None, names: Sequence[str] | None = None) -> Any:
-        """Draws the numbers over the steps: losses together on a logarithmic scale, and each other beside them.
+        """Draws the numbers over the steps: those whose names end in the same word together, losses by logarithm.
 
         Args:
           path: an image file to write; in a notebook the figure that is returned shows itself.
@@ -119,11 +120,13 @@ class History(Mapping[str, np.ndarray[Any, Any]]):
         install = "'tracegrad[examples]'"
         figures = extra("matplotlib.figure", "matplotlib", install)
         canvases = extra("matplotlib.backends.backend_agg", "matplotlib", install)
-        losses = [name for name in chosen if name.endswith("loss")]
-        groups = ([losses] if losses else []) + [[name] for name in chosen if name not in losses]
+        kinds: dict[str, list[str]] = {}
+        for name in chosen:
+            kinds.setdefault(re.split(r"[\s_/]", name)[-1], []).append(name)
+        groups = sorted(kinds.items(), key=lambda group: group[0] != "loss")  # losses come first
         figure = figures.Figure(figsize=(4.5 * len(groups), 3.5), layout="constrained")
         canvases.FigureCanvasAgg(figure)
-        for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        for axes, (kind, group) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
             for name in group:
                 values = self[name]
                 style = "." if len(values) == 1 else "-"
@@ -134,10 +137,10 @@ class History(Mapping[str, np.ndarray[Any, Any]]):
                     width = len(values) // 50
                     mean = np.convolve(values, np.ones(width) / width, "valid")
                     axes.plot(self.steps(name)[width - 1 :], mean, color=axes.lines[-1].get_color())
-            if group == losses and all(np.min(self[name]) > 0 for name in group):
+            if kind == "loss" and all(np.min(self[name]) > 0 for name in group):
                 axes.set_yscale("log")
             axes.set_xlabel("step")
-            axes.set_ylabel(group[0] if len(group) == 1 else "loss")
+            axes.set_ylabel(group[0] if len(group) == 1 else kind)
             axes.legend()
         if path is not None:
             figure.savefig(path, dpi=120)
