@@ -486,6 +486,8 @@ def test_the_history_as_a_table_and_drawn(tmp_path: Any) -> None:
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "val_accuracy"]
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), result.history["loss"])
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    # What IPython asks of a cell's last value; it knows figures by itself only where pyplot was imported.
+    assert figure._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(KeyError, match=r"acc was not measured .*loss, val_accuracy"):
         result.history["acc"]
 
