@@ -305,6 +305,12 @@ def test_lines_stay_in_a_folded_layer_of_one_line() -> None:
         assert ys and min(ys) >= 0 and max(ys) <= FOLDED, ys
 
 
+def test_a_body_with_a_gradient_is_not_made_small() -> None:
+    mapped = tg.trace(lambda x: tg.pmap(tg.grad(twice), in_axes=0)(x))(X[:, 0])
+    (scale,) = [float(s) for s in re.findall(r"scale\(([\d.]+)\)", mapped.to_svg())]
+    assert scale > 0.95
+
+
 def test_a_long_program_without_layers_is_divided() -> None:
     source = "def f(x):\n" + "".join(
         f"    x = tnp.{['sin', 'cos', 'tanh', 'exp'][i * i % 7 % 4]}(x + {i})\n" for i in range(700)

@@ -50,8 +50,9 @@ class Strips:
     def __init__(self, made: Drawing) -> None:
         self.drawing = made
         self.layout: Layout = laid_out(made)
-        self.width = self.layout.width
         self.bodies = {body: Strips(body) for box in made.boxes for body in box.bodies}
+        # The gradient of a function may be in a body alone, as in that of a pmap: it is not made small.
+        self.width: float = max([self.layout.width, *(body.width for body in self.bodies.values())])
 
     # -- strips
 
