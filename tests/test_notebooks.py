@@ -109,7 +109,7 @@ def test_the_cover_is_in_the_index(path: Path) -> None:
 
     assert picture(path).read_bytes() == cover(nbformat.read(path, as_version=4))
     (row,) = [line for line in (FOLDER / "README.md").read_text().splitlines() if f"]({path.name})" in line]
-    assert f"](pictures/{path.stem}.png)](" in row and row.count(f"]({path.name})") == 2
+    assert f'[<img src="pictures/{path.stem}.png" ' in row and row.count(f"]({path.name})") == 2
 
 
 def test_every_cover_is_that_of_a_notebook() -> None:

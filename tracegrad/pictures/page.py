@@ -31,7 +31,7 @@ def interactive(strips: Strips, picture: str) -> str:
         f'<span class="note" data-text="{head}">{head}</span></div>'
         f'<div class="scroll"><div class="strips">{content}</div></div>'
         '<pre aria-live="polite">Click a step, or go to it with Tab and the arrow keys.</pre>'
-        f'</script><script>{SCRIPT}</script></div>'
+        f"</script><script>{SCRIPT}</script></div>"
     )
 
 
