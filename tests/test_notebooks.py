@@ -4,19 +4,26 @@ A cell with the tag `nbval-ignore-output` (as nbval, a plugin that compares note
 only whether it prints is compared. Nor are pictures compared, since they differ with versions of Matplotlib, nor what
 goes to stderr: progress bars. What else is printed must be equal, but for the digits of numbers with a fraction.
 
-`python -m tests.test_notebooks` runs all notebooks and stores their outputs.
+One cell of each has the tag `cover`: its picture is in `notebooks/pictures` too, and stands in the index of notebooks.
+
+`python -m tests.test_notebooks` runs all notebooks and stores their outputs and covers; `... 01 04_digits` some alone;
+`--covers` stores the covers of what is stored, and runs nothing.
 """
 
 from __future__ import annotations
 
+import argparse
+import base64
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d*(?:e[-+]?\d+)?%?")
 
 
@@ -52,8 +59,61 @@ def code(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def cover(notebook: Any) -> bytes:
+    """The PNG of the one cell with the tag `cover`."""
+    cells = [cell for cell in code(notebook) if "cover" in cell.metadata.get("tags", ())]
+    assert len(cells) == 1, f"{len(cells)} cells have the tag `cover`"
+    pictures = [out.data["image/png"] for out in cells[0].outputs if "image/png" in out.get("data", {})]
+    assert len(pictures) == 1, f"the cell with the tag `cover` has {len(pictures)} pictures"
+    return base64.b64decode(pictures[0])
+
+
+def picture(path: Path) -> Path:
+    """Where the cover of a notebook is."""
+    return path.parent / "pictures" / f"{path.stem}.png"
+
+
+def named(name: str) -> Path:
+    """The notebook with this name, or a name that begins so."""
+    found = [path for path in NOTEBOOKS if path.stem.startswith(Path(name).stem)]
+    if len(found) != 1:
+        raise SystemExit(f"{name} is the begin of {len(found)} of the notebooks {[path.stem for path in NOTEBOOKS]}.")
+    return found[0]
+
+
+def main(args: list[str]) -> None:
+    """Runs notebooks, and stores them with their covers."""
+    import tempfile
+
+    import nbformat
+
+    parser = argparse.ArgumentParser(prog="python -m tests.test_notebooks", description=main.__doc__)
+    parser.add_argument("name", nargs="*", help="some of them, by the begin of their names; all by default")
+    parser.add_argument("--covers", action="store_true", help="store the covers alone, and run nothing")
+    given = parser.parse_args(args)
+    for path in [named(name) for name in given.name] or NOTEBOOKS:
+        if not given.covers:
+            with tempfile.TemporaryDirectory() as folder:
+                nbformat.write(run(path, Path(folder)), path)
+        picture(path).parent.mkdir(exist_ok=True)
+        picture(path).write_bytes(cover(nbformat.read(path, as_version=4)))
+
+
 def test_there_are_notebooks() -> None:
     assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_cover_is_in_the_index(path: Path) -> None:
+    import nbformat
+
+    assert picture(path).read_bytes() == cover(nbformat.read(path, as_version=4))
+    (row,) = [line for line in (FOLDER / "README.md").read_text().splitlines() if f"]({path.name})" in line]
+    assert f'[<img src="pictures/{path.stem}.png" ' in row and row.count(f"]({path.name})") == 2
+
+
+def test_every_cover_is_that_of_a_notebook() -> None:
+    assert {path.stem for path in (FOLDER / "pictures").iterdir()} == {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.filterwarnings("default")
@@ -82,11 +142,31 @@ def test_texts_that_differ_are_told_apart() -> None:
             same(actual, expected)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda cells: [cells[0].metadata.tags.clear()], "0 cells have"),
+        (lambda cells: [cells[1].metadata.update(tags=["cover"])], "2 cells have"),
+        (lambda cells: [cells[0].outputs.clear()], "has 0 pictures"),
+    ],
+)
+def test_a_notebook_has_one_cover(make: Any, message: str) -> None:
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    shown = new_output("display_data", {"image/png": base64.b64encode(b"a picture").decode()})
+    cells = [new_code_cell(metadata={"tags": ["cover"]}, outputs=[shown]), new_code_cell()]
+    assert cover(new_notebook(cells=cells)) == b"a picture"
+    make(cells)
+    with pytest.raises(AssertionError, match=message):
+        cover(new_notebook(cells=cells))
+
+
+def test_a_notebook_by_the_begin_of_its_name() -> None:
+    assert named("01").stem == named("01_quickstart.ipynb").stem == "01_quickstart"
+    for name in ("0", "12"):
+        with pytest.raises(SystemExit, match="of the notebooks"):
+            named(name)
+
+
 if __name__ == "__main__":
-    import tempfile
-
-    import nbformat
-
-    for notebook in NOTEBOOKS:
-        with tempfile.TemporaryDirectory() as name:
-            nbformat.write(run(notebook, Path(name)), notebook)
+    main(sys.argv[1:])

@@ -20,6 +20,7 @@ from tests.test_errors import line_of
 from tracegrad.pictures import style
 from tracegrad.pictures.model import Box, Drawing, Row, Section, drawing
 from tracegrad.pictures.repeats import repetitions
+from tracegrad.pictures.svg import FOLDED, Strips
 from tracegrad.pictures.values import thumbnail
 from tracegrad.show import described, shown
 
@@ -285,6 +286,29 @@ def test_little_shows_at_first_and_no_section_has_many_parts(layers: int) -> Non
     assert max(len(s.parts) for s in [made.root, *sections(made.root)]) <= 24
     rows = [row.number for row in made.root.rows()]
     assert rows == list(range(len(made.rows))), "folding changes no order"
+
+
+def test_lines_stay_in_a_folded_layer_of_one_line() -> None:
+    """Those of its steps, unfolded, are elsewhere."""
+
+    def repeated(x: Any, ws: Any) -> Any:
+        for w in ws:
+            x = np.tanh(x @ w)
+        return (x * x).sum()
+
+    made = drawing(tg.trace(tg.grad(repeated))(X, [W] * 12))
+    layers = [part for part in sections(made.root) if part.stop - part.start == 1]
+    assert len(layers) == 12
+    for layer in layers:
+        paths = re.findall(r'<path[^>]* d="([^"]*)"', Strips(made).folded(layer)[0])
+        ys = [float(y) for path in paths for y in re.findall(r"(?:[ML]-?[\d.]+ |V)(-?[\d.]+)", path)]
+        assert ys and min(ys) >= 0 and max(ys) <= FOLDED, ys
+
+
+def test_a_body_with_a_gradient_is_not_made_small() -> None:
+    mapped = tg.trace(lambda x: tg.pmap(tg.grad(twice), in_axes=0)(x))(X[:, 0])
+    (scale,) = [float(s) for s in re.findall(r"scale\(([\d.]+)\)", mapped.to_svg())]
+    assert scale > 0.95
 
 
 def test_a_long_program_without_layers_is_divided() -> None:

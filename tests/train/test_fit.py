@@ -283,6 +283,27 @@ def test_a_loader_of_grain() -> None:
         np.testing.assert_array_equal(fit(loss, START, source, optimizers.sgd(0.1), epochs=2).params["w"], expected)
 
 
+def test_a_loader_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    order = [(X[i : i + 20], Y[i : i + 20]) for i in range(0, len(X), 20)]
+    expected = fit(loss, START, order, optimizers.sgd(0.1), epochs=2).params["w"]
+    loader = torch.utils.data.DataLoader(data, batch_size=20)
+    np.testing.assert_array_equal(fit(loss, START, loader, optimizers.sgd(0.1), epochs=2).params["w"], expected)
+
+
+def test_an_array_that_numpy_cannot_take() -> None:
+    class Bfloat16(Tensor):
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise TypeError("unsupported type")
+
+    source = [(X[:16], Y[:16]), (Bfloat16(X[:16]), Y[:16])]
+    message = r"^fit: at step 2, NumPy makes no array of Bfloat16 .* \(unsupported type\). Convert it where .* 1 steps"
+    with pytest.raises(train.FitError, match=message) as e:
+        fit(loss, START, source, optimizers.sgd(0.1))
+    assert int(e.value.result.state.step) == 1
+
+
 # -- what ends it
 
 
@@ -318,6 +339,7 @@ def test_ctrl_c_twice_ends_where_data_does_not_come() -> None:
 
     result = fit(loss, START, source, optimizers.sgd(0.1))
     assert result.stopped == "interrupted" and int(result.state.step) == 3 and result.history["loss"].size == 3
+    assert re.fullmatch(r"FitResult\(History: 3 of loss \(last [\d.]+\); stopped: interrupted\)", repr(result))
 
 
 def test_in_a_thread_there_is_no_ctrl_c() -> None:
@@ -552,6 +574,8 @@ def test_the_history_as_a_table_and_drawn(tmp_path: Any) -> None:
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "val_accuracy"]
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), result.history["loss"])
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    # What IPython asks of a cell's last value; it knows figures by itself only where pyplot was imported.
+    assert figure._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(KeyError, match=r"acc was not measured .*loss, val_accuracy"):
         result.history["acc"]
 

@@ -75,12 +75,12 @@ def difference(old: Tape, new: Tape) -> str:
     changes += _types("result", a, old.outputs, b, new.outputs)
     if not changes and not all(map(lambda v, w: _equal(a.root(v), b.root(w), same, known), old.outputs, new.outputs)):
         changes.append("the steps are the same, and others of their values are returned")
-    first = f"{old.name or 'tape'}: {len(a.nodes)} steps"
+    sides = ((old, len(a.nodes)), (new, len(b.nodes)))
+    first, second = (f"{tape.name or 'tape'}: {count} step{'s' * (count != 1)}" for tape, count in sides)
     if not changes:
         return f"{first}, and nothing differs"
     more = [f"and {len(changes) - MOST} more changes"] * (len(changes) > MOST)
-    head = f"{first}; {new.name or 'tape'}: {len(b.nodes)} steps"
-    return "\n".join([head, *[f"  {change}" for change in changes[:MOST] + more]])
+    return "\n".join([f"{first}; {second}", *[f"  {change}" for change in changes[:MOST] + more]])
 
 
 def _equal(v: Var, w: Var, same: dict[Var, Var], known: set[Var]) -> bool:

@@ -16,7 +16,8 @@ OPEN = ' open=""'
 def interactive(strips: Strips, picture: str) -> str:
     """A drawing as HTML that needs nothing else.
 
-    Where scripts are taken out, as on GitHub and in a notebook that is not trusted, what remains is `picture`.
+    Where scripts are taken out, as on GitHub and in a notebook that is not trusted, what remains is `picture`: all else
+    is in a script, since styles and the attribute `hidden` are taken out too.
     """
     made = strips.drawing
     head = escaped(headline(made))
@@ -24,13 +25,13 @@ def interactive(strips: Strips, picture: str) -> str:
     content = "".join(_section(strips, made.root))
     return (
         f'<div class="tracegrad" aria-label="{head}"><style>{page(strips.width)}</style>'
-        f'<img class="still" alt="{head}" src="data:image/svg+xml;base64,{image}">'
-        '<div class="bar" hidden><input type="search" placeholder="search" aria-label="search the steps">'
+        f'<img class="still" alt="{head}" src="data:image/svg+xml;base64,{image}"><script type="text/html">'
+        '<div class="bar"><input type="search" placeholder="search" aria-label="search the steps"/>'
         '<button type="button">unfold all</button><button type="button">fold all</button>'
         f'<span class="note" data-text="{head}">{head}</span></div>'
-        '<div class="scroll" hidden><div class="strips"></div></div>'
-        '<pre hidden aria-live="polite">Click a step, or go to it with Tab and the arrow keys.</pre>'
-        f'<script type="text/html">{content}</script><script>{SCRIPT}</script></div>'
+        f'<div class="scroll"><div class="strips">{content}</div></div>'
+        '<pre aria-live="polite">Click a step, or go to it with Tab and the arrow keys.</pre>'
+        f"</script><script>{SCRIPT}</script></div>"
     )
 
 

@@ -32,7 +32,6 @@ _PAGE = """
 --dim:var(--jp-content-font-color2,var(--vscode-descriptionForeground,var(--page-dim)));
 --rule:var(--jp-border-color2,var(--vscode-panel-border,var(--page-rule)));
 color:var(--fg);background:var(--bg);font:12px FONT;max-width:WIDTHpx}
-.tracegrad [hidden]{display:none!important}
 .tracegrad .bar{display:flex;gap:8px;align-items:center;padding:4px 8px;flex-wrap:wrap}
 .tracegrad .bar input{font:inherit;color:inherit;background:transparent;border:1px solid var(--rule);padding:2px 6px}
 .tracegrad .bar button{font:inherit;color:inherit;background:transparent;border:1px solid var(--rule);cursor:pointer}
@@ -78,11 +77,12 @@ def page(width: float) -> str:
 
 SCRIPT = """
 (()=>{for(const top of document.querySelectorAll('.tracegrad:not([data-on])')){
+const stored=top.querySelector('script[type="text/html"]');
+if(!stored)continue;
 top.dataset.on='1';
-const strips=top.querySelector('.strips');
-strips.innerHTML=top.querySelector('script[type="text/html"]').textContent;
+stored.insertAdjacentHTML('beforebegin',stored.textContent);
 top.querySelector('.still').remove();
-for(const e of top.querySelectorAll('[hidden]'))e.hidden=false;
+const strips=top.querySelector('.strips');
 const panel=top.querySelector('pre'),find=top.querySelector('input'),note=top.querySelector('.note');
 const all=[...strips.querySelectorAll('g[data-n]')],by=new Map(all.map(g=>[g.dataset.n,g]));
 const text=g=>g.querySelector('title').textContent;
@@ -107,4 +107,5 @@ top.querySelectorAll('button').forEach((b,i)=>b.addEventListener('click',()=>{
 for(const d of strips.querySelectorAll('details'))d.open=!i}));
 }})()
 """
-"""Puts the folding picture in the place of the still one, and makes it searchable."""
+"""Puts the folding picture in the place of the still one, and makes it searchable. Of another picture on the page the
+scripts may have been taken out."""

@@ -20,6 +20,9 @@ VALUES = 30
 FOLDED, HEADING = 44, 24
 """The heights of a folded section and of the heading of an open one."""
 
+BEHIND = 4
+"""How far the second box of a folded section stands out behind the first."""
+
 
 def escaped(text: str) -> str:
     """Text as it stands in XML, where most control characters cannot."""
@@ -48,8 +51,9 @@ class Strips:
     def __init__(self, made: Drawing) -> None:
         self.drawing = made
         self.layout: Layout = laid_out(made)
-        self.width = self.layout.width
         self.bodies = {body: Strips(body) for box in made.boxes for body in box.bodies}
+        # The gradient of a function may be in a body alone, as in that of a pmap: it is not made small.
+        self.width: float = max([self.layout.width, *(body.width for body in self.bodies.values())])
 
     # -- strips
 
@@ -57,7 +61,7 @@ class Strips:
         """A row; its line is written unless it is that of the row before."""
         height = self.layout.height[row.number]
         parts = list(self.lines(row, height, before))
-        parts += self.edges(self.layout.rails[row.number], row.number, row.number + 1, height)
+        parts += self.edges(self.layout.rails[row.number], row.number, row.number + 1, height, folded=False)
         for group in row.groups:
             if group.forward is None and all(box.node is not group.node for box in group.backward):
                 ys = [self.layout.y[box] for box in group.backward]
@@ -71,7 +75,7 @@ class Strips:
         """A folded section: a box on each side, into which go the lines of all that is in it."""
         touching = self.touching(section)
         parts = list(self.title(section, "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", FOLDED / 2))
-        parts += self.edges(touching, section.start, section.stop, FOLDED)
+        parts += self.edges(touching, section.start, section.stop, FOLDED, folded=True)
         times = f"{section.times} \N{MULTIPLICATION SIGN} " if section.times else ""
         for count, x, kind in zip(section.count(), (self.layout.left, self.layout.right), "fb", strict=True):
             if count:
@@ -79,8 +83,8 @@ class Strips:
                 text = f"{count} steps in {section.times} turns" if section.times and count % section.times else text
                 y = FOLDED / 2 - HEIGHT / 2
                 shape = [
-                    f'<rect x="{number(x + 4 - d)}" y="{number(y - 4 + d)}" width="{BOX}" height="{HEIGHT}"/>'
-                    for d in (0, 4)
+                    f'<rect x="{number(x + d)}" y="{number(y - d)}" width="{BOX}" height="{HEIGHT}"/>'
+                    for d in (BEHIND, 0)
                 ]
                 text = ("\N{NABLA} " if kind == "b" else "") + text
                 parts.append(
@@ -130,14 +134,13 @@ class Strips:
             y += 14
             yield f'<text class="c" x="8" y="{number(y)}">{escaped(text)}</text>'
 
-    def edges(self, rails: list[Rail], start: int, stop: int, height: float) -> Iterator[str]:
+    def edges(self, rails: list[Rail], start: int, stop: int, height: float, folded: bool) -> Iterator[str]:
         """The pieces of these rails in the rows from `start` to `stop`, which are one strip of this height."""
-        single = stop - start == 1
         pieces: list[tuple[str, str]] = []
         for rail in rails:
             here = [end for end in rail.ends if start <= end.row < stop]
             above, below = rail.first[0] < start, rail.last[0] >= stop
-            if not single:
+            if folded:
                 if not above and not below:
                     continue
                 here = self.gathered(rail, here, height)
@@ -156,8 +159,9 @@ class Strips:
         half = HEIGHT / 2
         if rail.straight:
             down = (rail.kind == "forward") == into
-            return [End(0, height / 2 - half if down else height / 2 + half, rail.x, into)]
-        return [End(0, height / 2 + (-5 if into else 5), ends[0].x, into)]
+            return [End(0, height / 2 - half - BEHIND if down else height / 2 + half, rail.x, into)]
+        x = ends[0].x + BEHIND * (rail.x > ends[0].x)
+        return [End(0, height / 2 + (-5 if into else 5), x, into)]
 
     def box(self, box: Box) -> str:
         x, height = self.layout.x(box), box_height(box)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import called, here
-from .extras import extra
+from .extras import extra, figure_of
 
 
 class History(Mapping[str, np.ndarray[Any, Any]]):
@@ -117,15 +117,11 @@ class History(Mapping[str, np.ndarray[Any, Any]]):
         chosen = list(self if names is None else names)
         if not chosen:
             raise ValueError(f"{called()}: nothing was measured {here()}.")
-        install = "'tracegrad[examples]'"
-        figures = extra("matplotlib.figure", "matplotlib", install)
-        canvases = extra("matplotlib.backends.backend_agg", "matplotlib", install)
         kinds: dict[str, list[str]] = {}
         for name in chosen:
             kinds.setdefault(re.split(r"[\s_/]", name)[-1], []).append(name)
         groups = sorted(kinds.items(), key=lambda group: group[0] != "loss")  # losses come first
-        figure = figures.Figure(figsize=(4.5 * len(groups), 3.5), layout="constrained")
-        canvases.FigureCanvasAgg(figure)
+        figure = figure_of(4.5 * len(groups), 3.5)
         for axes, (kind, group) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
             for name in group:
                 values = self[name]

@@ -59,6 +59,10 @@ class FitResult:
             obj=self,
         )
 
+    def __repr__(self) -> str:
+        # As a cell's last value it shows itself: without the arrays.
+        return f"FitResult({self.history!r}" + (f"; stopped: {self.stopped})" if self.stopped else ")")
+
 
 class FitError(RuntimeError):
     """Training cannot go on.
@@ -533,7 +537,8 @@ def _interruptible(loop: Loop) -> Iterator[None]:
         if loop.interrupted:
             raise KeyboardInterrupt
         loop.stopped = _INTERRUPTED
-        print("\ninterrupted: the step that runs is the last (once more to stop at once)", file=sys.stderr)
+        start = "\n" if sys.stderr.isatty() else ""
+        print(f"{start}interrupted: the step that runs is the last (once more to stop at once)", file=sys.stderr)
 
     signal.signal(signal.SIGINT, asked)
     try:

@@ -27,7 +27,7 @@ from ..tape import aval_of
 from ..transforms import value_and_grad
 from .callbacks import Callback
 from .diagnosis import findings
-from .extras import extra
+from .extras import figure_of
 from .finding import Finder, Plan, Row, leaves_of, plan
 from .reports import LayerReport, ParameterReport, Report, together, warn
 from .spreads import in_float, measured, pick, spread_of
@@ -367,14 +367,6 @@ class Monitor(Callback):
         if path is not None:
             figure.savefig(path, dpi=120)
         return figure
-
-
-def figure_of(width: float, height: float) -> Any:
-    """An empty figure of matplotlib's, which needs no display."""
-    install = "'tracegrad[examples]'"
-    figure = extra("matplotlib.figure", "matplotlib", install).Figure(figsize=(width, height), layout="constrained")
-    extra("matplotlib.backends.backend_agg", "matplotlib", install).FigureCanvasAgg(figure)
-    return figure
 
 
 def _positive(x: float | None) -> float:

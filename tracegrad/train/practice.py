@@ -17,7 +17,7 @@ from ..numpy.arguments import is_known
 from ..optimizers import adam, apply_updates
 from ..tape import aval_of
 from ..transforms import value_and_grad
-from .monitors import figure_of
+from .extras import figure_of
 from .reports import warn
 
 Loss = Callable[..., Any]

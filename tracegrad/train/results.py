@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import called, here
 from ..names import listed
 from ..nn.summaries import table
-from .extras import extra
+from .extras import extra, figure_of
 from .spaces import Choice, Range
 
 Mode = Literal["min", "max"]
@@ -164,15 +164,11 @@ class SearchResults(Sequence[Trial]):
           ImportError: if matplotlib is not installed.
           ValueError: if no trial has a value.
         """
-        install = "'tracegrad[examples]'"
-        figures = extra("matplotlib.figure", "matplotlib", install)
-        agg = extra("matplotlib.backends.backend_agg", "matplotlib", install)
         known = [t for t in self if t.state != "failed"]
         if not known:
             raise ValueError(f"{called()}: all {len(self)} trials failed, and there is nothing to draw {here()}.")
         curves = max(len(t.reports) for t in known) > 1
-        figure = figures.Figure(figsize=(3.6 * (len(self.space) + curves), 3.4), layout="constrained")
-        agg.FigureCanvasAgg(figure)
+        figure = figure_of(3.6 * (len(self.space) + curves), 3.4)
         axes = figure.subplots(1, len(self.space) + curves, squeeze=False)[0]
         for ax, (name, part) in zip(axes, self.space.items(), strict=False):
             numeric = isinstance(part, Range) or all(_is_number(v) for v in part.options)

@@ -189,7 +189,12 @@ def _as_array(leaf: Any) -> Any:
     """An array of another library's as NumPy's."""
     if isinstance(leaf, _ARRAYS) or not hasattr(leaf, "__array__"):
         return leaf
-    return np.asarray(leaf)
+    try:
+        return np.asarray(leaf)
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's bfloat16, and what has a gradient of PyTorch's
+        raise BatchError(
+            f"NumPy makes no array of {describe(leaf)} in the batch ({error}). Convert it where batches are made"
+        ) from error
 
 
 def _written(tree: Any, leaves: list[Any]) -> list[Any]:
