@@ -39,7 +39,7 @@ tg.trace(tg.grad(deep))(np.ones((4, 3)), [np.eye(3)] * 12)""",
 
 LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
 
-WAIT = 60_000
+WAIT = 180_000
 """How long something may take, in milliseconds, on a machine that does other things as well."""
 
 
