@@ -56,6 +56,11 @@ def test_literals_bodies_and_weak_types_are_shown() -> None:
     assert re.search(r"add a 1 ", text)
 
 
+def test_an_op_is_called_as_a_function_is() -> None:
+    assert (tnp.tanh.__name__, tg.Op.__name__) == (np.tanh.__name__, "Op")
+    assert "call[body=tanh] " in str(tg.trace(tg.jit(tnp.tanh))(1.0))
+
+
 def test_many_values_have_names_of_several_letters() -> None:
     def long(x: Any) -> Any:
         for _ in range(30):

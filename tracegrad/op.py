@@ -107,6 +107,7 @@ class Op:
         self._compiled = Cache(_COMPILED)
 
     infer = infer
+    __name__ = property(lambda self: self.name)
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
