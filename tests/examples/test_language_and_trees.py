@@ -104,6 +104,14 @@ def test_expressions_have_the_values_that_python_gives_them() -> None:
         assert (words > 0).sum() == treelstm.size(expression)
 
 
+def test_the_bag_of_words_is_the_same_however_much_is_padded() -> None:
+    drawn = treelstm.drawn(np.random.default_rng(0), 20, (1, 5), 24)
+    for nodes in (24, 40):
+        for row, expression in zip(treelstm.bag(treelstm.trees(drawn, nodes).words), drawn, strict=True):
+            count = Counter(re.findall(r"\w+", treelstm.text(expression)))
+            assert row.tolist() == [count[word] for word in treelstm.WORDS[1:]]
+
+
 # -- charlm
 
 

@@ -137,8 +137,8 @@ def loss(model: Any, words: Any, children: Any, values: Any) -> Any:
 
 
 def bag(words: Any) -> Any:
-    """How often each word comes, `(N, 7)`."""
-    return (words[:, :, None] == np.arange(len(WORDS))).sum(1).astype(np.float32)
+    """How often each word comes, `(N, 6)`; what is padded counts for nothing."""
+    return (words[:, :, None] == np.arange(1, len(WORDS))).sum(1).astype(np.float32)
 
 
 def bag_loss(model: Any, words: Any, children: Any, values: Any) -> Any:
@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     reader = result.params
 
-    words = nn.Linear.init(tg.random.key(args.seed), len(WORDS), 2)
+    words = nn.Linear.init(tg.random.key(args.seed), len(WORDS) - 1, 2)
     fitted = train.fit(bag_loss, words, loader, optimizers.adam(1e-2), epochs=10, progress=False).params
     scores = tg.jit(reader)(test_x.words, test_x.children)
     by_tree, by_bag = accuracy(scores, test_x.values), accuracy(fitted(bag(test_x.words)), test_x.values)
