@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import warnings
@@ -231,6 +232,18 @@ def test_what_is_planted_is_found(name: str) -> None:
     assert kind in find()
 
 
+def test_one_cause_of_many_zeros_is_said_once() -> None:
+    model = nn.MLP.init(tg.random.key(0), (8, 16, 16, 3), bias_init=nn.initializers.constant(-50.0))
+    monitor = train.Monitor(classify, every=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", train.TrainingWarning)
+        for i in range(2):
+            monitor(i, model, X, Y)
+        (text,) = [f.text for f in monitor.reports[-1].findings if f.kind == "no gradient"]
+    # All but the bias of the last layer are behind the dead units.
+    assert text.startswith("the gradient of model.layers[0].kernel, and that of 4 more parameters, is exactly 0: ")
+
+
 def residual(key: Any) -> Any:
     """Blocks whose last kernel is 0 at first, as is that of the head: nothing in them has a gradient then."""
     zeros = nn.initializers.zeros
@@ -377,6 +390,16 @@ def test_some_layers_alone_and_a_plot(tmp_path) -> None:  # type: ignore[no-unty
         "loss", "std of outputs", "gradients of outputs (norm)", "update / weight",
     ]  # fmt: skip
     assert (tmp_path / "monitor.png").stat().st_size > 1000
+
+
+def test_the_plot_of_a_validation_loss_has_no_gaps() -> None:
+    pytest.importorskip("matplotlib")
+    monitor = train.Monitor(classify, every=1, validation=lambda *_: np.float32(2))
+    for i in range(3):
+        monitor(i, mlp((8, 8, 3), nn.tanh, 1.0), X, Y)
+    monitor._reports[1] = dataclasses.replace(monitor._reports[1], validation_loss=None)
+    line = monitor.plot().axes[0].lines[1]
+    assert [*line.get_xdata()] == [0, 2] and [*line.get_ydata()] == [2, 2]
 
 
 def test_bad_input() -> None:

@@ -229,6 +229,7 @@ def test_what_is_no_finite_scalar_has_failed_and_is_last() -> None:
     ) as caught:
         results = train.grid_search(lambda i: given[i], {"i": list(given)})
     assert "test_search.py" in str(caught[0].message)
+    assert caught[0].filename == __file__
     assert [t.params["i"] for t in results] == [6, 5, 8, 0, 1, 2, 3, 4, 7, 9, 10]
     assert [t.state for t in results] == ["complete"] * 3 + ["failed"] * 8
     reasons = {t.params["i"]: t.reason for t in results}
@@ -524,6 +525,9 @@ def test_the_plot(tmp_path) -> None:
     (best,) = axes[0].collections[-1].get_offsets()
     assert tuple(best) == (results.best_params["x"], results.best_value)
     assert len(axes[3].lines) == 12
+    for values, scale in (([0.01, 1.0], "log"), ([0.5, 1.0], "linear"), ([-0.01, 1.0], "linear")):
+        figure = train.grid_search(lambda value: value, {"value": values}).plot()
+        assert figure.axes[0].get_yscale() == scale
 
 
 def test_what_is_not_installed_is_named(monkeypatch) -> None:

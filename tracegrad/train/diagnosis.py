@@ -64,7 +64,7 @@ def _finite(reports: Sequence[Report]) -> Iterator[Finding]:
 
 
 def _connected(reports: Sequence[Report]) -> Iterator[Finding]:
-    now = reports[-1]
+    now, without = reports[-1], []
     for path, row in now.parameters.items():
         if path in now.unused:
             yield Finding(
@@ -72,11 +72,16 @@ def _connected(reports: Sequence[Report]) -> Iterator[Finding]:
                 "it out of the parameters.",
             )  # fmt: skip
         elif path not in now.fixed and row.gradients.norm == 0 and 0 not in row.shape:
-            yield Finding(
-                "no gradient", path, f"the gradient of {path} is exactly 0: what is behind it lets none through, such "
-                "as dead or saturated units, or products with 0. Look at the layers after it, and at their initial "
-                "scale.",
-            )  # fmt: skip
+            without.append(path)
+    if without:
+        # One layer that lets none through is the cause of all before it: it is said once.
+        others = len(without) - 1
+        more = f", and that of {others} more parameter{'s' * (others > 1)}," if others else ""
+        yield Finding(
+            "no gradient", without[0], f"the gradient of {without[0]}{more} is exactly 0: what is behind it lets none "
+            "through, such as dead or saturated units, or products with 0. Look at the layers after it, and at their "
+            "initial scale.",
+        )  # fmt: skip
 
 
 def _units(reports: Sequence[Report]) -> Iterator[Finding]:

@@ -343,21 +343,22 @@ class Monitor(Callback):
         reports = self.reports
         if not reports:
             raise ValueError(f"{called()}: nothing was seen yet {here()}.")
-        figure = figure_of(16, 3.5)
-        losses, outputs, gradients, updates = figure.subplots(1, 4)
+        figure = figure_of(9, 6)
+        (losses, outputs), (gradients, updates) = figure.subplots(2, 2)
         steps = [report.step for report in reports]
-        losses.plot(steps, [report.loss for report in reports], "o-", label="batch")
-        if any(report.validation_loss is not None for report in reports):
-            values = [math.nan if r.validation_loss is None else r.validation_loss for r in reports]
-            losses.plot(steps, values, "s--", label="validation")
+        losses.plot(steps, [report.loss for report in reports], "o-", markersize=4, label="batch")
+        checked = [(r.step, r.validation_loss) for r in reports if r.validation_loss is not None]
+        if checked:
+            losses.plot(*zip(*checked, strict=True), "s--", markersize=4, label="validation")
         losses.legend()
-        for name in reports[-1].layers:
+        for i, name in enumerate(reports[-1].layers):
+            style = _style(i, name)
             rows = [report.layers.get(name) for report in reports]
-            outputs.plot(steps, [math.nan if row is None else row.values.std for row in rows], "o-", label=name)
-            gradients.semilogy(steps, [_positive(row and row.gradients.norm) for row in rows], "o-", label=name)
-        for name in reports[-1].parameters:
+            outputs.plot(steps, [math.nan if row is None else row.values.std for row in rows], **style)
+            gradients.semilogy(steps, [_positive(row and row.gradients.norm) for row in rows], **style)
+        for i, name in enumerate(reports[-1].parameters):
             ratios = [report.parameters[name].update_ratio for report in reports if name in report.parameters]
-            updates.semilogy(steps[-len(ratios) :], [_positive(ratio) for ratio in ratios], "o-", label=name)
+            updates.semilogy(steps[-len(ratios) :], [_positive(ratio) for ratio in ratios], **_style(i, name))
         updates.axhline(1e-3, color="grey", linestyle=":")
         titles = ("loss", "std of outputs", "gradients of outputs (norm)", "update / weight")
         for axes, title in zip((losses, outputs, gradients, updates), titles, strict=True):
@@ -367,6 +368,11 @@ class Monitor(Callback):
         if path is not None:
             figure.savefig(path, dpi=120)
         return figure
+
+
+def _style(i: int, name: str) -> dict[str, Any]:
+    """Of the i-th of some curves: told apart without colour too."""
+    return {"marker": "os^vDP*X"[i % 8], "markersize": 4, "label": name}
 
 
 def _positive(x: float | None) -> float:

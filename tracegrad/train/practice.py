@@ -235,7 +235,7 @@ class LRRangeTest(NamedTuple):
         # What it is at the end, when it has exploded, would leave nothing else to see.
         shown = self.smoothed[np.isfinite(self.smoothed)]
         if len(shown):
-            low, first = shown.min(), shown[0]
+            low, first = min(shown.min(), self.losses[np.isfinite(self.losses)].min()), shown[0]
             margin = 0.1 * (first - low) or 0.1 * abs(first) or 1.0
             axes.set_ylim(low - margin, first + 5 * margin)
         axes.set(xlabel="learning rate", ylabel="loss", title="learning rate range test")

@@ -191,6 +191,11 @@ class SearchResults(Sequence[Trial]):
                 )
                 axes[-1].plot(np.arange(1, len(t.reports) + 1), t.reports, label="best" if best else None, **style)
             axes[-1].set(xlabel="report", ylabel="value")
+        values = [value for t in known for value in (t.value, *t.reports)]
+        if min(values) > 0 and max(values) > 10 * min(values):
+            # The good ones lie close together where the bad ones have room.
+            for ax in axes:
+                ax.set_yscale("log")
         axes[0].legend()
         if path is not None:
             figure.savefig(path, dpi=120)

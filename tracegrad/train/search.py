@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ..compile import jit
 from ..errors import called, describe, here, name_of
 from ..names import listed
 from .progress import Progress
+from .reports import warn
 from .results import Mode, SearchResults, Trial
 from .spaces import Choice, Range, Space, space_of
 
@@ -258,7 +258,7 @@ def coarse_to_fine(
     now: Mapping[str, Range | Choice] = found
     most = math.ceil(_part(fraction) * num_samples)
     for _ in range(rounds):
-        best = [trial for trial in search.results(warn=False) if trial.state == "complete"][:most]
+        best = [trial for trial in search.results(tell=False) if trial.state == "complete"][:most]
         if best:
             now = _narrowed(now, best, search.trials, num_samples)
         if not search.run(_drawn(now, num_samples, rng)):
@@ -390,24 +390,23 @@ class _Search:
                     self._run_group(group)
                     self.trials += [trial.ended() for trial in group]
                     if progress is not None:
-                        best = self.results(warn=False).trials[0]
+                        best = self.results(tell=False).trials[0]
                         progress.update(len(self.trials), {"best": best.value} if best.state == "complete" else None)
         except KeyboardInterrupt:
             if not self.trials:
                 raise
-            warnings.warn(f"{called()}: interrupted after {len(self.trials)} trials {here()}", stacklevel=2)
+            warn(f"{called()}: interrupted after {len(self.trials)} trials {here()}")
             return False
         return True
 
-    def results(self, warn: bool = True) -> SearchResults:
+    def results(self, tell: bool = True) -> SearchResults:
         failed = [trial for trial in self.trials if trial.state == "failed"]
-        if failed and warn:
+        if failed and tell:
             some = "; ".join(f"trial {t.number} ({_named(t.params)}) {t.reason}" for t in failed[:3])
             more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
-            warnings.warn(
+            warn(
                 f"{called()}: {len(failed)} of {len(self.trials)} configurations failed, and rank last: {some}{more} "
-                f"{here()}",
-                stacklevel=2,
+                f"{here()}"
             )
         return SearchResults(tuple(self.trials), self.space, self.mode)
 
