@@ -113,7 +113,9 @@ def test_the_cover_is_in_the_index(path: Path) -> None:
 
 
 def test_every_cover_is_that_of_a_notebook() -> None:
-    assert {path.stem for path in (FOLDER / "pictures").iterdir()} == {path.stem for path in NOTEBOOKS}
+    names = {path.stem for path in NOTEBOOKS}
+    assert {path.stem for path in (FOLDER / "pictures").iterdir()} == names
+    assert set(re.findall(r"\]\((\w+)\.ipynb\)", (FOLDER / "README.md").read_text())) == names
 
 
 @pytest.mark.filterwarnings("default")

@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(
                 f"--devices {args.devices}: there are only {jax.device_count()} {jax.default_backend()} devices"
             )
-    results = []
+    results: list[train.FitResult] = []
     for seed in range(args.seed, args.seed + args.seeds):
         several = args.checkpoint is not None and args.seeds > 1
         folder = os.path.join(args.checkpoint, f"seed-{seed}") if several else args.checkpoint

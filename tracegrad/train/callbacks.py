@@ -251,7 +251,7 @@ class ReduceLROnPlateau(_Watching):
 
     def _rate(self, loop: Loop) -> Hyperparams:
         """Where the rate is, in the state of the loop."""
-        injected = [
+        injected: list[Hyperparams] = [
             node.hyperparams
             for node in jax.tree.leaves(loop.state, is_leaf=lambda x: isinstance(x, InjectHyperparamsState))
             if isinstance(node, InjectHyperparamsState) and "learning_rate" in node.hyperparams

@@ -204,8 +204,9 @@ class _AfterEpoch(Callback):
     """A function as a callback."""
 
     def __init__(self, fun: Callable[[Loop], Any]) -> None:
-        if isinstance(fun, type) and issubclass(fun, Callback):
-            raise TypeError(f"{called()}: a callback is the class {fun.__name__} {here()}. Write {fun.__name__}(...).")
+        if isinstance(fun, type):
+            name = fun.__name__
+            raise TypeError(f"{called()}: a callback is the class {name} {here()}. Write {name}(...).")
         need_function(fun, "fit", "a callback", "callbacks=[train.EarlyStopping(), function_of_the_loop]")
         self._fun = fun
 
