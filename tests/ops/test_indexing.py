@@ -62,6 +62,8 @@ def values() -> dict[str, Any]:
         return {mode: run(X) for mode, run in everything.items() if mode != "closed over"}
 
 
+# In one process, which computes `values` once.
+@pytest.mark.xdist_group("values of indices")
 @pytest.mark.parametrize("k", range(len(INDICES)), ids=[re.sub(r"\s+", "", repr(i)) for i in INDICES])
 def test_value(values: dict[str, Any], k: int) -> None:
     for mode, results in values.items():
