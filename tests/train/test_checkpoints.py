@@ -438,3 +438,8 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match=r"is damaged, or no file of safetensors"):
         train.load_weights(path)
+
+
+def test_what_is_no_array_is_told(tmp_path: Any) -> None:
+    with pytest.raises(TypeError, match=r"^Checkpoints.save: function <function .* is no array. Leave it out"):
+        train.Checkpoints(tmp_path).save(1, {"w": np.ones(2), "activation": loss})

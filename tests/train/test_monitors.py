@@ -363,11 +363,9 @@ class Loop:
 
 
 def test_as_a_callback() -> None:
-    from types import SimpleNamespace
-
     model = mlp((8, 8, 3), nn.tanh, 1.0)
     monitor = train.Monitor(classify, every=2)
-    loop: Any = Loop(SimpleNamespace(params=model, model_state=None, key=None, step=0), (X, Y))
+    loop: Any = Loop(train.TrainState.create(model, optimizers.sgd(0.1)), (X, Y))
     monitor.on_start(loop)
     for loop.step in range(1, 6):
         monitor.on_step(loop)
@@ -376,6 +374,18 @@ def test_as_a_callback() -> None:
             monitor.on_epoch(loop)
     monitor.on_end(loop)
     assert [(r.step, r.validation_loss, r.update_ratio) for r in monitor.reports] == [(2, None, 0), (4, 9.0, 0)]
+
+
+def test_without_a_loss_it_takes_that_of_fit() -> None:
+    model, monitor = mlp((8, 8, 3), nn.tanh, 1.0), train.Monitor(every=2)
+    with pytest.raises(TypeError, match=r"^Monitor: there is no loss .*Write Monitor\(loss_fn\)"):
+        monitor(0, model, X, Y)
+    for loss in (classify, lambda model, x, y: 2 * classify(model, x, y)):
+        train.fit(loss, model, [(X, Y)] * 2, optimizers.sgd(1e-9), callbacks=[monitor], progress=False)
+    first, second = monitor.reports
+    assert second.loss == pytest.approx(2 * first.loss, rel=1e-5)
+    with pytest.raises(TypeError, match=r"^fit: Monitor needs the loss and a TrainState"):
+        train.fit(lambda s, x, y: (s, 0.0), model, [(X, Y)] * 2, callbacks=[train.Monitor(every=2)], progress=False)
 
 
 def test_some_layers_alone_and_a_plot(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -31,6 +31,7 @@ from .extras import figure_of
 from .finding import Finder, Plan, Row, leaves_of, plan
 from .reports import LayerReport, ParameterReport, Report, together, warn
 from .spreads import in_float, measured, pick, spread_of
+from .stepping import TrainState
 
 SLOPE = 0.05
 """Below this part of its greatest slope an activation is saturated."""
@@ -76,8 +77,8 @@ class Monitor(Callback):
     Call it before each step, or give it to `fit` among the callbacks.
 
     Args:
-      loss_fn: `loss_fn(params, *args, **kwargs)`, which returns a scalar, or a pair of it and anything. A `params` that
-        is a layer is called "model" in the paths, anything else "params".
+      loss_fn: `loss_fn(params, *args, **kwargs)`, which returns a scalar, or a pair of it and anything; by default the
+        loss of `fit`. A `params` that is a layer is called "model" in the paths, anything else "params".
       every: how many steps from one look to the next.
       layers: the paths of the layers to look at, with all that is in them; by default all.
       bins: of the histograms.
@@ -117,14 +118,15 @@ class Monitor(Callback):
 
     def __init__(
         self,
-        loss_fn: Callable[..., Any],
+        loss_fn: Callable[..., Any] | None = None,
         every: int = 50,
         *,
         layers: Sequence[str] | None = None,
         bins: int = 20,
         validation: Any = None,
     ) -> None:
-        need_function(loss_fn, called(), "loss_fn", "Monitor(loss_fn), with a function of parameters and a batch")
+        if loss_fn is not None:
+            need_function(loss_fn, called(), "loss_fn", "Monitor(loss_fn), with a function of parameters and a batch")
         for name, value in (("every", every), ("bins", bins)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{called()}: {name}={value!r} {here()}. Give a number of 1 or more.")
@@ -138,6 +140,7 @@ class Monitor(Callback):
                 "the parameters, such as (x_val, y_val), or a function."
             )
         self.loss_fn, self.interval, self.bins = loss_fn, every, bins
+        self._takes_loss = loss_fn is None
         self.layers = None if layers is None else tuple(layers)
         self.validation = validation
         self._program = jit(self._look)
@@ -159,6 +162,11 @@ class Monitor(Callback):
           ValueError: if a layer is not there.
         """
         step = int(step)
+        if self.loss_fn is None:
+            raise TypeError(
+                f"{called()}: there is no loss {here()}. Write Monitor(loss_fn); one without is for fit, with a loss "
+                "and an optimizer."
+            )
         if self._pending and self._pending[-1].before is not None:
             last = self._pending.pop()
             ratios = _ratios(last.before, params) if step == last.step + 1 else None
@@ -185,6 +193,16 @@ class Monitor(Callback):
 
     # -- what `fit` calls
 
+    def on_start(self, loop: Any) -> None:
+        """Before the first step."""
+        if not isinstance(loop.state, TrainState) or (self._takes_loss and loop.loss is None):
+            raise TypeError(
+                f"{called()}: Monitor needs the loss and a TrainState {here()}. Give fit a loss and an optimizer, not "
+                "a step, or Monitor(loss_fn) and a step of a TrainState."
+            )
+        if self._takes_loss and loop.loss is not self.loss_fn:
+            self.loss_fn, self._program = loop.loss, jit(self._look)
+
     def on_step(self, loop: Any) -> None:
         """After a step, with the batch of that step."""
         state = loop.state
@@ -205,21 +223,19 @@ class Monitor(Callback):
     # -- the program
 
     def _look(self, params: Any, args: tuple[Any, ...], kwargs: dict[str, Any], validation: Any) -> _Seen:
-        whole = plan(self.loss_fn, params, args, kwargs)
+        assert self.loss_fn is not None
+        loss_fn = self.loss_fn
+        whole = plan(loss_fn, params, args, kwargs)
         rows = self._chosen(whole.rows)
         names = [row.name for row in rows]
 
         def loss(params: Any) -> Any:
-            return Finder(params, names).run(self.loss_fn, (params, *args), kwargs)
+            return Finder(params, names).run(loss_fn, (params, *args), kwargs)
 
         (value, grads), found = capture(value_and_grad(loss))(params)
         numbers: dict[str, Any] = {"loss": value, "validation": None}
         if validation is not None or self.validation is not None:
-            out = (
-                self.loss_fn(params, *validation)
-                if validation is not None
-                else self.validation(params, *args, **kwargs)
-            )
+            out = loss_fn(params, *validation) if validation is not None else self.validation(params, *args, **kwargs)
             numbers["validation"] = out[0] if isinstance(out, tuple) and len(out) == 2 else out
         numbers["rows"] = {
             row.name: self._row(row, found.values[row.name], found.gradients.get(row.name)) for row in rows

@@ -68,6 +68,8 @@ def text(shape: Any, dtype: Any) -> str:
 def shape_and_dtype(leaf: Any) -> tuple[tuple[int, ...], str]:
     """Of an array or a number, the dtype by its name."""
     if not hasattr(leaf, "dtype"):
+        if not isinstance(leaf, (bool, int, float, complex)):
+            raise TypeError(f"{called()}: {describe(leaf)} is to be saved {here()}, and is no array. Leave it out.")
         leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
     return tuple(leaf.shape), str(leaf.dtype)
 
