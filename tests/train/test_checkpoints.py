@@ -247,6 +247,19 @@ def test_other_batches(saved: Path) -> None:
         fit(train.data.DataLoader((X[:40],), 8), None, resume=saved)
 
 
+def test_fit_gives_the_folder_back_that_it_has_taken(tmp_path: Path) -> None:
+    first, second = Checkpoints(tmp_path), Checkpoints(tmp_path)
+    for checkpoints, steps in ((first, 2), (second, 4), (first, 6)):
+        assert int(fit(batches(), checkpoints, steps=steps, resume=True).state.step) == steps
+        assert not checkpoints.locked
+    with first:
+        first.lock()
+        fit(batches(), first, steps=8, resume=True)
+        assert first.locked
+        with pytest.raises(CheckpointError, match="writes checkpoints into"):
+            fit(batches(), second, steps=10, resume=True)
+
+
 def test_folders_of_other_trainings(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has checkpoints of another training, the last of step 5 .*resume=True"):
         fit(batches(), saved)

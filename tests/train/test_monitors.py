@@ -407,6 +407,7 @@ def test_the_plot_of_a_validation_loss_has_no_gaps() -> None:
     monitor = train.Monitor(classify, every=1, validation=lambda *_: np.float32(2))
     for i in range(3):
         monitor(i, mlp((8, 8, 3), nn.tanh, 1.0), X, Y)
+    assert len(monitor.reports) == 3  # all of them are ready
     monitor._reports[1] = dataclasses.replace(monitor._reports[1], validation_loss=None)
     line = monitor.plot().axes[0].lines[1]
     assert [*line.get_xdata()] == [0, 2] and [*line.get_ydata()] == [2, 2]

@@ -291,6 +291,11 @@ class Checkpoints:
         for path in self.directory.glob(f"{_TEMPORARY}*"):  # What a process left that ended while it wrote.
             shutil.rmtree(path, ignore_errors=True)
 
+    @property
+    def locked(self) -> bool:
+        """Whether this is the one that writes into the folder."""
+        return self._lock is not None
+
     def close(self) -> None:
         """Waits until what was saved is written, and lets another process write into the folder."""
         try:

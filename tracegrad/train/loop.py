@@ -265,7 +265,6 @@ class Loop:
         self.source = Source(batches, self._compiling)
         self.callbacks = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
         self.each_step = [c for c in self.callbacks if type(c).on_step is not Callback.on_step]
-        self._own = checkpoints is not None and not isinstance(checkpoints, Checkpoints)
         self._checkpoints: Checkpoints | None
         self._checkpoints = Checkpoints(checkpoints) if isinstance(checkpoints, (str, os.PathLike)) else checkpoints
         every = (ends.validate_every, self._checkpoints.every if self._checkpoints is not None else None)
@@ -309,7 +308,7 @@ class Loop:
             if progress:
                 self._progress = Progress() if progress is True else progress
                 stack.enter_context(self._progress)
-            if self._own and self._checkpoints is not None:
+            if self._checkpoints is not None and not self._checkpoints.locked:
                 stack.callback(self._checkpoints.close)
             stack.enter_context(_interruptible(self))
             yield
