@@ -23,7 +23,7 @@ import tracegrad
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tests.reference import check_grads, x64
-from tracegrad import ops
+from tracegrad import ops, parallel
 from tracegrad.op import Op
 from tracegrad.ops import bessel, special
 from tracegrad.tape import Tape
@@ -217,7 +217,25 @@ def imported(x: Any) -> Any:
 
 
 def over_devices(x: Any) -> Any:
-    return tg.pmap(lambda x: tnp.sin(x) * tg.psum(x * x, "i"), "i")(x)
+    ring = [(i, (i + 1) % len(V)) for i in range(len(V))]
+
+    def device(x: Any) -> Any:
+        given = parallel.all_gather(x, "i")
+        return (
+            tnp.sin(x) * tg.psum(x * x, "i"),
+            parallel.psum_scatter(given * given, "i"),
+            parallel.all_to_all(given * x, "i", 0, 0),
+            parallel.ppermute(x, "i", ring),
+            parallel.pmax(x * x, "i"),
+            parallel.pmin(x, "i"),
+        )
+
+    return tg.pmap(device, "i")(x)
+
+
+def jax_over_devices(x: Any) -> Any:
+    extremes = [jnp.broadcast_to(v, x.shape) for v in (jnp.max(x * x), jnp.min(x))]
+    return jnp.sin(x) * jnp.sum(x * x), len(V) * x * x, jnp.outer(x, x), jnp.roll(x, 1), *extremes
 
 
 def samples(low: Any, high: Any) -> Any:
@@ -250,7 +268,7 @@ def jax_losses(logits: Any) -> Any:
 CASES: dict[str, Case] = {
     "bodies": Case(bodies, (V,)),
     "imported from JAX": Case(imported, (V,), imported),
-    "devices": Case(over_devices, (V,), lambda x: jnp.sin(x) * jnp.sum(x * x)),
+    "devices": Case(over_devices, (V,), jax_over_devices),
     "samples": Case(samples, (-0.5, 1.2)),
     "losses": Case(losses, (M,), jax_losses),
     "convolution": both(convolution, IMAGE, KERNEL),

@@ -14,9 +14,10 @@ from .body import leaf_aval, put, put_gradients, record_body, taken
 from .errors import describe, here, name_of, need_function
 from .inference import TYPED
 from .op import Op
-from .ops import move_axis, reduce_sum, transpose
+from .ops import move_axis, reduce_sum, transpose, vary
 from .passes import optimize, program
 from .tape import NOWHERE, Aval, Node, Tape, Var, make_aval
+from .tracer import Tracer
 from .transforms import define_by_run
 
 tree_flatten, tree_unflatten = jax.tree.flatten, jax.tree.unflatten
@@ -144,7 +145,12 @@ def vmap(
 
             @functools.wraps(fun)
             def tapped(*args: Any, **kwargs: Any) -> Any:
-                return fun(*args, **kwargs), taken()
+                results, tree = tree_flatten(fun(*args, **kwargs))
+                for i, (v, axis) in enumerate(zip(results, leaf_axes(tree, out_axes, "vmap"), strict=True)):
+                    if axis_name is not None and axis is not None and isinstance(v, Tracer):
+                        # Each element of the result has a cotangent of its own, also where all are the same.
+                        results[i] = vary(v, frozenset({axis_name}))
+                return tree_unflatten(tree, results), taken()
 
             body, captured = record_body(tapped, in_args, in_kwargs, name_of(fun), axes=named, lifts=True)
             batched = tuple(axis is not None for axis in axes) + (False,) * len(captured)

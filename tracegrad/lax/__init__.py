@@ -41,7 +41,19 @@ from jax.lax import (
 from ..control import cond, fori_loop, scan, switch, while_loop
 from ..loops import associative_scan, map
 from ..names import listed
-from ..parallel.collectives import axis_index, axis_size, pmax, pmean, pmin, psum
+from ..parallel.collectives import (
+    all_gather,
+    all_to_all,
+    axis_index,
+    axis_size,
+    pmax,
+    pmean,
+    pmin,
+    ppermute,
+    pshuffle,
+    psum,
+    psum_scatter,
+)
 from ..tools import stop_gradient
 from . import elementwise, products, reductions, shapes
 from .elementwise import *
@@ -52,11 +64,11 @@ from .shapes import *
 __all__ = [
     "AccuracyMode", "ConvDimensionNumbers", "ConvGeneralDilatedDimensionNumbers", "DotAlgorithm",
     "DotAlgorithmPreset", "DotDimensionNumbers", "FftType", "GatherDimensionNumbers", "GatherScatterMode",
-    "Precision", "PrecisionLike", "RoundingMethod", "ScatterDimensionNumbers", "associative_scan", "axis_index",
-    "axis_size", "broadcast_shapes", "cond", "conv_dimension_numbers", "conv_general_permutations",
-    "conv_general_shape_tuple", "conv_shape_tuple", "conv_transpose_shape_tuple", "fori_loop", "map",
-    "padtype_to_pads", "pmax", "pmean", "pmin", "psum", "reduce_window_shape_tuple", "scan", "stop_gradient",
-    "switch", "while_loop",
+    "Precision", "PrecisionLike", "RoundingMethod", "ScatterDimensionNumbers", "all_gather", "all_to_all",
+    "associative_scan", "axis_index", "axis_size", "broadcast_shapes", "cond", "conv_dimension_numbers",
+    "conv_general_permutations", "conv_general_shape_tuple", "conv_shape_tuple", "conv_transpose_shape_tuple",
+    "fori_loop", "map", "padtype_to_pads", "pmax", "pmean", "pmin", "ppermute", "pshuffle", "psum",
+    "psum_scatter", "reduce_window_shape_tuple", "scan", "stop_gradient", "switch", "while_loop",
 ]  # fmt: skip
 __all__ += elementwise.__all__
 __all__ += products.__all__

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from ..errors import here
 from ..op import Op
 from ..tape import Aval, Tape, aval_of, make_aval
 from ..varying import marked
+from .elementwise import astype, div, equal, mul
 
 Names = tuple[str, ...]
 
@@ -41,8 +43,84 @@ psum_op: Op = Op(
     shape=lambda x, *, axis_name: make_aval(x.shape, x.dtype),
     axes=_combined,
 )
-pmax_op: Op = Op("pmax", lambda x, *, axis_name: lax.pmax(x, axis_name), None, shape=_same, axes=_combined)
-pmin_op: Op = Op("pmin", lambda x, *, axis_name: lax.pmin(x, axis_name), None, shape=_same, axes=_combined)
+
+
+def _extreme_vjp(ct: Any, out: Any, x: Any, *, axis_name: Names) -> Any:
+    # As that of a maximum over an array: in equal parts to those devices that have it.
+    same = tuple(name for name in axis_name if name not in x.aval.varying)
+    ct = psum_op(ct, axis_name=same) if same else ct
+    chosen = astype(equal(x, out), dtype=x.aval.dtype)
+    return div(mul(ct, chosen), psum_op(chosen, axis_name=axis_name))
+
+
+pmax_op: Op = Op("pmax", lambda x, *, axis_name: lax.pmax(x, axis_name), (_extreme_vjp,), shape=_same, axes=_combined)
+pmin_op: Op = Op("pmin", lambda x, *, axis_name: lax.pmin(x, axis_name), (_extreme_vjp,), shape=_same, axes=_combined)
+
+
+# What moves parts of arrays between the devices along one axis, in shares along an axis that is there. Each is linear,
+# and its derivative is another of them. What it returns is each device's own, as in JAX, even if all have the same.
+
+
+def _gathered(x: Aval, *, axis_name: Names, size: int, axis: int) -> Aval:
+    return make_aval((*x.shape[:axis], x.shape[axis] * size, *x.shape[axis + 1 :]), x.dtype, x.weak_type)
+
+
+def _scattered(x: Aval, *, axis_name: Names, size: int, axis: int) -> Aval:
+    return make_aval((*x.shape[:axis], x.shape[axis] // size, *x.shape[axis + 1 :]), x.dtype, x.weak_type)
+
+
+def _exchanged(x: Aval, *, axis_name: Names, size: int, split_axis: int, concat_axis: int) -> Aval:
+    shape = list(x.shape)
+    shape[split_axis] //= size
+    shape[concat_axis] *= size
+    return make_aval(tuple(shape), x.dtype, x.weak_type)
+
+
+def _permuted(x: Any, *, axis_name: Names, perm: tuple[tuple[int, int], ...]) -> Any:
+    try:
+        return lax.ppermute(x, axis_name, perm)
+    except AssertionError:
+        # JAX's own limit, which it does not put into words.
+        raise NotImplementedError(
+            f"ppermute: perm={list(perm)} leaves positions out, and inside vmap every one has to send {here()}. Let "
+            "the others send too, such as round a ring, and multiply what is not wanted by 0; pmap takes it as it is."
+        ) from None
+
+
+all_gather_op: Op = Op(
+    "all_gather",
+    lambda x, *, axis_name, size, axis: lax.all_gather(x, axis_name, axis=axis, tiled=True),
+    (lambda ct, out, x, **params: psum_scatter_op(ct, **params),),
+    shape=_gathered,
+)
+psum_scatter_op: Op = Op(
+    "psum_scatter",
+    lambda x, *, axis_name, size, axis: lax.psum_scatter(x, axis_name, scatter_dimension=axis, tiled=True),
+    (lambda ct, out, x, **params: all_gather_op(ct, **params),),
+    shape=_scattered,
+)
+all_to_all_op: Op = Op(
+    "all_to_all",
+    lambda x, *, axis_name, size, split_axis, concat_axis: lax.all_to_all(
+        x, axis_name, split_axis, concat_axis, tiled=True
+    ),
+    (
+        lambda ct, out, x, *, axis_name, size, split_axis, concat_axis: all_to_all_op(
+            ct, axis_name=axis_name, size=size, split_axis=concat_axis, concat_axis=split_axis
+        ),
+    ),
+    shape=_exchanged,
+)
+ppermute_op: Op = Op(
+    "ppermute",
+    _permuted,
+    (
+        lambda ct, out, x, *, axis_name, perm: ppermute_op(
+            ct, axis_name=axis_name, perm=tuple((to, source) for source, to in perm)
+        ),
+    ),
+    shape=lambda x, *, axis_name, perm: make_aval(x.shape, x.dtype, x.weak_type),
+)
 axis_index_op: Op = Op(
     "axis_index",
     lambda *, axis_name: lax.axis_index(axis_name[0]),
@@ -66,7 +144,7 @@ def vary(x: Any, axes: frozenset[str]) -> Any:
     return vary_op(x, axis_name=tuple(sorted(missing))) if missing else x
 
 
-_COLLECTIVES = frozenset([psum_op, pmax_op, pmin_op])
+_COLLECTIVES = frozenset([psum_op, pmax_op, pmin_op, all_gather_op, psum_scatter_op, all_to_all_op, ppermute_op])
 
 
 def communicates(body: Tape) -> frozenset[str]:
@@ -82,4 +160,7 @@ def communicates(body: Tape) -> frozenset[str]:
     return frozenset(found)
 
 
-__all__ = ["axis_index_op", "communicates", "pmax_op", "pmin_op", "psum_op", "vary", "vary_op"]
+__all__ = [
+    "all_gather_op", "all_to_all_op", "axis_index_op", "communicates", "pmax_op", "pmin_op", "ppermute_op",
+    "psum_op", "psum_scatter_op", "vary", "vary_op",
+]  # fmt: skip

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
 
-from ..errors import called, here
-from ..ops import axis_index_op, div, pmax_op, pmin_op, psum_op
+from ..errors import called, describe, here
+from ..ops import (
+    all_gather_op,
+    all_to_all_op,
+    axis_index_op,
+    div,
+    pmax_op,
+    pmin_op,
+    ppermute_op,
+    psum_op,
+    psum_scatter_op,
+    reshape,
+    transpose,
+    vary,
+)
 from ..recording import Recording, state
-from ..tape import Var, aval_of
+from ..tape import Aval, Var, aval_of
 from ..tracer import Tracer, literal
 
 
@@ -46,6 +59,14 @@ def _names(axis_name: str | Sequence[str], groups: Any = None) -> tuple[str, ...
     for name in names:
         axis_size(name)
     return names
+
+
+def _one(axis_name: Any, groups: Any = None) -> tuple[str, ...]:
+    if not isinstance(axis_name, str):
+        raise TypeError(
+            f"{called()}: axis_name is {describe(axis_name)} {here()}. It goes along one axis: give its name."
+        )
+    return _names(axis_name, groups)
 
 
 def _tracked(tape: Recording | None, names: tuple[str, ...]) -> bool:
@@ -103,15 +124,210 @@ def pmean(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = N
 
 
 def pmax(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None) -> Any:
-    """The largest `x`, elementwise, over the devices along a mapped axis. It has no gradient."""
+    """The largest `x`, elementwise, over the devices along a mapped axis.
+
+    Its gradient goes to those devices that have it, in equal parts.
+    """
     names = _names(axis_name, axis_index_groups)
-    return jax.tree.map(lambda leaf: pmax_op(leaf, axis_name=names), x)
+    return _moved(x, names, lambda leaf, aval, size: pmax_op(leaf, axis_name=names))
 
 
 def pmin(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None) -> Any:
-    """The smallest `x`, elementwise, over the devices along a mapped axis. It has no gradient."""
+    """The smallest `x`, elementwise, over the devices along a mapped axis, with a gradient as that of `pmax`."""
     names = _names(axis_name, axis_index_groups)
-    return jax.tree.map(lambda leaf: pmin_op(leaf, axis_name=names), x)
+    return _moved(x, names, lambda leaf, aval, size: pmin_op(leaf, axis_name=names))
+
+
+def _moved(x: Any, names: tuple[str, ...], one: Callable[[Any, Aval, int], Any]) -> Any:
+    """What each device makes of its arrays, which are made its own first: `one(leaf, its type, how many devices)`."""
+    size = int(np.prod([axis_size(name) for name in names]))
+    tape = state.tape
+    axes = frozenset(names) if _tracked(tape, names) else frozenset()
+
+    def move(leaf: Any) -> Any:
+        leaf = vary(literal(leaf) if isinstance(leaf, (bool, int, float, complex)) else leaf, axes)
+        return one(leaf, aval_of(leaf), size)
+
+    return jax.tree.map(move, x)
+
+
+def _axis(name: str, axis: int, ndim: int) -> int:
+    """An axis of an array with so many, counted from its front."""
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{called()}: {name}={axis}, and there are {ndim} axes {here()}. Use {-ndim} to {ndim - 1}.")
+    return axis % ndim
+
+
+def _divided(name: str, axis: int, aval: Aval, size: int, tiled: bool) -> None:
+    """Raises unless this axis can be given in parts to so many devices."""
+    there = aval.shape[axis]
+    if tiled and there % size:
+        raise ValueError(
+            f"{called()}: {name}={axis} of {aval} has size {there}, which does not divide over {size} devices "
+            f"{here()}. Pad it to a multiple."
+        )
+    if not tiled and there != size:
+        raise ValueError(
+            f"{called()}: {name}={axis} of {aval} has size {there}, and there are {size} devices {here()}. It has one "
+            "element for each; with tiled=True, a share."
+        )
+
+
+def all_gather(
+    x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None, axis: int = 0, tiled: bool = False
+) -> Any:
+    """The `x` of all devices along a mapped axis, on each of them. Its derivative is `psum_scatter`.
+
+    Args:
+      x: a pytree of arrays.
+      axis_name: the mapped axis, or several.
+      axis: where the devices are put in the result.
+      tiled: whether they are concatenated along an axis that is there, instead of along a new one.
+
+    Example:
+      >>> import jax, tracegrad as tg, tracegrad.numpy as np
+      >>> n = jax.device_count()
+      >>> tg.pmap(lambda x: tg.parallel.all_gather(x, "i"), axis_name="i")(np.arange(n)).shape == (n, n)
+      True
+    """
+    names = _names(axis_name, axis_index_groups)
+
+    def one(leaf: Any, aval: Aval, size: int) -> Any:
+        at = _axis("axis", axis, aval.ndim if tiled else aval.ndim + 1)
+        if not tiled:
+            leaf = reshape(leaf, shape=(*aval.shape[:at], 1, *aval.shape[at:]))
+        for name in reversed(names):
+            leaf = all_gather_op(leaf, axis_name=(name,), size=axis_size(name), axis=at)
+        return leaf
+
+    return _moved(x, names, one)
+
+
+def psum_scatter(
+    x: Any,
+    axis_name: str | Sequence[str],
+    *,
+    scatter_dimension: int = 0,
+    axis_index_groups: None = None,
+    tiled: bool = False,
+) -> Any:
+    """The sum of `x` over the devices along a mapped axis, of which each gets a part. Its derivative is `all_gather`.
+
+    Args:
+      x: a pytree of arrays.
+      axis_name: the mapped axis, or several.
+      scatter_dimension: which axis of the sum is given in parts: it has one element for each device.
+      tiled: whether it has a share for each device, and stays.
+
+    Raises:
+      ValueError: if that axis does not divide.
+
+    Example:
+      >>> import jax, tracegrad as tg, tracegrad.numpy as np
+      >>> n = jax.device_count()
+      >>> scattered = tg.pmap(lambda x: tg.parallel.psum_scatter(x, "i"), axis_name="i")(np.ones((n, n)))
+      >>> scattered.tolist() == [n] * n
+      True
+    """
+    names = _names(axis_name, axis_index_groups)
+
+    def one(leaf: Any, aval: Aval, size: int) -> Any:
+        at = _axis("scatter_dimension", scatter_dimension, aval.ndim)
+        _divided("scatter_dimension", at, aval, size, tiled)
+        for name in names:
+            leaf = psum_scatter_op(leaf, axis_name=(name,), size=axis_size(name), axis=at)
+        return leaf if tiled else reshape(leaf, shape=(*aval.shape[:at], *aval.shape[at + 1 :]))
+
+    return _moved(x, names, one)
+
+
+def all_to_all(
+    x: Any,
+    axis_name: str,
+    split_axis: int,
+    concat_axis: int,
+    *,
+    axis_index_groups: None = None,
+    tiled: bool = False,
+) -> Any:
+    """Each device gives each other a part of `x`, and puts together what it is given.
+
+    Args:
+      x: a pytree of arrays.
+      axis_name: the mapped axis.
+      split_axis: along which `x` is split. It has one element for each device, and is gone from the result.
+      concat_axis: where the devices are in the result.
+      tiled: whether `split_axis` has a share for each device and stays, and `concat_axis` grows.
+
+    Raises:
+      ValueError: if the axis does not divide.
+    """
+    names = _one(axis_name, axis_index_groups)
+
+    def one(leaf: Any, aval: Aval, size: int) -> Any:
+        split, concat = _axis("split_axis", split_axis, aval.ndim), _axis("concat_axis", concat_axis, aval.ndim)
+        _divided("split_axis", split, aval, size, tiled)
+        params = {"axis_name": names, "size": size}
+        if tiled:
+            return all_to_all_op(leaf, **params, split_axis=split, concat_axis=concat)
+        # The axis that is split moves to where the devices are: of size 1 there, and grown by the exchange.
+        rest = [a for a in range(aval.ndim) if a != split]
+        shape = [aval.shape[a] for a in rest]
+        shape.insert(concat, 1)
+        parts = all_to_all_op(leaf, **params, split_axis=split, concat_axis=split)
+        order = list(rest)
+        order.insert(concat, split)
+        return transpose(parts, axes=tuple(order))
+
+    return _moved(x, names, one)
+
+
+def ppermute(x: Any, axis_name: str, perm: Sequence[tuple[int, int]]) -> Any:
+    """Sends the `x` of devices along a mapped axis to others; where none is sent to, there are zeros.
+
+    Args:
+      x: a pytree of arrays.
+      axis_name: the mapped axis.
+      perm: pairs `(source, destination)` of positions along the axis; none may be twice a source or a destination.
+
+    Raises:
+      ValueError: if a position is not there, or is there twice.
+
+    Example:
+      >>> import jax, tracegrad as tg, tracegrad.numpy as np
+      >>> n = jax.device_count()
+      >>> ring = [(i, (i + 1) % n) for i in range(n)]
+      >>> sent = tg.pmap(lambda x: tg.parallel.ppermute(x, "i", ring), axis_name="i")(np.arange(n))
+      >>> sent.tolist() == [(i - 1) % n for i in range(n)]
+      True
+    """
+    names = _one(axis_name)
+    pairs = tuple((int(source), int(to)) for source, to in perm)
+    size = axis_size(axis_name)
+    for which, ends in (("source", [pair[0] for pair in pairs]), ("destination", [pair[1] for pair in pairs])):
+        wrong = [i for i in ends if not 0 <= i < size] + [i for i in ends if ends.count(i) > 1]
+        if wrong:
+            raise ValueError(
+                f"{called()}: {wrong[0]} as a {which} in perm={list(pairs)} {here()}. There are {size} devices, from 0 "
+                f"to {size - 1}, and each is a {which} once at most."
+            )
+    return _moved(x, names, lambda leaf, aval, size: ppermute_op(leaf, axis_name=names, perm=pairs))
+
+
+def pshuffle(x: Any, axis_name: str, perm: Sequence[int]) -> Any:
+    """The `x` of the device at position `perm[i]` along a mapped axis, on that at position i.
+
+    Raises:
+      ValueError: if `perm` is no order of all positions.
+    """
+    size = axis_size(axis_name)
+    order = [int(i) for i in perm]
+    if sorted(order) != list(range(size)):
+        raise ValueError(
+            f"{called()}: perm={order} is no order of the {size} devices {here()}. Give each position from 0 to "
+            f"{size - 1} once."
+        )
+    return ppermute(x, axis_name, [(source, to) for to, source in enumerate(order)])
 
 
 def axis_index(axis_name: str) -> Any:
