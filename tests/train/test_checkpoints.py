@@ -405,6 +405,8 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for call in (lambda: Checkpoints(tmp_path).save(1, START), lambda: train.save_weights(tmp_path / "a", START)):
         with pytest.raises(ImportError, match=r"which is not installed at .*pip install 'tracegrad\[train\]'"):
             call()
+    with pytest.raises(ImportError, match=r"^fit needs orbax-checkpoint"):  # before the first step
+        fit(batches(), tmp_path)
 
 
 # -- weights

@@ -71,7 +71,7 @@ class Checkpoints:
       mode: whether the least or the greatest is the best.
 
     Raises:
-      ImportError: without orbax-checkpoint, when something is saved or read.
+      ImportError: without orbax-checkpoint, when `fit` begins, and when something is saved or read.
       CheckpointError: from `save` and `wait`, if the folder cannot be written or another process writes into it; what
         was saved before stays.
 
@@ -262,6 +262,8 @@ class Checkpoints:
         if self._lock is not None:
             return
         import fcntl  # Windows has it not, and the rest of this file it has.
+
+        _orbax()  # A training learns at its start that it could not be saved.
 
         try:
             self.directory.mkdir(parents=True, exist_ok=True)

@@ -71,8 +71,9 @@ class Monitor(Callback):
     under `@jit`.
 
     The numbers are taken in a program of its own: at other steps nothing is computed. It costs the loss and its
-    gradient once more, and a pass over what is looked at: 1.5 to 2 steps of training in all. A copy of the parameters
-    is held for a step. What was found is read when it is there, without waiting for it.
+    gradient once more, and a pass over what is looked at: 1.5 to 4 steps of training in all, most where steps are short
+    (`python -m benchmarks.monitors`). A copy of the parameters is held for a step. What was found is read when it is
+    there, without waiting for it.
 
     Call it before each step, or give it to `fit` among the callbacks.
 
