@@ -106,6 +106,17 @@ def split_mapped(
     return next(iter(sizes.values()))[0], moved, inner
 
 
+def told_apart(out: Any, out_axes: Any, transform: str, name: str) -> Any:
+    """A body's results: where there is one for each along the axis of this name, each has a cotangent of its own."""
+    leaves, tree = tree_flatten(out)
+    axes = frozenset({name})
+    spread = [
+        vary(v, axes) if axis is not None and isinstance(v, Tracer) else v
+        for v, axis in zip(leaves, leaf_axes(tree, out_axes, transform), strict=True)
+    ]
+    return tree_unflatten(tree, spread)
+
+
 def vmap(
     fun: Callable[..., Any] | None = None,
     in_axes: Any = 0,
@@ -145,12 +156,8 @@ def vmap(
 
             @functools.wraps(fun)
             def tapped(*args: Any, **kwargs: Any) -> Any:
-                results, tree = tree_flatten(fun(*args, **kwargs))
-                for i, (v, axis) in enumerate(zip(results, leaf_axes(tree, out_axes, "vmap"), strict=True)):
-                    if axis_name is not None and axis is not None and isinstance(v, Tracer):
-                        # Each element of the result has a cotangent of its own, also where all are the same.
-                        results[i] = vary(v, frozenset({axis_name}))
-                return tree_unflatten(tree, results), taken()
+                out = fun(*args, **kwargs)
+                return out if axis_name is None else told_apart(out, out_axes, "vmap", axis_name), taken()
 
             body, captured = record_body(tapped, in_args, in_kwargs, name_of(fun), axes=named, lifts=True)
             batched = tuple(axis is not None for axis in axes) + (False,) * len(captured)

@@ -47,8 +47,7 @@ psum_op: Op = Op(
 
 def _extreme_vjp(ct: Any, out: Any, x: Any, *, axis_name: Names) -> Any:
     # As that of a maximum over an array: in equal parts to those devices that have it.
-    same = tuple(name for name in axis_name if name not in x.aval.varying)
-    ct = psum_op(ct, axis_name=same) if same else ct
+    ct = _psum_vjp(ct, out, x, axis_name=axis_name)
     chosen = astype(equal(x, out), dtype=x.aval.dtype)
     return div(mul(ct, chosen), psum_op(chosen, axis_name=axis_name))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax import lax
 
 from ..errors import called, describe, here
@@ -69,6 +69,10 @@ def _one(axis_name: Any, groups: Any = None) -> tuple[str, ...]:
     return _names(axis_name, groups)
 
 
+def _size(names: tuple[str, ...]) -> int:
+    return math.prod(axis_size(name) for name in names)
+
+
 def _tracked(tape: Recording | None, names: tuple[str, ...]) -> bool:
     return tape is not None and all(name in tape.axes for name in names)
 
@@ -92,7 +96,7 @@ def psum(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = No
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, (int, float, complex)):
-            size = int(np.prod([axis_size(name) for name in names]))
+            size = _size(names)
             return leaf * size
         if isinstance(leaf, Tracer) and tape is not None and _tracked(tape, names) and _summed(tape, leaf, names):
             raise ValueError(
@@ -119,7 +123,7 @@ def pmean(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = N
       ValueError: if `x` is a gradient that is already summed over the axis.
     """
     names = _names(axis_name, axis_index_groups)
-    size = int(np.prod([axis_size(name) for name in names]))
+    size = _size(names)
     return jax.tree.map(lambda total: div(total, literal(size)), psum(x, names))
 
 
@@ -140,7 +144,7 @@ def pmin(x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = No
 
 def _moved(x: Any, names: tuple[str, ...], one: Callable[[Any, Aval, int], Any]) -> Any:
     """What each device makes of its arrays, which are made its own first: `one(leaf, its type, how many devices)`."""
-    size = int(np.prod([axis_size(name) for name in names]))
+    size = _size(names)
     tape = state.tape
     axes = frozenset(names) if _tracked(tape, names) else frozenset()
 

@@ -14,13 +14,12 @@ from jax.sharding import Mesh, PartitionSpec
 from .. import numpy as tnp
 from ..arguments import arguments_of
 from ..backward import body_cotangents
-from ..batching import argument_axes, leaf_axes, split_mapped
+from ..batching import argument_axes, leaf_axes, split_mapped, told_apart
 from ..body import BodyCache, BodyOp, put, put_gradients, taken
 from ..errors import describe, here, need_function
 from ..inference import TYPED
 from ..lower import evaluate
 from ..op import Op
-from ..ops import vary
 from ..recording import state
 from ..tape import Aval, Node, Tape, aval_of, make_aval, with_axes
 from ..tracer import Tracer
@@ -162,10 +161,7 @@ def pmap(
                         f"device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return "
                         "them all with out_axes=0."
                     )
-                if axis is not None and isinstance(v, Tracer):
-                    # Each device's result has a cotangent of its own, also where all have the same.
-                    results[i] = vary(v, frozenset({name}))
-            return jax.tree.unflatten(out_tree, results), taken()
+            return told_apart(out, out_axes, "pmap", name), taken()
 
         body, extra = bodies.get(checked, in_args, in_kwargs, axes={name: size})
         out_tree, taps_tree = body.out_tree.children()
