@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import called, here
+from . import agreement
 from .extras import extra, figure_of
 
 
@@ -104,7 +105,8 @@ class History(Mapping[str, np.ndarray[Any, Any]]):
         """Draws the numbers over the steps: those whose names end in the same word together, losses by logarithm.
 
         Args:
-          path: an image file to write; in a notebook the figure that is returned shows itself.
+          path: an image file to write, in many processes by process 0 alone; in a notebook the figure that is returned
+            shows itself.
           names: of what; of all by default.
 
         Returns:
@@ -138,7 +140,7 @@ class History(Mapping[str, np.ndarray[Any, Any]]):
             axes.set_xlabel("step")
             axes.set_ylabel(group[0] if len(group) == 1 else kind)
             axes.legend()
-        if path is not None:
+        if path is not None and agreement.index() == 0:
             figure.savefig(path, dpi=120)
         return figure
 

@@ -30,7 +30,7 @@ from .diagnosis import findings
 from .extras import figure_of
 from .finding import Finder, Plan, Row, leaves_of, plan
 from .reports import LayerReport, ParameterReport, Report, together, warn
-from .spreads import in_float, measured, pick, spread_of
+from .spreads import Spread, in_float, measured, spreads_of
 from .stepping import TrainState
 
 SLOPE = 0.05
@@ -71,9 +71,9 @@ class Monitor(Callback):
     under `@jit`.
 
     The numbers are taken in a program of its own: at other steps nothing is computed. It costs the loss and its
-    gradient once more, and a pass over what is looked at: 1.5 to 4 steps of training in all, most where steps are short
-    (`python -m benchmarks.monitors`). A copy of the parameters is held for a step. What was found is read when it is
-    there, without waiting for it.
+    gradient once more, and five passes over what is looked at: 1 to 2.5 steps of training in all, on a CPU, so that a
+    look at every 50th step adds 2 to 5% (`python -m benchmarks.monitors`). A copy of the parameters is held for a step.
+    What was found is read when it is there, without waiting for it.
 
     Call it before each step, or give it to `fit` among the callbacks.
 
@@ -234,18 +234,25 @@ class Monitor(Callback):
             return Finder(params, names).run(loss_fn, (params, *args), kwargs)
 
         (value, grads), found = capture(value_and_grad(loss))(params)
-        numbers: dict[str, Any] = {"loss": value, "validation": None}
+        checked = np.nan
         if validation is not None or self.validation is not None:
             out = loss_fn(params, *validation) if validation is not None else self.validation(params, *args, **kwargs)
-            numbers["validation"] = out[0] if isinstance(out, tuple) and len(out) == 2 else out
-        numbers["rows"] = {
-            row.name: self._row(row, found.values[row.name], found.gradients.get(row.name)) for row in rows
-        }
-        numbers["parameters"] = {
-            path: (tnp.sqrt((in_float(x) ** 2).sum()), measured(g, 0, self.bins))
-            for (path, x), (_, g) in zip(leaves_of(params), leaves_of(grads), strict=True)
-        }
-        numbers["varies"] = _varies(found.values[whole.output]) if whole.output in names else None
+            checked = out[0] if isinstance(out, tuple) and len(out) == 2 else out
+        varies = _varies(found.values[whole.output]) if whole.output in names else np.nan
+        tables = []
+        for row in rows:
+            x, gradient = found.values[row.name], found.gradients.get(row.name)
+            gradient = tnp.zeros_like(x) if gradient is None else gradient
+            for y, more in ((x, _units(row, x)), (gradient, np.nan)):
+                tables.append(self._table(y, row.depth, more))
+        for (_, x), (_, gradient) in zip(leaves_of(params), leaves_of(grads), strict=True):
+            tables.append(self._table(gradient, 0, tnp.sqrt((in_float(x) ** 2).sum())))
+        # One array of each kind: to fetch many small ones takes longer than to compute them.
+        numbers = (
+            tnp.stack([value, checked, varies]),
+            tnp.concatenate([floats for floats, _ in tables]) if tables else np.zeros((0, 5), np.float32),
+            tnp.concatenate([counts for _, counts in tables]) if tables else np.zeros((0, self.bins), np.int32),
+        )
         seen = Plan(rows, whole.unused, whole.fixed)
         seen.output = whole.output if whole.output in names else None
         seen.shapes = {row.name: aval_of(found.values[row.name]).shape for row in rows}
@@ -271,18 +278,12 @@ class Monitor(Callback):
             chosen += [row for row in inside if row not in chosen]
         return sorted(chosen, key=rows.index)
 
-    def _row(self, row: Row, x: Any, gradient: Any) -> dict[str, Any]:
-        gradient = tnp.zeros_like(x) if gradient is None else gradient
-        found = {"values": measured(x, row.depth, self.bins), "gradients": measured(gradient, row.depth, self.bins)}
-        if row.activation:
-            x = in_float(x)
-            shape = aval_of(x).shape
-            if row.activation == "relu":
-                found["dead"] = (x == 0).all(tuple(range(row.depth, len(shape) - 1))).mean(-1) if x.ndim else x == 0
-            else:
-                slope = 1 - x * x if row.activation == "tanh" else 4 * x * (1 - x)
-                found["saturated"] = (slope < SLOPE).reshape((*shape[: row.depth], -1)).mean(-1)
-        return found
+    def _table(self, x: Any, depth: int, more: Any) -> tuple[Any, Any]:
+        """What `measured` finds in an array, and one number more, with a row for each index of the first axes."""
+        floats, counts = measured(x, depth, self.bins)
+        more = tnp.broadcast_to(more, floats.shape[:-1]).astype(floats.dtype)
+        floats = tnp.concatenate([floats, more[..., None]], -1)
+        return floats.reshape((-1, 5)), counts.reshape((-1, self.bins))
 
     # -- what was seen
 
@@ -295,23 +296,27 @@ class Monitor(Callback):
             self._report(pending)
 
     def _report(self, pending: _Pending) -> None:
-        numbers, plan = jax.device_get(pending.seen.numbers), pending.seen.plan
-        ratios, total = (None, None) if pending.ratios is None else jax.device_get(pending.ratios)
+        (first, floats, counts), ratios = jax.device_get((pending.seen.numbers, pending.ratios))
+        plan = pending.seen.plan
+        value, checked, varies = first.tolist()
+        total, *ratios = [None] * (len(plan.parameters) + 1) if ratios is None else ratios.tolist()
+        sizes = [size for row in plan.rows for size in 2 * _sizes(row, plan.shapes[row.name])]
+        sizes += [math.prod(shape) for shape in plan.parameters.values()]
+        more = floats[:, 4].tolist()
+        spreads = iter(zip(spreads_of(floats[:, :4], counts, sizes), more, strict=True))
+        layers = {row.path: row for row in self._rows(spreads, plan)}
         parameters = {}
-        for path, shape in plan.parameters.items():
-            norm, gradients = numbers["parameters"][path]
-            norm = float(norm) if np.isfinite(norm) else math.nan
-            gradients = spread_of(gradients, math.prod(shape), self.bins)
-            ratio = None if ratios is None else float(ratios[path])
+        for (path, shape), ratio in zip(plan.parameters.items(), ratios, strict=True):
+            gradients, norm = next(spreads)
+            norm = norm if math.isfinite(norm) else math.nan
             parameters[path] = ParameterReport(path, shape, norm, gradients, ratio)
-        layers = {row.path: row for row in self._rows(numbers["rows"], plan)}
-        validation = pending.validation if numbers["validation"] is None else float(numbers["validation"])
+        validation = pending.validation if self.validation is None else checked
         outputs = [row.path for row in plan.rows if row.name == plan.output]
         report = Report(
-            pending.step, float(numbers["loss"]), validation, layers, parameters,
-            together([p.gradients.norm for p in parameters.values()]), None if total is None else float(total),
-            math.nan if numbers["varies"] is None else float(numbers["varies"]), outputs[0] if outputs else None,
-            plan.unused, plan.fixed,
+            pending.step, value, validation, layers, parameters,
+            together([p.gradients.norm for p in parameters.values()]),
+            total if any(len(shape) > 1 for shape in plan.parameters.values()) else None, varies,
+            outputs[0] if outputs else None, plan.unused, plan.fixed,
         )  # fmt: skip
         report = dataclasses.replace(report, findings=findings([*self._reports, report]))
         self._reports.append(report)
@@ -320,29 +325,13 @@ class Monitor(Callback):
                 self._warned.add((finding.kind, finding.where))
                 warn(finding.text)
 
-    def _rows(self, found: dict[str, Any], plan: Plan) -> list[LayerReport]:
+    def _rows(self, spreads: Iterator[tuple[Spread, float]], plan: Plan) -> list[LayerReport]:
         rows: list[tuple[tuple[int, ...], LayerReport]] = []
         # What is in one loop stands together, layer after layer.
         for _, group in itertools.groupby(plan.rows, lambda row: row.path.partition("[*]")[0] if row.depth else None):
-            reports = [one for row in group for one in self._each(row, found[row.name], plan.shapes[row.name])]
+            reports = [one for row in group for one in _each(row, spreads, plan.shapes[row.name])]
             rows += sorted(reports, key=lambda report: report[0][:1])
         return [report for _, report in rows]
-
-    def _each(
-        self, row: Row, found: dict[str, Any], shape: tuple[int, ...]
-    ) -> Iterator[tuple[tuple[int, ...], LayerReport]]:
-        """The report of a row, or of each of the layers of a loop, with its number."""
-        own = shape[row.depth :]
-        size, units = math.prod(own), own[-1] if own else 1
-        for index in np.ndindex(shape[: row.depth]):
-            one = pick(found, index)
-            path = functools.reduce(lambda path, i: path.replace("[*]", f"[{i}]", 1), index, row.path)
-            yield index, LayerReport(
-                path, row.kind, row.source, spread_of(one["values"], size, self.bins),
-                spread_of(one["gradients"], size, self.bins), row.activation,
-                float(one["dead"]) if "dead" in one else None, float(one["saturated"]) if "saturated" in one else None,
-                units, size // max(1, units), row.hidden, row.weighted,
-            )  # fmt: skip
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draws what was seen over the steps: losses, outputs, gradients, and the update-to-weight ratio.
@@ -387,6 +376,39 @@ class Monitor(Callback):
         return figure
 
 
+def _each(
+    row: Row, spreads: Iterator[tuple[Spread, float]], shape: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], LayerReport]]:
+    """The report of a row, or of each of the layers of a loop, with its number."""
+    units, sizes = shape[-1] if len(shape) > row.depth else 1, _sizes(row, shape)
+    values, gradients = (list(itertools.islice(spreads, len(sizes))) for _ in range(2))
+    indices = np.ndindex(shape[: row.depth])
+    for index, size, (value, fraction), (gradient, _) in zip(indices, sizes, values, gradients, strict=True):
+        path = functools.reduce(lambda path, i: path.replace("[*]", f"[{i}]", 1), index, row.path)
+        yield index, LayerReport(
+            path, row.kind, row.source, value, gradient, row.activation,
+            fraction if row.activation == "relu" else None, fraction if row.activation in ("tanh", "sigmoid") else None,
+            units, size // max(1, units), row.hidden, row.weighted,
+        )  # fmt: skip
+
+
+def _sizes(row: Row, shape: tuple[int, ...]) -> list[int]:
+    """How many elements each of the layers of a row has."""
+    return [math.prod(shape[row.depth :])] * math.prod(shape[: row.depth])
+
+
+def _units(row: Row, x: Any) -> Any:
+    """The fraction of dead units or of saturated elements of a row, of each of the layers of a loop."""
+    if not row.activation:
+        return np.nan
+    x = in_float(x)
+    shape = aval_of(x).shape
+    if row.activation == "relu":
+        return (x == 0).all(tuple(range(row.depth, len(shape) - 1))).mean(-1) if x.ndim else x == 0
+    slope = 1 - x * x if row.activation == "tanh" else 4 * x * (1 - x)
+    return (slope < SLOPE).reshape((*shape[: row.depth], -1)).mean(-1)
+
+
 def _style(i: int, name: str) -> dict[str, Any]:
     """Of the i-th of some curves: told apart without colour too."""
     return {"marker": "os^vDP*X"[i % 8], "markersize": 4, "label": name}
@@ -408,17 +430,17 @@ def _copied(params: Any) -> Any:
 
 
 @jit
-def _ratios(before: Any, after: Any) -> tuple[dict[str, Any], Any]:
-    """The norm of each change over that of what was changed, and of all of two axes or more together."""
-    found, changes, sizes = {}, [], []
-    for (path, x), (_, y) in zip(leaves_of(before), leaves_of(after), strict=True):
+def _ratios(before: Any, after: Any) -> Any:
+    """The norm of each change over that of what was changed: of all of two axes or more together, and of each."""
+    found, changes, sizes = [], [], []
+    for (_, x), (_, y) in zip(leaves_of(before), leaves_of(after), strict=True):
         x, y = in_float(x), in_float(y)
         change, size = ((y - x) ** 2).sum(), (x**2).sum()
-        found[path] = tnp.sqrt(change / size)
+        found.append(tnp.sqrt(change / size))
         if len(aval_of(x).shape) > 1:
             changes.append(change)
             sizes.append(size)
-    return found, tnp.sqrt(sum(changes) / sum(sizes)) if changes else None
+    return tnp.stack([tnp.sqrt(sum(changes) / sum(sizes)) if changes else np.nan, *found])
 
 
 def _varies(out: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from .. import numpy as tnp
@@ -35,32 +34,36 @@ class Spread(NamedTuple):
     edges: Floats
 
 
-def measured(x: Any, depth: int, bins: int) -> dict[str, Any]:
-    """What a `Spread` is made of, for each index of the first `depth` axes."""
+def measured(x: Any, depth: int, bins: int) -> tuple[Any, Any]:
+    """What a `Spread` is made of, for each index of the first `depth` axes.
+
+    Returns:
+      The mean, the variance, the least and the greatest finite element, along a last axis, and the counts.
+    """
     x = in_float(x)
     shape = aval_of(x).shape
     x = x.reshape((*shape[:depth], -1))
     rows, size = math.prod(shape[:depth]), math.prod(shape[depth:])
+    # Each line that reduces is a pass over the array, which is what a look costs: what others tell is not taken too.
     finite = tnp.isfinite(x)
     kept = tnp.where(finite, x, 0)
-    count = finite.sum(-1)
     mean = kept.sum(-1) / max(1, size)
     centred = kept - mean[..., None]
-    found = {"count": count, "mean": mean, "var": (centred * centred).mean(-1) if size else mean}
-    found["norm"] = tnp.sqrt((kept * kept).sum(-1))
-    low = tnp.where(finite, x, np.inf).min(-1, initial=np.inf)
-    high = tnp.where(finite, x, -np.inf).max(-1, initial=-np.inf)
-    found["low"], found["high"] = low, high
+    variance = (centred * centred).mean(-1) if size else mean
+    least = tnp.where(finite, x, np.inf).min(-1, initial=np.inf)
+    greatest = tnp.where(finite, x, -np.inf).max(-1, initial=-np.inf)
     # As NumPy has it, an array of one value has it in the middle of a range of 1.
-    half = tnp.where(high > low, 0.0, 0.5)
-    low, width = (low - half)[..., None], ((high - low + 2 * half) / bins)[..., None]
-    # Added up in several histograms, so that an accelerator does not wait for one number.
-    which = tnp.clip(tnp.where(finite, (kept - low) / width, 0).astype(np.int32), 0, bins - 1)
-    which = which + bins * (tnp.arange(size, dtype=np.int32) % _COPIES)
-    which = which + bins * _COPIES * tnp.arange(rows, dtype=np.int32).reshape((*shape[:depth], 1))
-    counts = tnp.zeros(rows * _COPIES * bins, np.int32).at[which.reshape(-1)].add(finite.reshape(-1).astype(np.int32))
-    found["counts"] = counts.reshape((*shape[:depth], _COPIES, bins)).sum(-2)
-    return found
+    half = tnp.where(greatest > least, 0.0, 0.5)
+    low, width = (least - half)[..., None], ((greatest - least + 2 * half) / bins)[..., None]
+    which = tnp.clip(((kept - low) / width).astype(np.int32), 0, bins - 1)
+    # One bin more is for what is not finite. Added up in several histograms, so that an accelerator does not wait for
+    # one number.
+    each = bins + 1
+    which = tnp.where(finite, which, bins) + each * (tnp.arange(size, dtype=np.int32) % _COPIES)
+    which = which + each * _COPIES * tnp.arange(rows, dtype=np.int32).reshape((*shape[:depth], 1))
+    counts = tnp.zeros(rows * _COPIES * each, np.int32).at[which.reshape(-1)].add(1)
+    counts = counts.reshape((*shape[:depth], _COPIES, each)).sum(-2)[..., :bins]
+    return tnp.stack([mean, variance, least, greatest], -1), counts
 
 
 def in_float(x: Any) -> Any:
@@ -68,26 +71,28 @@ def in_float(x: Any) -> Any:
     return x if aval_of(x).dtype == np.float64 else x.astype(np.float32)
 
 
-def spread_of(found: dict[str, Any], size: int, bins: int) -> Spread:
-    """The record of what `measured` has found for one index of the first axes."""
-    count = int(found["count"])
-    whole = count == size and size > 0
-    low, high = (float(found["low"]), float(found["high"])) if count else (0.0, 1.0)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    return Spread(
-        float(found["mean"]) if whole else math.nan,
-        math.sqrt(float(found["var"])) if whole else math.nan,
-        float(found["norm"]) if whole else math.nan,
-        count / size if size else 1.0,
-        np.asarray(found["counts"]),
-        np.linspace(low, high, bins + 1),
-    )
+def spreads_of(numbers: Floats, counts: Floats, sizes: list[int]) -> list[Spread]:
+    """The records of what `measured` has found, of arrays of these sizes, a row each."""
+    found = counts.sum(-1)
+    numbers = numbers.astype(np.float64)
+    low, high = np.where(found[:, None] > 0, numbers[:, 2:], (0.0, 1.0)).T
+    half = np.where(high > low, 0.0, 0.5)
+    edges = np.linspace(low - half, high + half, counts.shape[1] + 1, axis=-1)
+    means, variances = numbers[:, :2].T
+    size = np.array(sizes, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        whole = np.where(
+            ((found == size) & (size > 0))[:, None],
+            np.stack([means, np.sqrt(variances), np.sqrt(size * (variances + means * means))], -1),
+            math.nan,
+        )
+    fractions = np.where(size > 0, found / np.maximum(size, 1), 1.0)
+    return [
+        Spread(mean, std, norm, finite, count, edge)
+        for (mean, std, norm), finite, count, edge in zip(
+            whole.tolist(), fractions.tolist(), counts, edges, strict=True
+        )
+    ]
 
 
-def pick(found: Any, index: tuple[int, ...]) -> Any:
-    """What was found for one index of the first axes."""
-    return jax.tree.map(lambda x: x[index], found)
-
-
-__all__ = ["Floats", "Spread", "in_float", "measured", "pick", "spread_of"]
+__all__ = ["Floats", "Spread", "in_float", "measured", "spreads_of"]
