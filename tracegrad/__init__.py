@@ -22,6 +22,7 @@ from . import (
     random,
     scipy,
 )
+from . import inside as inside
 from . import pictures as pictures
 from . import show as show
 from .batching import vmap

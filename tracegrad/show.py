@@ -23,7 +23,7 @@ from .passes import dead_code
 from .tape import Node, Tape, Var
 
 
-def format_tape(tape: Tape, whole: bool = False, kept: Values | None = None) -> str:
+def format_tape(tape: Tape, whole: bool = False, kept: Values | None = None, note: str = "") -> str:
     """The tape as text: a line a step, with shapes, dtypes and the user's line; `∇` marks gradient steps.
 
     What the results need is shown, which is what will run; a last line counts the steps that no result needs. Values
@@ -34,18 +34,24 @@ def format_tape(tape: Tape, whole: bool = False, kept: Values | None = None) -> 
       tape: a tape, finished or not.
       whole: whether to show every step all the same.
       kept: what to show in place of the user's lines: the values of the tape.
+      note: of which runs of it these are.
     """
     nodes = tape.nodes if whole else shown(tape)
     names = Names(tape, {} if whole else aliases(tape))
     places = Places()
-    rows = [(f"{names[v]}:{v.aval}", _worth(kept, [v])) for v in tape.inputs if kept is not None]
+    rows = []
     for node in nodes:
         rows.append((step(node, names), _line(node, places) if kept is None else _worth(kept, node.outputs)))
-        for body in bodies(node):
-            rows += [(f"  | {row}", "") for row in format_tape(body, whole).splitlines()]
+        inside = kept.bodies.get(node, []) if kept is not None else []
+        for body, own in itertools.zip_longest(bodies(node), inside):
+            text = format_tape(body, whole) if own is None else format_tape(body, whole, own.values, own.note)
+            rows += [(f"  | {row}", "") for row in text.splitlines()]
+    if kept is not None and kept.values:
+        # After the steps, which name them in the same order without values.
+        rows = [(f"{names[v]}:{v.aval}", _worth(kept, [v])) for v in tape.inputs] + rows
     width = min(max((len(code) for code, where in rows if where), default=0), 72)
     head = ", ".join(f"{names[v]}:{v.aval}" for v in tape.inputs)
-    lines = [f"{tape.name or 'tape'}({head})"]
+    lines = [f"{tape.name or 'tape'}({head})" + f"  # values: {note}" * bool(note)]
     lines += [f"  {code.ljust(width)}  # {where}" if where else f"  {code}" for code, where in rows]
     lines.append("  return " + ", ".join(f"{names[v]}:{v.aval}" for v in tape.outputs))
     idle = len(tape.nodes) - len(nodes) - sum(node.op is alias for node in tape.nodes) * (not whole)
@@ -78,6 +84,17 @@ def bodies(node: Node) -> list[Tape]:
     """The tapes that a step runs."""
     values = [x for value in node.params.values() for x in (value if isinstance(value, tuple) else (value,))]
     return [value for value in values if isinstance(value, Tape)]
+
+
+def _roles(node: Node) -> list[tuple[str, Tape]]:
+    """The tapes that a step runs, and what stands before the names of what is in them."""
+    found = []
+    for key, value in node.params.items():
+        several = isinstance(value, tuple)
+        for i, x in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(x, Tape):
+                found.append((f"{key}[{i}]." if several else "" if key == "body" else f"{key}.", x))
+    return found
 
 
 class Names:
@@ -206,18 +223,28 @@ def _kept(tape: Tape, what: str) -> Values:
     return kept
 
 
-def _printed_values(tape: Tape, kept: dict[Var, Any]) -> dict[str, Any]:
+def _printed_values(tape: Tape, kept: Values) -> dict[str, Any]:
     """Those of these that printing shows, by the names that it gives them."""
     same = aliases(tape)
     names, nodes = Names(tape, same), shown(tape)
     for node in nodes:
         step(node, names)
     order = [*tape.inputs, *same, *(v for node in nodes for v in node.outputs)]
-    return {names[v]: kept[v] for v in order if v in kept}
+    found = {names[v]: kept.values[v] for v in order if v in kept.values}
+    for node in nodes:
+        inside = kept.bodies.get(node, [])
+        for (role, body), own in zip(_roles(node), inside, strict=False):
+            for name, value in _printed_values(body, own.values).items():
+                found[f"{names[node.outputs[0]]}.{role}{name}"] = value
+    return found
 
 
 def _values(tape: Tape) -> dict[str, jax.Array]:
     """What the arguments and each step were when the tape was recorded with values, by the names that it prints.
+
+    What is in the body of a step has the name of the step before its own: `b.a`, and in a branch `b.branches[0].a`. Of
+    a loop or a map it is an array with an axis in front, for the turns or the elements; of a `while_loop`, and of a
+    loop whose turns make more than 256 MiB, it is that of the last turn.
 
     Raises:
       ValueError: if it was recorded without.
@@ -228,7 +255,7 @@ def _values(tape: Tape) -> dict[str, jax.Array]:
       >>> {name: float(value) for name, value in tape.values().items()}
       {'x': 3.0, 'a': 9.0, 'b': 12.0}
     """
-    return _printed_values(tape, _kept(tape, "values").values)
+    return _printed_values(tape, _kept(tape, "values"))
 
 
 def _gradients(tape: Tape) -> dict[str, jax.Array]:
@@ -243,7 +270,7 @@ def _gradients(tape: Tape) -> dict[str, jax.Array]:
       >>> {name: float(value) for name, value in tape.gradients().items()}
       {'x': 7.0, 'a': 1.0, 'b': 1.0}
     """
-    return _printed_values(tape, _kept(tape, "gradients").gradients)
+    return _printed_values(tape, Values(_kept(tape, "gradients").gradients, {}))
 
 
 def _text(tape: Tape, whole: bool = False, values: bool = False) -> str:

@@ -74,7 +74,9 @@ def trace(fun: Callable[..., Any] | None = None, *, values: bool = False) -> Cal
       values: whether to run the tape too, step by step, and keep all values: the picture then shows their ranges, what
         they look like, and the gradients of the result with respect to them, if it is a real scalar or `fun` takes a
         gradient. The arguments must then be arrays and numbers. `tape.values()` and `tape.gradients()` return them, by
-        the names that printing gives them, and `tape.text(values=True)` shows them.
+        the names that printing gives them, and `tape.text(values=True)` shows them. What is inside calls, loops,
+        branches and maps is shown too: of all turns and elements together, of the last turn of a `while_loop` and of a
+        loop whose turns make more than 256 MiB, and of a branch where it was taken. The picture says which.
 
     Raises:
       TypeError: with `values`, if an argument is a shape without values, or traced.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ..tape import Tape
 from .model import Box, Drawing, Row, drawing
+from .still import noted
 from .values import add_values
 
 
@@ -63,7 +64,7 @@ def _row(row: Row, indent: str, clusters: Iterator[int]) -> Iterator[str]:
         for body in box.bodies:
             inner = next(clusters)
             yield f"{indent}  subgraph cluster_{inner} {{"
-            yield f"{indent}    label={_quoted(f'{body.role} {body.title}{box.runs}')};"
+            yield f"{indent}    label={_quoted(f'{body.role} {body.title}{box.runs}{noted(body)}')};"
             yield from _inside(body, f"{indent}    ", clusters, f"{inner} ")
             yield f"{indent}  }}"
     yield f"{indent}}}"

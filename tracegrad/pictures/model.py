@@ -122,6 +122,8 @@ class Drawing:
       idle: how many steps are not drawn, because nothing needs them.
       open: of a body, whether it is unfolded.
       values: of inputs, what they were and their gradients, if that was kept.
+      runs_in: of a body, the steps that run it and its gradient, and as which of their bodies.
+      note: of a body, of which of its runs the values are.
     """
 
     title: str
@@ -135,6 +137,8 @@ class Drawing:
     role: str = ""
     open: bool = False
     values: dict[Var, list[str]] = field(default_factory=dict)
+    runs_in: list[tuple[Node, int]] = field(default_factory=list)
+    note: str = ""
 
     @property
     def boxes(self) -> list[Box]:
@@ -288,6 +292,7 @@ class _Maker:
             outer = [(v, names[u]) for u, v in pairs if u.aval is v.aval]
             box.bodies.append(self.drawing(body, partner, saved, outer))
             box.bodies[-1].role = role
+            box.bodies[-1].runs_in = [(step.node, i) for step in (box, back) if step is not None]
 
 
 def _saved(node: Node, body: Tape, back: Node, partner: Tape) -> dict[Var, Var]:

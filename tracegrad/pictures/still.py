@@ -33,7 +33,12 @@ def headline(made: Drawing) -> str:
 def body_title(box: Box, body: Drawing) -> str:
     forward, backward = body.root.count()
     counts = [f"{forward} step{'s' * (forward != 1)}"] * bool(forward) + [f"{backward} backward"] * bool(backward)
-    return f"{body.role} {body.title}: {', '.join(counts) or 'no steps'}{box.runs}"
+    return f"{body.role} {body.title}: {', '.join(counts) or 'no steps'}{box.runs}{noted(body)}"
+
+
+def noted(body: Drawing) -> str:
+    """Of which runs of a body its values are."""
+    return f"; values: {body.note}" * bool(body.note)
 
 
 def _moved(x: float, y: float, content: str, scale: float = 1.0) -> str:

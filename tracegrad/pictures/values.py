@@ -27,14 +27,23 @@ INK = ((8, 81, 156), (245, 245, 245), (200, 80, 10), (255, 0, 200))
 def add_values(made: Drawing, tape: Tape) -> None:
     """Gives each box and each input of a drawing the values that were kept with the tape, if any were."""
     kept = Values.of(tape)
-    if kept is None:
-        return
-    made.values.update((v, in_words(kept, v)) for v in made.given if v in kept.values)
+    if kept is not None:
+        _add(made, [kept])
+
+
+def _add(made: Drawing, kept: list[Values]) -> None:
+    """Of a drawing with its gradient, each has values of its own."""
+    for own in kept:
+        made.values.update((v, in_words(own, v)) for v in made.given if v in own.values)
     for box in made.boxes:
         for v in box.node.outputs[:1]:
-            if v in kept.values:
-                box.values += in_words(kept, v)
-                box.thumbnail = thumbnail(as_array(kept.values[v]))
+            for own in [own for own in kept if v in own.values][:1]:
+                box.values += in_words(own, v)
+                box.thumbnail = thumbnail(as_array(own.values[v]))
+        for body in box.bodies:
+            inside = [own.bodies[node][i] for node, i in body.runs_in for own in kept if node in own.bodies]
+            body.note = next((x.note for x in inside if x.note), "")
+            _add(body, [x.values for x in inside])
 
 
 def thumbnail(array: np.ndarray[Any, Any]) -> str:
