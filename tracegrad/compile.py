@@ -92,12 +92,15 @@ class Jitted:
         self.marked = marked  # names the steps of the program, to be read from what XLA makes of them
         self.bodies = BodyCache(fun)
         self.plain: Any = self._jax_jit(closure=False)
-        self.closing: Any = None
+        self.closing: dict[int, Any] = {}  # with the arrays that it closes over as arguments
         self.examine: Any = None  # who looks at the results, if someone inside the function asked for that
         self.wrapper = self._wrapper()
 
-    def _jax_jit(self, closure: bool) -> Any:
-        """`jax.jit` of the recorded function; with `closure`, of the arrays it closes over and their version too."""
+    def _jax_jit(self, closure: bool, count: int = 0) -> Any:
+        """`jax.jit` of the recorded function; with `closure`, of the arrays it closes over and their version too.
+
+        `count` is how many arguments have a sharding, where one is given for all.
+        """
         fun, name = self.fun, self.name
 
         def run(arrays: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -138,8 +141,10 @@ class Jitted:
             with contextlib.suppress(TypeError, ValueError):
                 traced.__signature__ = inspect.signature(fun)  # type: ignore[attr-defined]
         options = dict(self.options)
-        if closure and isinstance(options.get("in_shardings"), tuple):
-            options["in_shardings"] = (None, *options["in_shardings"])  # none for the static version
+        if closure and options.get("in_shardings") is not None:
+            given = options["in_shardings"]
+            # The static version has none, and the arrays stay where they are.
+            options["in_shardings"] = (None, *(given if isinstance(given, tuple) else (given,) * count))
         return jax.jit(
             traced,
             static_argnums=(0,) * closure + tuple(i + shift if i >= 0 else i for i in self.static_argnums) or None,
@@ -168,7 +173,7 @@ class Jitted:
                 if self.examine is not None:
                     self.examine.called(wrapper, args, kwargs, out)
                 else:
-                    known = self.closing is None
+                    known = not self.closing
                 return out
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
@@ -191,14 +196,19 @@ class Jitted:
         wrapper.jitted = self  # type: ignore[attr-defined]
         return wrapper
 
-    def closed_over(self) -> list[Any] | None:
-        """The arrays that the function closes over, as they are now; `None` if it has no such variables."""
+    def closed_over(self, args: tuple[Any, ...]) -> tuple[Any, list[Any]] | None:
+        """`jax.jit` of these arguments and of the arrays that the function closes over, and those, as they are now.
+
+        `None` if it has no such variables.
+        """
         arrays = self.bodies.closed_over()
         if not self.bodies.references:
             return None
-        if self.closing is None:
-            self.closing = self._jax_jit(closure=True)
-        return arrays
+        shared = self.options.get("in_shardings")
+        count = 0 if shared is None or isinstance(shared, tuple) else len(args) - len(self.is_static(args))
+        if count not in self.closing:
+            self.closing[count] = self._jax_jit(True, count)
+        return self.closing[count], arrays
 
     def examined(self, examine: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call whose results are looked at. What it donates is kept, for the call to be explained."""
@@ -215,30 +225,32 @@ class Jitted:
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the compiled function gives for these arguments, and for the arrays that it closes over now."""
-        arrays = self.closed_over()
-        if arrays is None:
+        closed = self.closed_over(args)
+        if closed is None:
             return self.plain(*args, **kwargs)
-        return self.closing(self.bodies.version, arrays, *args, **kwargs)
+        closing, arrays = closed
+        return closing(self.bodies.version, arrays, *args, **kwargs)
 
     def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory:
         """What memory the compiled program takes, which is compiled once more, with its steps named."""
         marked = Marked()
         twin = Jitted(self.fun, self.static_argnums, self.static_argnames, self.donate_argnums, self.options, marked)
-        arrays = twin.closed_over()
-        if arrays is None:
+        closed = twin.closed_over(args)
+        if closed is None:
             lowered = twin.plain.lower(*args, **kwargs)
         else:
-            lowered = twin.closing.lower(twin.bodies.version, arrays, *args, **kwargs)
+            closing, arrays = closed
+            lowered = closing.lower(twin.bodies.version, arrays, *args, **kwargs)
         arguments = arguments_of(self.fun, jax.tree.structure((args, kwargs)))
 
         def named(text: str) -> str:
             if text.startswith("arrays["):
                 return f"an array that {self.name} closes over"
             positional, by_name = re.match(r"args\[(\d+)\]", text), re.match(r"kwargs\['(\w+)'\]", text)
-            if arrays is not None and positional:
+            if closed is not None and positional:
                 path = (SequenceKey(0), SequenceKey(int(positional[1])))
                 return f"the argument {arguments.named(path)}{text[positional.end() :]}"
-            if arrays is not None and by_name:
+            if closed is not None and by_name:
                 return f"the argument {by_name[1]}{text[by_name.end() :]}"
             return f"the argument {text}" if text else ""
 

@@ -17,6 +17,7 @@ from .control import scan_op, switch_op, while_op
 from .errors import describe_source
 from .op import Op
 from .parallel.mapping import pmap_op
+from .parallel.sharding import all_specs, axes_in, joined_by, shard_map_op, split_by
 from .passes import program
 from .tape import Node, Tape, Var, aval_of
 
@@ -340,9 +341,9 @@ class Rerun:
         """Where a frame stands; `found` says which place of each level is spoken of."""
         node, note = frame.node, frame.note
         assert node is not None and frame.parent is not None
-        k = len(frame.parent.levels)
-        if k < len(frame.levels) and found.get(k) is not None:
-            note = f"{frame.levels[k].what} {found[k]} of {frame.levels[k].size}"
+        own = range(len(frame.parent.levels), len(frame.levels))
+        at = [f"{frame.levels[k].what} {found[k]} of {frame.levels[k].size}" for k in own if found.get(k) is not None]
+        note = ", ".join(at) if at else note
         text = f"{node.op.name} of {frame.tape.name}" if frame.tape.name else node.op.name
         return f"{note + ' of ' if note else ''}the {text} at {self.line(frame.parent, node)}"
 
@@ -549,36 +550,54 @@ class Rerun:
     def vmap(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
         params = node.params
         level = Level(params["axis_name"], params["size"], "element")
-        flags = [True] * len(node.outputs)
-        return self.under(frame, node, ins, level, params["batched"], flags)
+        flags = [[b] for b in params["batched"]]
+        return self.under(frame, node, ins, [level], flags, [[True]] * len(node.outputs))
 
-    def pmap(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
-        params = node.params
-        count = len(params["devices"])
-        level = Level(params["axis_name"], count, "device")
-        whole = [*params["whole"], *[False] * (len(node.outputs) - len(params["whole"]))]
+    def shard_map(self, frame: Frame, node: Node, ins: list[Value]) -> list[Value]:
+        mesh, in_specs = node.params["mesh"], node.params["in_specs"]
+        specs = all_specs(node.params["body"], node.params["out_specs"])
+        several = len(mesh.shape) > 1
+        levels = [Level(k, n, f"device along {k}" if several else "device") for k, n in mesh.shape.items()]
+        flags = [[level.name in axes_in(spec, mesh) for level in levels] for spec in (*in_specs, *specs)]
         # Arrays that are spread over the devices would not mix with those that are not.
-        here = [v._replace(array=_gathered(v.array)) for v in ins]
-        return self.under(frame, node, here, level, params["batched"], [not w for w in whole])
+        apart = [
+            v._replace(array=split_by(_gathered(v.array), spec, mesh, sum(v.flags)) if any(f) else _gathered(v.array))
+            for v, spec, f in zip(ins, in_specs, flags, strict=False)
+        ]
+        outs = self.under(frame, node, apart, levels, flags[: len(ins)], flags[len(ins) :])
+        return [
+            v._replace(array=joined_by(v.array, spec, mesh, sum(v.flags)) if any(f) else v.array)
+            for v, spec, f in zip(outs, specs, flags[len(ins) :], strict=True)
+        ]
 
     def under(
-        self, frame: Frame, node: Node, ins: list[Value], level: Level, batched: Sequence[bool], flags: Sequence[bool]
+        self,
+        frame: Frame,
+        node: Node,
+        ins: list[Value],
+        levels: Sequence[Level],
+        batched: Sequence[Sequence[bool]],
+        flags: Sequence[Sequence[bool]],
     ) -> list[Value]:
-        """What a body gives for all elements along an axis, which its results have where their flag says so."""
-        inner = Frame(node.params["body"], frame, node, node.inputs, (*frame.levels, level))
-        values = [v._replace(flags=(*v.flags, b)) for v, b in zip(ins, batched, strict=True)]
-        outs = []
-        for v, wanted in zip(self.run(inner, values), flags, strict=True):
-            array, axis = v.array, sum(v.flags[:-1])
-            if wanted and not v.flags[-1]:
-                array = jnp.asarray(array)
-                array = jnp.broadcast_to(
-                    jnp.expand_dims(array, axis), (*array.shape[:axis], level.size, *array.shape[axis:])
-                )
-            elif v.flags[-1] and not wanted:
-                array = _index(array, 0, axis)
-            outs.append(Value(array, v.flags[:-1], v.record))
-        return outs
+        """What a body gives for all elements along axes, which its results have where their flags say so."""
+        inner = Frame(node.params["body"], frame, node, node.inputs, (*frame.levels, *levels))
+        values = [v._replace(flags=(*v.flags, *b)) for v, b in zip(ins, batched, strict=True)]
+        return [_with_axes(v, levels, wanted) for v, wanted in zip(self.run(inner, values), flags, strict=True)]
+
+
+def _with_axes(v: Value, levels: Sequence[Level], wanted: Sequence[bool]) -> Value:
+    """A value under these innermost levels as one under the others, with an axis of its own for those wanted."""
+    count = len(v.flags) - len(levels)
+    array, axis = v.array, sum(v.flags[:count])
+    for level, there, want in zip(levels, v.flags[count:], wanted, strict=True):
+        if want and not there:
+            array = jnp.asarray(array)
+            shape = (*array.shape[:axis], level.size, *array.shape[axis:])
+            array = jnp.broadcast_to(jnp.expand_dims(array, axis), shape)
+        elif there and not want:
+            array = _index(array, 0, axis)
+        axis += want
+    return Value(array, v.flags[:count], v.record)
 
 
 _BODIES: dict[Op, Callable[[Rerun, Frame, Node, list[Value]], list[Value]]] = {
@@ -586,7 +605,8 @@ _BODIES: dict[Op, Callable[[Rerun, Frame, Node, list[Value]], list[Value]]] = {
     while_op: Rerun.while_,
     switch_op: Rerun.switch,
     vmap_op: Rerun.vmap,
-    pmap_op: Rerun.pmap,
+    pmap_op: Rerun.shard_map,
+    shard_map_op: Rerun.shard_map,
 }
 """Ops that run their body otherwise than once, with their operands as its inputs."""
 

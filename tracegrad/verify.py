@@ -37,8 +37,11 @@ def check(tape: Tape) -> None:
             if v not in bound and v.value is None:
                 raise fail(f"an operand of type {v.aval} belongs to no node and no input\n{tape.text(whole=True)}")
         body = node.params.get("body")
-        for v, taken in zip(node.inputs, body.inputs if isinstance(body, Tape) else (), strict=False):
-            if taken.aval.varying - {node.params.get("axis_name")} != v.aval.varying:
+        ended = {node.params.get("axis_name"), *getattr(node.params.get("mesh"), "axis_names", ())}
+        # A loop with a condition has operands of that too: its body's are not at the same places.
+        into = body.inputs if isinstance(body, Tape) else ()
+        for v, taken in zip(node.inputs, into if len(into) == len(node.inputs) else (), strict=False):
+            if taken.aval.varying - ended != v.aval.varying:
                 raise fail(f"an operand of type {v.aval} goes into its body as {taken.aval}")
         expected = node.op.infer(tuple(v.aval for v in node.inputs), node.params)
         actual = tuple(v.aval for v in node.outputs)

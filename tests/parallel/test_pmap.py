@@ -204,3 +204,71 @@ def test_errors_name_the_fact_the_line_and_the_remedy(call, kind, parts):
     message = str(caught.value)
     for part in [*parts, __file__]:
         assert part in message, message
+
+
+# -- the arguments of jax.pmap
+
+
+def test_static_arguments_are_python_values():
+    recorded = []
+
+    def f(x, how, scale):
+        recorded.append(how)
+        return (x + scale if how == "add" else x * scale) / axis_size("i")
+
+    xs = np.arange(8.0, dtype=np.float32)
+    for axes in (0, (0, None, 0), (0, None, None)):
+        scale = np.float32(3) if axes == (0, None, None) else np.full(8, 3, np.float32)
+        mapped = pmap(f, "i", in_axes=axes if axes != 0 else (0, None, 0), static_broadcasted_argnums=1)
+        np.testing.assert_allclose(mapped(xs, "add", scale), (xs + 3) / 8)
+        np.testing.assert_allclose(mapped(xs, "mul", scale), xs * 3 / 8)
+        np.testing.assert_allclose(tg.jit(lambda x: mapped(x, "mul", scale))(xs), xs * 3 / 8)  # noqa: B023
+        count = len(recorded)
+        mapped(xs + 1, "mul", scale)
+        assert len(recorded) == count
+    everywhere = pmap(lambda x, n: x * n, static_broadcasted_argnums=(1,))
+    np.testing.assert_allclose(everywhere(xs, 2), 2 * xs)
+    with pytest.raises(TypeError, match=r"static argument n .* not hashable.*test_pmap"):
+        everywhere(xs, [2])
+
+
+def test_donated_arguments_are_gone():
+    import warnings
+
+    xs = jax.numpy.arange(8.0)
+    step = pmap(lambda x, y: x + y, donate_argnums=0)
+    placed = step(xs, np.ones(8, np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = step(placed, np.ones(8, np.float32))
+    assert placed.is_deleted()
+    np.testing.assert_array_equal(again, np.arange(8) + 2)
+
+
+def test_size_backend_and_devices():
+    assert pmap(lambda: axis_index("i"), "i", axis_size=4)().tolist() == [0, 1, 2, 3]
+    assert pmap(lambda x: x * 2, backend="cpu")(np.ones(8)).tolist() == [2.0] * 8
+    some = jax.devices()[4:6]
+    out = pmap(lambda x: psum(x, "i"), "i", devices=some)(np.ones(2, np.float32))
+    assert out.devices() == set(some) and out.tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match="devices and backend are both given"):
+        pmap(lambda x: x, devices=some, backend="cpu")
+    with pytest.raises(ValueError, match="axis_size=4, and the mapped axes have size 8"):
+        pmap(lambda x: x, axis_size=4)(np.ones(8))
+    text = pmap(lambda x: psum(x, "i"), "i").lower(np.ones(8, np.float32)).as_text()
+    assert "all_reduce" in text
+
+
+def test_a_warm_call_is_one_compiled_call():
+    import sys
+
+    step = pmap(lambda w, x: w - 0.1 * psum(x, "i"), "i", in_axes=(None, 0), out_axes=None)
+    w, x = jax.numpy.ones(3), np.ones((8, 3), np.float32)
+    w = step(step(w, x), x)
+    calls = []
+    sys.setprofile(lambda frame, event, argument: calls.append(1) if event == "call" else None)
+    try:
+        step(w, x)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) <= 100

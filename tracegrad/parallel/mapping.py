@@ -1,94 +1,32 @@
-"""`pmap`: one program on many devices, each with its share of the arguments."""
+"""`pmap`: one program on many devices, each with one element of the arguments."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from .. import numpy as tnp
 from ..arguments import arguments_of
-from ..backward import body_cotangents
-from ..batching import argument_axes, leaf_axes, split_mapped, told_apart
-from ..body import BodyCache, BodyOp, put, put_gradients, taken
-from ..errors import describe, here, need_function
-from ..inference import TYPED
-from ..lower import evaluate
-from ..op import Op
+from ..batching import argument_axes, leaf_axes, split_mapped
+from ..body import BodyCache, put, taken, without_static
+from ..compile import jit
+from ..errors import called, describe, here, need_function
 from ..recording import state
-from ..tape import Aval, Node, Tape, aval_of, make_aval, with_axes
-from ..tracer import Tracer
+from ..tape import Var, aval_of
+from .processes import check_alike, check_mesh, check_program
+from .sharding import STACKED, axis_sizes, mapped_op, not_nested, told_apart
 
+pmap_op = mapped_op("pmap")
 
-def _run_mapped(
-    *xs: Any,
-    body: Tape,
-    batched: tuple[bool, ...],
-    whole: tuple[bool, ...],
-    axis_name: str,
-    devices: tuple[Any, ...],
-) -> Any:
-    flags = _is_whole(body, whole)
-
-    def run(*shards: Any) -> list[Any]:
-        values = [lax.squeeze(x, (0,)) if b else x for x, b in zip(shards, batched, strict=True)]
-        outs = evaluate(body.nodes, body.outputs, dict(zip(body.inputs, values, strict=True)))
-        return [o if w else lax.expand_dims(o, (0,)) for o, w in zip(outs, flags, strict=True)]
-
-    def spec(split: bool) -> PartitionSpec:
-        return PartitionSpec(axis_name) if split else PartitionSpec()
-
-    mesh = Mesh(np.array(devices), (axis_name,))
-    in_specs, out_specs = tuple(map(spec, batched)), [spec(not w) for w in flags]
-    return jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*xs)
-
-
-def _is_whole(body: Tape, whole: tuple[bool, ...]) -> list[bool]:
-    """Whether each output is one array for all devices; the residuals, after the others, never are."""
-    return [*whole, *[False] * (len(body.outputs) - len(whole))]
-
-
-def _mapped_types(
-    *avals: Aval,
-    body: Tape,
-    batched: tuple[bool, ...],
-    whole: tuple[bool, ...],
-    axis_name: str,
-    devices: tuple[Any, ...],
-) -> list[Aval]:
-    types = [with_axes(v.aval, v.aval.varying - {axis_name}) for v in body.outputs]
-    return [
-        a if w else make_aval((len(devices), *a.shape), a.dtype, a.weak_type, a.varying)
-        for a, w in zip(types, _is_whole(body, whole), strict=True)
-    ]
-
-
-def _mapped_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    batched, whole, name = node.params["batched"], node.params["whole"], node.params["axis_name"]
-    flags = _is_whole(node.params["body"], whole)
-    lin, operands = body_cotangents(node, cts, needs, frozenset({name}))
-    split = lin.read(batched, [not w for w in flags], [True] * len(operands))
-    params = {
-        **node.params,
-        "body": lin.backward,
-        "batched": tuple(split + [not flags[i] for i in lin.cts]),
-        # The gradient of a replicated operand is summed over the devices, and is one for all.
-        "whole": tuple(not batched[i] for i in lin.grads) + (False,) * len(lin.taps),
-    }
-    grads: list[Any] = [None] * len(node.inputs)
-    outs = pmap_op(*operands, **params)
-    put_gradients(lin, outs)
-    for i, g in zip(lin.grads, outs, strict=False):
-        grads[i] = g
-    return grads
-
-
-pmap_op: Op = BodyOp("pmap", _run_mapped, _mapped_vjp, shape=_mapped_types, multiple=True, axes=TYPED)
+_COMPARED = 1000
+"""After so many calls several processes compare the arguments that all of them give; also before the first."""
 
 
 def pmap(
@@ -97,7 +35,11 @@ def pmap(
     *,
     in_axes: Any = 0,
     out_axes: Any = 0,
+    static_broadcasted_argnums: int | Sequence[int] = (),
     devices: Sequence[Any] | None = None,
+    backend: str | None = None,
+    axis_size: int | None = None,
+    donate_argnums: int | Sequence[int] = (),
 ) -> Callable[..., Any]:
     """A function that runs `fun` on several devices at once, each on one element along the mapped axis.
 
@@ -109,11 +51,17 @@ def pmap(
         gets whole.
       out_axes: where the mapped axis is put in the results; `None` for those that are the same on every
         device, to get them once.
+      static_broadcasted_argnums: arguments that are Python values, part of the program; hashable. Their `in_axes`
+        are `None`, or are not read where all have the same.
       devices: the devices to use; by default as many of `jax.devices()` as the mapped axis is long.
+      backend: the platform of these devices, such as "cpu".
+      axis_size: the size of the mapped axis; needed only where no argument is mapped.
+      donate_argnums: arguments whose memory the result may take over; they are gone after the call.
 
     Returns:
       A compiled function of the same arguments. Argument arrays have the mapped axis, as long as there are
-      devices; the batch is split with `split_batch`.
+      devices; the batch is split with `split_batch`. Of several processes each gives arrays for its own devices
+      (or for all, the same in each); what all give is compared at the first call and every 1,000th.
 
     The gradient is that of what is returned. For an argument mapped over the devices, `grad` inside `fun`
     gives each device its own share, to be added up with `sum_gradients`. For an argument with `in_axes=None`,
@@ -131,60 +79,125 @@ def pmap(
       True
     """
     if fun is None:
-        return functools.partial(pmap, axis_name=axis_name, in_axes=in_axes, out_axes=out_axes, devices=devices)
+        options = {
+            "in_axes": in_axes, "out_axes": out_axes, "static_broadcasted_argnums": static_broadcasted_argnums,
+            "devices": devices, "backend": backend, "axis_size": axis_size, "donate_argnums": donate_argnums,
+        }  # fmt: skip
+        return functools.partial(pmap, axis_name=axis_name, **options)
     need_function(fun, "pmap")
+    if devices is not None and backend is not None:
+        raise ValueError(f"pmap: devices and backend are both given {here()}. Give one of them.")
     name = axis_name if axis_name is not None else "devices"
     bodies = BodyCache(fun)
+    argnums = static_broadcasted_argnums
+    statics = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     @functools.wraps(fun)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        axes = argument_axes(tree, in_axes, "pmap")
-        size, moved, inner = split_mapped(leaves, axes, "pmap", arguments_of(fun, tree), name=name)
-        pool = tuple(devices) if devices is not None else tuple(jax.devices())
-        count = len(pool)
-        if size > count or (devices is not None and size != count):
-            raise ValueError(
-                f"pmap: the mapped axis has size {size}, and there are {count} devices {here()}. Split the batch with "
-                f"split_batch(batch, {count}), which gives it the shape ({count}, batch // {count}, ...)."
-            )
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        not_nested("pmap")
+        static = {i % len(args) for i in statics if -len(args) <= i < len(args)}
+        fixed = tuple((i, args[i]) for i in sorted(static))
+        merged, others = without_static(fun, args, static)
+        axes_of = in_axes
+        if static and isinstance(in_axes, (tuple, list)) and len(in_axes) == len(args):
+            axes_of = tuple(a for i, a in enumerate(in_axes) if i not in static)
+        leaves, tree = jax.tree.flatten((others, kwargs))
+        axes = argument_axes(tree, axes_of, "pmap")
+        size, moved, inner = split_mapped(leaves, axes, "pmap", arguments_of(merged, tree), axis_size, name=name)
+        mesh = Mesh(np.array(_devices(size, devices, backend)), (name,))
         in_args, in_kwargs = jax.tree.unflatten(tree, inner)
+
+        def complain(i: int, v: Var) -> None:
+            raise ValueError(
+                f"pmap: result {i} of {bodies.name} ({v.aval}) has out_axes=None and differs from device to "
+                f"device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return "
+                "them all with out_axes=0."
+            )
 
         @functools.wraps(fun)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            out = fun(*args, **kwargs)
-            results, out_tree = jax.tree.flatten(out)
-            for i, (v, axis) in enumerate(zip(results, leaf_axes(out_tree, out_axes, "pmap"), strict=True)):
-                if axis is None and isinstance(v, Tracer) and name in v.aval.varying:
-                    raise ValueError(
-                        f"pmap: result {i} of {bodies.name} ({v.aval}) has out_axes=None and differs from device to "
-                        f"device {here()}. Combine the devices' values with psum, pmean or sum_gradients, or return "
-                        "them all with out_axes=0."
-                    )
-            return told_apart(out, out_axes, "pmap", name), taken()
+            results, out_tree = jax.tree.flatten(merged(*args, **kwargs))
+            specs = [P() if axis is None else STACKED for axis in leaf_axes(out_tree, out_axes, "pmap")]
+            return jax.tree.unflatten(out_tree, told_apart(results, specs, mesh, complain)), taken()
 
-        body, extra = bodies.get(checked, in_args, in_kwargs, axes={name: size})
+        body, extra = bodies.get(checked, in_args, in_kwargs, static=fixed, axes=axis_sizes(mesh))
         out_tree, taps_tree = body.out_tree.children()
         positions = leaf_axes(out_tree, out_axes, "pmap") + [0] * taps_tree.num_leaves
         outs = pmap_op(
             *moved,
             *extra,
             body=body,
-            batched=tuple(axis is not None for axis in axes) + (False,) * len(extra),
-            whole=tuple(axis is None for axis in positions),
-            axis_name=name,
-            devices=pool[:size],
+            mesh=mesh,
+            in_specs=(*[P() if axis is None else STACKED for axis in axes], *[P()] * len(extra)),
+            out_specs=tuple(P() if axis is None else STACKED for axis in positions),
         )
-        if state.tape is None and pool[0].platform == "cpu" and size > 1:
-            # XLA's CPU client starts programs ahead of their turn, and with more devices than cores their
-            # collectives then wait for each other for ever.
-            jax.block_until_ready(outs)
         outs = [tnp.moveaxis(o, 0, a) if a else o for o, a in zip(outs, positions, strict=True)]
         out, taps = jax.tree.unflatten(body.out_tree, outs)
         put(taps)
         return out
 
-    return wrapped
+    calls = itertools.count()
+
+    def together(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments that several processes give: parts put together, and others compared; at first the program, too."""
+        static = {i % len(args) for i in statics if -len(args) <= i < len(args)}
+        original, given = args, [None if i in static else x for i, x in enumerate(args)]
+        axes_of = [None if i in static else a for i, a in enumerate(in_axes)] if isinstance(in_axes, tuple) else in_axes
+        leaves, tree = jax.tree.flatten((tuple(given), kwargs))
+        axes = argument_axes(tree, tuple(axes_of) if isinstance(axes_of, list) else axes_of, "pmap")
+        pool = list(devices) if devices is not None else jax.devices(backend)
+        count, local = len(pool), sum(d.process_index == jax.process_index() for d in pool)
+        whole, put_together = [], []
+        for x, axis in zip(leaves, axes, strict=True):
+            own = not isinstance(x, jax.Array) or x.is_fully_addressable
+            if axis is not None and own and local < count and np.ndim(x) and np.shape(x)[axis] == local:
+                spec = P(*[None] * (axis % np.ndim(x)), name)
+                x = jax.make_array_from_process_local_data(
+                    NamedSharding(Mesh(np.array(pool), (name,)), spec), np.asarray(x)
+                )
+            else:
+                whole.append(x)
+            put_together.append(x)
+        call = next(calls)
+        if call % _COMPARED == 0:
+            check_alike(f"the arguments of {bodies.name} that are not split over the processes", whole)
+        args, kwargs = jax.tree.unflatten(tree, put_together)
+        args = tuple(original[i] if i in static else x for i, x in enumerate(args))
+        if call == 0:
+            check_program(f"the program of {bodies.name}", compiled.lower(*args, **kwargs))
+        return args, kwargs
+
+    compiled: Any = jit(mapped, static_argnums=statics or None, donate_argnums=donate_argnums)
+
+    # XLA's CPU client starts programs ahead of their turn, and with more devices than cores the collectives of two that
+    # do not depend on each other may wait for each other for ever.
+    @functools.wraps(fun)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if state.tape is not None:
+            return mapped(*args, **kwargs)
+        if jax.process_count() > 1:
+            args, kwargs = together(args, kwargs)
+        out = compiled(*args, **kwargs)
+        return jax.block_until_ready(out) if jax.default_backend() == "cpu" else out
+
+    wrapper.lower = compiled.lower  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _devices(size: int, devices: Sequence[Any] | None, backend: str | None) -> list[Any]:
+    """The devices along a mapped axis of this size.
+
+    Raises:
+      ValueError: if there are not so many, or they leave out a process of several.
+    """
+    pool = list(devices) if devices is not None else jax.devices(backend)
+    if size > len(pool) or (devices is not None and size != len(pool)):
+        raise ValueError(
+            f"{called()}: the mapped axis has size {size}, and there are {len(pool)} devices {here()}. Split the batch "
+            f"with split_batch(batch, {len(pool)}), which gives it the shape ({len(pool)}, batch // {len(pool)}, ...)."
+        )
+    check_mesh(pool[:size])
+    return pool[:size]
 
 
 def split_batch(batch: Any, devices: int | None = None) -> Any:
@@ -192,7 +205,7 @@ def split_batch(batch: Any, devices: int | None = None) -> Any:
 
     Args:
       batch: a pytree of arrays with the same first axis.
-      devices: how many; by default all.
+      devices: how many; by default all of this process, whose part of the batch it is.
 
     Raises:
       ValueError: if the batch does not divide evenly.
@@ -202,7 +215,7 @@ def split_batch(batch: Any, devices: int | None = None) -> Any:
       >>> tg.parallel.split_batch(np.zeros((8, 3)), 4).shape
       (4, 2, 3)
     """
-    count = jax.device_count() if devices is None else devices
+    count = jax.local_device_count() if devices is None else devices
     if not isinstance(count, (int, np.integer)) or count < 1:
         raise ValueError(f"split_batch: devices={devices!r} {here()}. Give how many there are, 1 at least.")
 
