@@ -34,7 +34,6 @@ NOT_PROVIDED: dict[str, str] = {
     "create_token": TOKENS,
     "dce_sink": TOKENS,
     "pbroadcast": OTHER_AXES,
-    "pcast": OTHER_AXES,
     "precv": OTHER_AXES,
     "psend": OTHER_AXES,
     "pswapaxes": OTHER_AXES,

@@ -212,6 +212,11 @@ def _vmap_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any
     batched, name = node.params["batched"], node.params["axis_name"]
     lin, operands = body_cotangents(node, cts, needs, NOWHERE if name is None else frozenset({name}))
     flags = lin.read(batched, [True] * len(node.outputs), [True] * len(operands)) + [True] * len(lin.cts)
+    for i, v in enumerate(lin.backward.inputs):
+        if name is not None and flags[i] and name not in v.aval.varying:
+            # There are copies of what is one for all: any of them is it, and its cotangent is theirs together.
+            saved = i < len(lin.saved)
+            operands[i], flags[i] = operands[i][0] if saved else reduce_sum(operands[i], axes=(0,)), False
     outs = vmap_op(*operands, **{**node.params, "body": lin.backward, "batched": tuple(flags)})
     put_gradients(lin, outs)
     grads: list[Any] = [None] * len(node.inputs)

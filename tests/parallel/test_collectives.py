@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import tracegrad as tg
-from tests.reference import x64
+from tests.reference import check_message, x64
 from tracegrad import parallel
 
 N = 4
@@ -25,6 +25,7 @@ CASES: dict[str, Collective] = {
     "all_gather": lambda lib, x: lib.all_gather(x, "i"),
     "all_gather, last axis": lambda lib, x: lib.all_gather(x, "i", axis=-1),
     "all_gather, tiled": lambda lib, x: lib.all_gather(x, "i", axis=1, tiled=True),
+    "all_gather, one for all": lambda lib, x: lib.all_gather(x, "i", axis=1, tiled=True, to="invarying"),
     "psum_scatter": lambda lib, x: lib.psum_scatter(x, "i"),
     "psum_scatter, tiled": lambda lib, x: lib.psum_scatter(x, "i", scatter_dimension=1, tiled=True),
     "all_to_all": lambda lib, x: lib.all_to_all(x, "i", 0, 2),
@@ -56,6 +57,7 @@ def in_numpy(name: str) -> Any:
         "all_gather": lambda x: jnp.stack([jnp.asarray(x)] * N),
         "all_gather, last axis": lambda x: jnp.stack([jnp.moveaxis(x, 0, -1)] * N),
         "all_gather, tiled": lambda x: jnp.stack([jnp.concatenate(list(x), 1)] * N),
+        "all_gather, one for all": lambda x: jnp.stack([jnp.concatenate(list(x), 1)] * N),
         "psum_scatter": lambda x: x.sum(0),
         "psum_scatter, tiled": lambda x: jnp.stack(jnp.split(x.sum(0), N, 1)),
         "all_to_all": lambda x: jnp.stack([jnp.stack([x[j][i] for j in range(N)], 2) for i in range(N)]),
@@ -127,6 +129,45 @@ def test_in_a_shard_map_of_jax(name: str, check: bool) -> None:
 
         run = jax.jit(jax.shard_map(own, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=check))
         np.testing.assert_allclose(run(X, W), jax.grad(functools.partial(total, name))(X), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("mapped", ["pmap", "vmap"])
+@pytest.mark.parametrize("collective", ["psum", "all_gather"])
+def test_a_result_that_is_returned_once(collective: str, mapped: str) -> None:
+    ours, alone = {
+        "psum": (lambda x: parallel.psum(x * x, "i"), lambda x: (x * x).sum(0)),
+        "all_gather": (lambda x: parallel.all_gather(x * x, "i", to="invarying"), lambda x: x * x),
+    }[collective]
+    mapping = {"pmap": tg.pmap, "vmap": tg.vmap}[mapped]
+    with x64():
+        f = mapping(ours, axis_name="i", out_axes=None)
+        total = lambda f, x: (f(x) ** 2 * np.arange(1.0, 4)).sum()  # noqa: E731
+        first = jax.grad(functools.partial(total, alone))
+        np.testing.assert_allclose(f(X), alone(X), rtol=1e-12)
+        np.testing.assert_allclose(tg.grad(functools.partial(total, f))(X), first(X), rtol=1e-11)
+        second = tg.grad(functools.partial(wave, tg.grad(functools.partial(total, f))))(X)
+        np.testing.assert_allclose(second, jax.grad(functools.partial(wave, first))(X), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("mapped", ["pmap", "vmap"])
+def test_what_is_made_each_devices_own_has_a_gradient_on_each(mapped: str) -> None:
+    mapping = {"pmap": tg.pmap, "vmap": tg.vmap}[mapped]
+
+    def own(w: Any, x: Any) -> Any:
+        return tg.grad(lambda w: (w * x).sum())(parallel.pcast(w, "i", to="varying"))
+
+    f = mapping(own, axis_name="i", in_axes=(None, 0))
+    np.testing.assert_allclose(f(np.ones(X.shape[1:]), X), X.astype(np.float32))
+    # Outside, where there is one of it, its gradient is that of all.
+    outside = mapping(lambda w, x: (parallel.pcast(w, "i", to="varying") * x).sum(), axis_name="i", in_axes=(None, 0))
+    with x64():
+        gradient = tg.grad(lambda w: outside(w, X).sum())(np.ones(X.shape[1:]))
+        np.testing.assert_allclose(gradient, X.sum(0), rtol=1e-12)
+
+
+def test_a_wrong_to() -> None:
+    for call in (lambda x: parallel.pcast(x, "i", to="same"), lambda x: parallel.all_gather(x, "i", to="reduced")):
+        check_message(lambda call=call: tg.pmap(call, "i")(X), ValueError, r"^(pcast|all_gather): to='(same|reduced)'")
 
 
 @pytest.mark.parametrize("mapped", ["pmap", "vmap"])

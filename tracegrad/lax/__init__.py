@@ -46,6 +46,7 @@ from ..parallel.collectives import (
     all_to_all,
     axis_index,
     axis_size,
+    pcast,
     pmax,
     pmean,
     pmin,
@@ -67,7 +68,7 @@ __all__ = [
     "Precision", "PrecisionLike", "RoundingMethod", "ScatterDimensionNumbers", "all_gather", "all_to_all",
     "associative_scan", "axis_index", "axis_size", "broadcast_shapes", "cond", "conv_dimension_numbers",
     "conv_general_permutations", "conv_general_shape_tuple", "conv_shape_tuple", "conv_transpose_shape_tuple",
-    "fori_loop", "map", "padtype_to_pads", "pmax", "pmean", "pmin", "ppermute", "pshuffle", "psum",
+    "fori_loop", "map", "padtype_to_pads", "pcast", "pmax", "pmean", "pmin", "ppermute", "pshuffle", "psum",
     "psum_scatter", "reduce_window_shape_tuple", "scan", "stop_gradient", "switch", "while_loop",
 ]  # fmt: skip
 __all__ += elementwise.__all__

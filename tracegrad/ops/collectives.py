@@ -10,8 +10,10 @@ from jax import lax
 from ..errors import here
 from ..op import Op
 from ..tape import Aval, Tape, aval_of, make_aval
-from ..varying import marked
+from ..tracer import literal
+from ..varying import mapped_by_jax, marked
 from .elementwise import astype, div, equal, mul
+from .shape import dynamic_slice
 
 Names = tuple[str, ...]
 
@@ -20,7 +22,7 @@ def _same(x: Aval, *, axis_name: Names) -> Aval:
     return x
 
 
-def _combined(axes: frozenset[str], *, axis_name: Names) -> frozenset[str]:
+def _combined(axes: frozenset[str], *, axis_name: Names, **shares: int) -> frozenset[str]:
     return axes - set(axis_name)
 
 
@@ -92,6 +94,26 @@ all_gather_op: Op = Op(
     (lambda ct, out, x, **params: psum_scatter_op(ct, **params),),
     shape=_gathered,
 )
+
+
+def _gather_alike(x: Any, *, axis_name: Names, size: int, axis: int) -> Any:
+    # Only where JAX keeps track of what varies does it have a gather that says that all devices have the same.
+    tracked = mapped_by_jax().keys() & set(axis_name)
+    return lax.all_gather(x, axis_name, axis=axis, tiled=True, to="invarying" if tracked else "varying")
+
+
+def _gather_alike_vjp(ct: Any, out: Any, x: Any, *, axis_name: Names, size: int, axis: int) -> Any:
+    if axis_name[0] not in x.aval.varying:
+        # As with psum: where a mapping of JAX's does not say what varies, that of all devices' results together.
+        return psum_scatter_op(ct, axis_name=axis_name, size=size, axis=axis)
+    starts: list[Any] = [literal(0)] * x.aval.ndim
+    starts[axis] = mul(axis_index_op(axis_name=axis_name), literal(x.aval.shape[axis]))
+    return dynamic_slice(ct, starts, x.aval.shape)
+
+
+all_gather_alike_op: Op = Op("all_gather_alike", _gather_alike, (_gather_alike_vjp,), shape=_gathered, axes=_combined)
+"""A gather along one axis, whose result is one value for all devices, with one cotangent."""
+
 psum_scatter_op: Op = Op(
     "psum_scatter",
     lambda x, *, axis_name, size, axis: lax.psum_scatter(x, axis_name, scatter_dimension=axis, tiled=True),
@@ -143,7 +165,9 @@ def vary(x: Any, axes: frozenset[str]) -> Any:
     return vary_op(x, axis_name=tuple(sorted(missing))) if missing else x
 
 
-_COLLECTIVES = frozenset([psum_op, pmax_op, pmin_op, all_gather_op, psum_scatter_op, all_to_all_op, ppermute_op])
+_COLLECTIVES = frozenset(
+    [psum_op, pmax_op, pmin_op, all_gather_op, all_gather_alike_op, psum_scatter_op, all_to_all_op, ppermute_op]
+)
 
 
 def communicates(body: Tape) -> frozenset[str]:
@@ -160,6 +184,6 @@ def communicates(body: Tape) -> frozenset[str]:
 
 
 __all__ = [
-    "all_gather_op", "all_to_all_op", "axis_index_op", "communicates", "pmax_op", "pmin_op", "ppermute_op",
-    "psum_op", "psum_scatter_op", "vary", "vary_op",
+    "all_gather_alike_op", "all_gather_op", "all_to_all_op", "axis_index_op", "communicates", "pmax_op", "pmin_op",
+    "ppermute_op", "psum_op", "psum_scatter_op", "vary", "vary_op",
 ]  # fmt: skip

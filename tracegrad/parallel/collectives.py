@@ -11,6 +11,7 @@ from jax import lax
 
 from ..errors import called, describe, here
 from ..ops import (
+    all_gather_alike_op,
     all_gather_op,
     all_to_all_op,
     axis_index_op,
@@ -178,7 +179,13 @@ def _divided(name: str, axis: int, aval: Aval, size: int, tiled: bool) -> None:
 
 
 def all_gather(
-    x: Any, axis_name: str | Sequence[str], *, axis_index_groups: None = None, axis: int = 0, tiled: bool = False
+    x: Any,
+    axis_name: str | Sequence[str],
+    *,
+    axis_index_groups: None = None,
+    axis: int = 0,
+    tiled: bool = False,
+    to: str = "varying",
 ) -> Any:
     """The `x` of all devices along a mapped axis, on each of them. Its derivative is `psum_scatter`.
 
@@ -187,6 +194,11 @@ def all_gather(
       axis_name: the mapped axis, or several.
       axis: where the devices are put in the result.
       tiled: whether they are concatenated along an axis that is there, instead of along a new one.
+      to: what the result is: "varying", each device's own, with a cotangent on each; or "invarying", one value that
+        all devices have, with one cotangent, of which each takes its part. `pmap` returns it with `out_axes=None`.
+
+    Raises:
+      ValueError: if there is no such axis, or `to` is neither.
 
     Example:
       >>> import jax, tracegrad as tg, tracegrad.numpy as np
@@ -195,13 +207,16 @@ def all_gather(
       True
     """
     names = _names(axis_name, axis_index_groups)
+    if to not in ("varying", "invarying"):
+        raise ValueError(f"{called()}: to={to!r} {here()}. It is 'varying' or 'invarying'.")
+    gather = all_gather_op if to == "varying" else all_gather_alike_op
 
     def one(leaf: Any, aval: Aval, size: int) -> Any:
         at = _axis("axis", axis, aval.ndim if tiled else aval.ndim + 1)
         if not tiled:
             leaf = reshape(leaf, shape=(*aval.shape[:at], 1, *aval.shape[at:]))
         for name in reversed(names):
-            leaf = all_gather_op(leaf, axis_name=(name,), size=axis_size(name), axis=at)
+            leaf = gather(leaf, axis_name=(name,), size=axis_size(name), axis=at)
         return leaf
 
     return _moved(x, names, one)
@@ -332,6 +347,37 @@ def pshuffle(x: Any, axis_name: str, perm: Sequence[int]) -> Any:
             f"{size - 1} once."
         )
     return ppermute(x, axis_name, [(source, to) for to, source in enumerate(order)])
+
+
+def pcast(x: Any, axis_name: str | Sequence[str], *, to: str) -> Any:
+    """`x`, which all devices have alike, as each device's own: its gradient is then each device's own too.
+
+    Args:
+      x: a pytree of arrays or numbers. What differs from device to device already stays as it is.
+      axis_name: the mapped axis, or several.
+      to: "varying".
+
+    Raises:
+      ValueError: if `to` is something else: `psum`, `pmax` or `all_gather(..., to="invarying")` make one value of
+        the devices' own.
+
+    Example:
+      >>> import jax, tracegrad as tg, tracegrad.numpy as np
+      >>> def f(w, x):
+      ...     own = tg.parallel.pcast(w, "i", to="varying")
+      ...     return tg.grad(lambda w: w * x)(own), tg.grad(lambda w: w * x)(w)
+      >>> n = jax.device_count()
+      >>> own, summed = tg.pmap(f, "i", in_axes=(None, 0))(2.0, np.arange(n, dtype=float))
+      >>> own.tolist() == list(range(n)), summed.tolist() == [sum(range(n))] * n
+      (True, True)
+    """
+    names = _names(axis_name)
+    if to != "varying":
+        raise ValueError(
+            f"{called()}: to={to!r} {here()}. It is 'varying'; the other way goes by psum, pmax or "
+            "all_gather(..., to='invarying'), which make one value of the devices' own."
+        )
+    return _moved(x, names, lambda leaf, aval, size: leaf)
 
 
 def axis_index(axis_name: str) -> Any:
