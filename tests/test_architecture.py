@@ -15,13 +15,14 @@ PACKAGE = Path(__file__).parent.parent / "tracegrad"
 FLOORS = [
     floor.split()
     for floor in (
-        "printed names collecting caches", "tape", "errors recording varying", "remedies arguments pickling verify",
+        "printed names collecting caches worker", "tape", "errors recording varying",
+        "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "buffers",
         "backward execute",
         "spectrum body inspection", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture", "derivatives checkpoint_policies show", "pictures", "remat", "numpy",
-        "random control activations", "parallel initializers loops schedules", "lax optimizers rerun",
-        "nn interop testing forensics", "scipy", "metrics train", "protocols", "array", "__init__", "examples",
+        "random control activations", "parallel initializers loops schedules", "lax optimizers rerun inside",
+        "nn interop testing forensics", "scipy", "metrics train", "protocols", "array", "__init__", "examples launch",
     )
 ]  # fmt: skip
 """The files and folders of the package, from the ground up: each imports from lower floors alone."""
@@ -31,8 +32,9 @@ CORE_LINES, LONGEST = 1_500, 800
 """What the core and the longest file have at most: these only ever fall."""
 
 GLOBALS = {
-    "execute._compiled_alone", "execute._programs", "execute._wanted", "explain._histories", "jaxpr.PRIMITIVES",
-    "jaxpr._bodies", "names._places", "ops.elementwise._where_avals", "tape._AVALS", "tracer._literal_avals",
+    "execute._compiled_alone", "execute._programs", "execute._wanted", "explain._histories", "inspection.RUNNERS",
+    "jaxpr.PRIMITIVES", "jaxpr._bodies", "names._places", "ops.elementwise._where_avals", "tape._AVALS",
+    "tracer._literal_avals",
 }  # fmt: skip
 """What changes while programs run and belongs to no object: caches, and tables that modules fill as they load."""
 
