@@ -62,7 +62,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     with Checkpoints(tmp_path / "new" / "run") as checkpoints:
         checkpoints.save(4, STATE, {"val_loss": 0.25}, extra)
         checkpoints.wait()
-        found = checkpoints.restore(STATE)
+        checkpoints.save(5, STATE)
+        assert checkpoints.restore().step == 5, "restored before it was written"
+        found = checkpoints.restore(STATE, step=4)
         assert found.step == 4 and found.metrics == {"val_loss": 0.25}
         for name, leaf in STATE.items():
             assert found.state[name].dtype == leaf.dtype and isinstance(found.state[name], jax.Array)
@@ -104,14 +106,34 @@ def test_what_was_being_replaced_when_the_process_ended_is_put_back(tmp_path: Pa
 
 
 def test_arrays_go_back_to_their_devices(tmp_path: Path) -> None:
+    """Also to others than those that they were saved from."""
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    state = {"x": jax.device_put(np.arange(8.0, dtype=np.float32), sharding)}
+    square = jax.make_mesh((2, 4), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    both = jax.sharding.NamedSharding(square, jax.sharding.PartitionSpec("b", "a"))
+    whole = jax.sharding.NamedSharding(square, jax.sharding.PartitionSpec())
+    keys = jax.random.split(tg.random.key(1), 4)
+    state = {
+        "x": jax.device_put(np.arange(8.0, dtype=np.float32), sharding),
+        "half": jax.device_put(jnp.arange(16, dtype=jnp.bfloat16).reshape(8, 2), both),
+        "keys": jax.device_put(keys, sharding),
+        "key": jax.device_put(tg.random.key(2), whole),
+    }
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state)
         checkpoints.wait()
-        found = checkpoints.restore(state).state["x"]
-    assert found.sharding == sharding and found.tolist() == list(range(8))
+        others = {
+            "x": whole,
+            "half": sharding,
+            "keys": whole,
+            "key": jax.sharding.SingleDeviceSharding(jax.devices()[3]),
+        }
+        for shardings in ({name: leaf.sharding for name, leaf in state.items()}, others):
+            found = checkpoints.restore(jax.device_put(state, shardings)).state
+            for name, leaf in found.items():
+                assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim), name
+                assert leaf.dtype == state[name].dtype
+                same(*(jax.random.key_data(x) if "key" in name else x for x in (leaf, state[name])))
 
 
 # -- going on

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import pickle
 import threading
@@ -12,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tracegrad.train.data import DataLoader, bucket_by_length, prefetch
 
@@ -257,6 +261,156 @@ def test_buckets() -> None:
     assert sum(int(m[2].sum()) for _, m in padded) == 100 and sum(m[0].any(1).sum() for _, m in padded) == 100
     whole = list(bucket_by_length(examples, [16], 7, last="drop"))
     assert [b[2].shape for b, _ in whole] == [(7,)] * 14
+
+
+# -- many processes
+
+
+class Counted:
+    """A length and elements, and which of them were asked for."""
+
+    def __init__(self, n: int, sequences: bool = True) -> None:
+        self.n, self.sequences = n, sequences
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> Any:
+        self.asked.append(i)
+        return {"x": np.full(1 + i % 6 if self.sequences else 1, i), "y": 10 * i}
+
+
+def joined(parts: list[Any]) -> list[Any]:
+    """The parts of each batch one after the other, which are of equal shape."""
+    assert len({len(part) for part in parts}) == 1
+    batches = []
+    for each in zip(*parts, strict=True):
+        assert len({str([(x.shape, x.dtype) for x in jax.tree.leaves(part)]) for part in each}) == 1
+        batches.append(jax.tree.map(lambda *x: np.concatenate(x), *each))
+    return batches
+
+
+def same(a: Any, b: Any) -> None:
+    assert len(a) == len(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+KINDS = ["arrays", "dataset", "stream", "buckets", "buckets with lengths"]
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    n=st.integers(0, 60),
+    last=st.sampled_from(["keep", "drop", "pad"]),
+    shuffle=st.booleans(),
+    prefetch=st.sampled_from([0, 0, 0, 2]),
+    runs=st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(0, 8)), min_size=1, max_size=3),
+)
+@settings(max_examples=300, deadline=None)
+def test_parts_are_the_batch_of_one_process_whatever_their_number(
+    kind: str, n: int, last: Any, shuffle: bool, prefetch: int, runs: list[tuple[int, int]]
+) -> None:
+    """Two epochs that are begun by some processes, and gone on with by others from where those were."""
+    if last == "keep":
+        n -= n % 12
+
+    def loader(processes: tuple[int, int], data: Any) -> Any:
+        options: dict[str, Any] = {"shuffle": shuffle and kind != "stream", "seed": 3, "last": last}
+        options |= {"prefetch": prefetch, "processes": processes}
+        if "buckets" in kind:
+            lengths = [1 + i % 6 for i in range(n)] if "lengths" in kind else lambda example: len(example["x"])
+            # What is left in a bucket may be any number.
+            options["last"] = "drop" if last == "keep" else last
+            return bucket_by_length(data, [2, 6], [12, 24], length=lengths, **options)
+        return DataLoader(data, 12, **options)
+
+    def source() -> Any:
+        if kind == "arrays":
+            return {"x": np.arange(n), "y": 10 * np.arange(n)}
+        return (
+            (lambda: ({"x": i, "y": 10 * i} for i in range(n))) if kind == "stream" else Counted(n, "buckets" in kind)
+        )
+
+    whole = loader((0, 1), source())
+    left = [*whole, *whole]
+    state = json.dumps(whole.state_dict() | {"epoch": 0})
+    for count, stop in [*runs, (1, 100)]:
+        data = [source() for _ in range(count)]
+        loaders = [loader((i, count), d) for i, d in enumerate(data)]
+        parts: list[list[Any]] = [[] for _ in loaders]
+        for part, seen in zip(loaders, parts, strict=True):
+            part.load_state_dict(json.loads(state))
+            while part.epoch < 2 and len(seen) < stop:
+                seen += itertools.islice(part, stop - len(seen))
+        (state,) = {json.dumps(part.state_dict()) for part in loaders}
+        made = joined(parts)
+        same(made, left[: len(made)])
+        left = left[len(made) :]
+    assert left == [] and json.loads(state)["epoch"] == 2
+
+
+def fetched(make: Any, n: int, count: int) -> list[int]:
+    """How often each example was taken from the data, by all processes together."""
+    data = [Counted(n, "boundaries" in make.keywords) for _ in range(count)]
+    for i, each in enumerate(data):
+        assert list(make(each, processes=(i, count)))
+    return np.bincount([i for each in data for i in each.asked], minlength=n).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_each_process_takes_its_own_examples_alone(count: int) -> None:
+    assert fetched(functools.partial(DataLoader, batch_size=10), 60, count) == [1] * 60
+    lengths = [1 + i % 6 for i in range(60)]
+    known = functools.partial(bucket_by_length, boundaries=[6], batch_size=10, length=lengths)
+    assert fetched(known, 60, count) == [1] * 60
+    # To know its length an example has to be had.
+    assert fetched(functools.partial(bucket_by_length, boundaries=[6], batch_size=10), 60, count) == [count] * 60
+
+
+def test_parts_by_grain() -> None:
+    """Each process takes every n-th example: together they have the examples of the batch, in another order."""
+    grain = pytest.importorskip("grain")
+
+    def batches(index: int, count: int) -> list[list[int]]:
+        dataset = grain.MapDataset.source(np.arange(48)).shuffle(seed=1)[index::count].batch(12 // count)
+        return [batch.tolist() for batch in dataset]
+
+    for count in (2, 3, 4):
+        parts = [batches(i, count) for i in range(count)]
+        assert {len(part) for part in parts} == {4}
+        for whole, *each in zip(batches(0, 1), *parts, strict=True):
+            assert sorted(whole) == sorted(i for part in each for i in part)
+            # One example of each in turn is that of one process.
+            assert whole == np.stack(each, 1).ravel().tolist()
+
+
+UNDIVIDED: list[tuple[str, Any]] = [
+    ("a batch of 10 does not divide over 4 processes .*a multiple of 4",
+     lambda: DataLoader(X, 10, processes=(0, 4))),
+    ("of 23 examples, a last batch of 3 does not divide over 2 .*last='pad'",
+     lambda: DataLoader(X, 10, processes=(0, 2))),
+    ("batch_size=None .* do not divide over 2 .*processes=.0, 1.", lambda: DataLoader(X, None, processes=(1, 2))),
+    ("a batch of 6 does not divide over 4", lambda: bucket_by_length(X, [4, 8], [8, 6], processes=(0, 4))),
+    ("a last batch of 3 does not divide over 2 .*The batch was taken",
+     lambda: list(DataLoader(stream, 10, shuffle=False, processes=(0, 2)))),
+    ("a last batch of 1 does not divide over 2",
+     lambda: list(bucket_by_length([np.zeros(2)], [4], 4, processes=(0, 2)))),
+    (r"processes=\(4, 4\)", lambda: DataLoader(X, 4, processes=(4, 4))),
+    ("processes=3", lambda: DataLoader(X, 4, processes=3)),  # type: ignore[arg-type]
+    ("processes=.*-1", lambda: bucket_by_length([], [4], 4, processes=(-1, 4))),
+    ("length=.*for 1 examples", lambda: bucket_by_length([np.zeros(2)], [4], 4, length=[1, 2])),
+    ("length=.*data of no known length", lambda: bucket_by_length(stream, [4], 4, length=[1], shuffle=False)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNDIVIDED, ids=[str(i) for i in range(len(UNDIVIDED))])
+def test_what_does_not_divide(case: tuple[str, Any]) -> None:
+    words, call = case
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "test_loading.py" in str(caught.value)
 
 
 BAD: list[tuple[type[Exception], str, Any]] = [

@@ -10,8 +10,9 @@ import os
 import shutil
 import socket
 import threading
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,11 +20,14 @@ import jax
 import numpy as np
 
 from ..errors import called, describe, here
+from . import agreement
+from .agreement import nothing
 from .extras import extra
 from .weights import (
     differences,
     from_named,
     is_key,
+    is_spread,
     named_leaves,
     on_host,
     shape_and_dtype,
@@ -61,7 +65,12 @@ class Checkpoints:
     Each is a folder named by its step: `arrays`, as orbax-checkpoint writes them, and `checkpoint.json`, with the
     shape, the dtype and the SHA-256 of each. There is no pickle in it. It is written elsewhere and then moved, so that
     it is whole or not there, whenever the process ends. `save` copies the arrays to the host and returns; a thread does
-    the rest. One process writes into a folder at a time.
+    the rest. One training writes into a folder at a time.
+
+    In many processes all of them call `save`, `wait`, `lock`, `close` and `restore`, in the same order, and process 0
+    alone writes. Arrays that are spread over processes are gathered, one after the other: each goes over the network,
+    and through the memory of every device, whole. All processes read, so all have to see the folder. A checkpoint has
+    whole arrays, so that any number of processes and devices reads it.
 
     Args:
       directory: the folder; it is made when the first checkpoint is saved.
@@ -105,9 +114,12 @@ class Checkpoints:
             raise ValueError(f"{called()}: mode={mode!r} {here()}. Choose 'min' or 'max'.")
         self.directory = Path(directory)
         self.every, self.keep, self.monitor, self.mode = every, keep, monitor, mode
-        self._lock: Any = None
+        self._locked = False
+        self._lock: Any = None  # The file, in process 0.
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        # Called now and then while this waits for another process; it raises to end that.
+        self.waiting: Callable[[], None] = nothing
 
     # -- what is there
 
@@ -144,7 +156,7 @@ class Checkpoints:
         metrics: Mapping[str, float] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Saves a training: copies it to the host, and writes it in a thread.
+        """Saves a training: copies it to the host, and writes it in a thread, in process 0.
 
         One is written at a time: a second call waits for the first.
 
@@ -161,20 +173,24 @@ class Checkpoints:
         if not isinstance(step, (int, np.integer)) or step < 0:
             raise ValueError(f"{called()}: step is {describe(step)} {here()}. Give how many steps there were.")
         ocp = _orbax()
-        self.wait()
+        self._wait(f"saving step {step}")
         self.lock()
-        arrays = {f"state.{name}": on_host(leaf) for name, leaf in named_leaves(state).items()}
-        keys = {
-            f"state.{name}": str(jax.random.key_impl(leaf))
-            for name, leaf in named_leaves(state).items()
-            if is_key(leaf)
-        }
+        arrays, keys, writes = {}, {}, agreement.index() == 0
+        for name, leaf in named_leaves(state).items():
+            if is_key(leaf):
+                keys[f"state.{name}"] = str(jax.random.key_impl(leaf))
+            if writes or is_spread(leaf):
+                array = on_host(leaf)
+                if writes:
+                    arrays[f"state.{name}"] = array
         meta = {
             "step": int(step),
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
             "keys": keys,
             "extra": _without_arrays(dict(extra or {}), arrays, "extra"),
         }
+        if not writes:
+            return
         self._thread = threading.Thread(
             target=self._write, args=(ocp, int(step), arrays, meta), name="tracegrad checkpoint"
         )
@@ -186,7 +202,7 @@ class Checkpoints:
             meta["arrays"] = {name: [list(a.shape), str(a.dtype), _digest(a)] for name, a in arrays.items()}
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            with _alone(ocp) as checkpointer:
                 # Orbax takes no array without elements; its shape and dtype are all that there is to it.
                 full = {name: a for name, a in arrays.items() if a.size}
                 checkpointer.save((temporary / _ARRAYS).absolute(), args=ocp.args.PyTreeSave(full))
@@ -239,6 +255,12 @@ class Checkpoints:
         Raises:
           CheckpointError: if it could not be.
         """
+        self._wait("waiting for a checkpoint")
+
+    def _wait(self, what: str) -> None:
+        agreement.first(what, self._written, self.waiting, (CheckpointError,))
+
+    def _written(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -253,14 +275,22 @@ class Checkpoints:
                 f"{_reason(error)}. Nothing of it is left there; {last}."
             ) from error
 
+    def join(self, timeout: float | None = None) -> None:
+        """Waits until this process has written what was saved, for so many seconds at most; tells no error."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
     def lock(self) -> None:
         """Makes the folder, and makes this the one that writes into it, until `close` or the end of the process.
 
         Raises:
           CheckpointError: if another does, or the folder cannot be written.
         """
-        if self._lock is not None:
-            return
+        if not self._locked:
+            agreement.first("locking a folder", self._take, self.waiting, (CheckpointError, ImportError))
+            self._locked = True
+
+    def _take(self) -> None:
         import fcntl  # Windows has it not, and the rest of this file it has.
 
         _orbax()  # A training learns at its start that it could not be saved.
@@ -296,27 +326,38 @@ class Checkpoints:
     @property
     def locked(self) -> bool:
         """Whether this is the one that writes into the folder."""
-        return self._lock is not None
+        return self._locked
 
     def close(self) -> None:
-        """Waits until what was saved is written, and lets another process write into the folder."""
+        """Waits until what was saved is written, and lets another training write into the folder."""
         try:
             self.wait()
         finally:
-            if self._lock is not None:
-                self._lock.close()
-                self._lock = None
+            self._free()
+
+    def _free(self) -> None:
+        self._locked = False
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is None or agreement.count() == 1:
+            self.close()
+            return
+        # The others may not come here: nobody waits for them.
+        try:
+            self._written()
+        finally:
+            self._free()
 
     # -- reading
 
     def restore(self, like: Any = None, step: int | None = None, *, best: bool = False) -> Checkpoint:
-        """Reads a checkpoint: the last, one of a step, or the best. All of it is checked.
+        """Reads a checkpoint: the last, one of a step, or the best; what is being saved counts. All of it is checked.
 
         Args:
           like: a pytree of arrays with the names, shapes and dtypes of the state that was saved. Its values do not
@@ -329,6 +370,17 @@ class Checkpoints:
           CheckpointError: if it is damaged, or its state is not like `like`; the message names the array, shapes and
             dtypes.
         """
+        chosen, digest = agreement.first(
+            "restoring", lambda: self._chosen(step, best), self.waiting, (CheckpointError, FileNotFoundError)
+        )
+        # A folder on a network may show itself later to others.
+        return agreement.all_well(  # type: ignore[no-any-return]
+            f"restoring step {chosen}", lambda: self._restored(like, chosen, digest), self.waiting, CheckpointError
+        )
+
+    def _chosen(self, step: int | None, best: bool) -> tuple[int, str]:
+        """Which step, and the digest of what is in its checkpoint."""
+        self.join()  # What is being written is the last then, and nothing is removed while it is read.
         steps = self.steps()
         chosen = self.best() if best else step if step is not None else max(steps, default=None)
         if chosen is None or chosen not in steps:
@@ -337,7 +389,10 @@ class Checkpoints:
                 f"{called()}: there is no checkpoint{which} in {self.directory} {here()}. "
                 + (f"There are those of steps {', '.join(map(str, steps))}." if steps else "It has none.")
             )
-        meta = self._read(chosen)
+        return chosen, _digest_of(self._read(chosen))
+
+    def _restored(self, like: Any, chosen: int, digest: str) -> Checkpoint:
+        meta = self._read_soon(chosen, digest)
         shapes = {name: (tuple(shape), dtype) for name, (shape, dtype, _) in meta["arrays"].items()}
         own = {name.removeprefix("state."): entry for name, entry in shapes.items() if name.startswith("state.")}
         # A key is saved as its bits; it is the same if its generator is.
@@ -355,6 +410,22 @@ class Checkpoints:
         if like is not None:
             state = from_named(state, like)
         return Checkpoint(chosen, state, meta["metrics"], _with_arrays(meta["extra"], arrays))
+
+    def _read_soon(self, step: int, digest: str) -> dict[str, Any]:
+        """Reads what process 0 has read; on a network a folder may show itself later to others."""
+        deadline = time.monotonic() + (_PATIENCE if agreement.index() else 0)
+        while True:
+            try:
+                meta = self._read(step)
+            except CheckpointError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if _digest_of(meta) == digest:
+                    return meta
+                if time.monotonic() > deadline:
+                    raise self._damaged(step, "it is another one than that which process 0 has read")
+            time.sleep(0.1)
 
     def _read(self, step: int) -> dict[str, Any]:
         path = self.directory / str(step) / _META
@@ -401,14 +472,34 @@ class Checkpoints:
         )
 
 
+_PATIENCE = 30.0
+"""For how many seconds a process waits for a checkpoint that process 0 sees."""
+
+
+def _digest_of(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
 def _orbax() -> Any:
     return extra("orbax.checkpoint", "orbax-checkpoint")
+
+
+def _alone(ocp: Any) -> Any:
+    """What reads and writes in this process, and does not wait for others."""
+    if agreement.count() == 1:
+        return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    own = agreement.index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"tracegrad{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _read_arrays(ocp: Any, path: Path, names: list[str]) -> dict[str, Any]:
     wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     args = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=wanted, partial_restore=True)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _alone(ocp) as checkpointer:
         return checkpointer.restore(path, args=args)  # type: ignore[no-any-return]
 
 

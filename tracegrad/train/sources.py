@@ -12,6 +12,7 @@ import numpy as np
 from jax.tree_util import tree_flatten
 
 from ..errors import called, describe, here
+from . import agreement
 
 _MANY = 16
 """So many different shapes of batches are too many, if they were in the first steps."""
@@ -29,6 +30,7 @@ class Source:
 
     Attributes:
       fetching: whether a batch is being waited for: what is raised then comes from the source.
+      total: how many batches were handed out.
     """
 
     def __init__(self, batches: Any, notice: Callable[[], None]) -> None:
@@ -43,7 +45,7 @@ class Source:
         self._batches = batches
         self._notice = notice
         self._count = 0
-        self._total = 0
+        self.total = 0
         self._iterator: Iterator[Any] = iter(())
         self._first_epoch: Any = None
         self._ended = True
@@ -68,7 +70,7 @@ class Source:
         for batch in iterator:
             self.fetching = False
             self._count += 1
-            self._total += 1
+            self.total += 1
             args = tuple(batch) if type(batch) in (tuple, list) else (batch,)
             leaves, tree = tree_flatten(args)
             if any([type(x) not in known for x in leaves]):  # noqa: C419
@@ -80,7 +82,7 @@ class Source:
                 last, structure = shapes, tree
                 self._new(tree, leaves)
             if self._comparing:
-                self._compare(_written(tree, leaves))
+                self._compare(self._written(tree, leaves))
             yield args
             self.fetching = True
         self.fetching = False
@@ -132,6 +134,14 @@ class Source:
         Raises:
           ValueError: if the position is of another kind of source.
         """
+        if position["kind"] == "each":
+            parts = len(position["of"])
+            if parts != agreement.count():
+                raise ValueError(
+                    f"{called()}: the checkpoint has a position in the data of each of {parts} processes, and there "
+                    f"are {agreement.count()} {here()}. Use as many, or a train.data.DataLoader."
+                )
+            position = position["of"][agreement.index()]
         own = hasattr(self._batches, "state_dict")
         if (position["kind"] == "loader") != own:
             before, now = ("another source", "a loader") if own else ("a loader", "another source")
@@ -147,8 +157,19 @@ class Source:
 
     # -- what batches are like
 
+    def _written(self, tree: Any, leaves: list[Any]) -> list[Any]:
+        """The structure, shapes and dtypes of a batch as a checkpoint has them: of the batch of all processes."""
+        _, parts = getattr(self._batches, "processes", None) or (0, agreement.count())
+        kinds = []
+        for leaf in leaves:
+            shape = list(np.shape(leaf))
+            if shape and not (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
+                shape[0] *= parts
+            kinds.append([shape, str(getattr(leaf, "dtype", type(leaf).__name__))])
+        return [str(tree), kinds]
+
     def _new(self, tree: Any, leaves: list[Any]) -> None:
-        now = _written(tree, leaves)
+        now = self._written(tree, leaves)
         if now in self._shapes:
             return
         if self._shapes and now[0] != self._shapes[0][0]:
@@ -157,9 +178,9 @@ class Source:
                 "Give all of them the same"
             )
         self._shapes.append(now)
-        if len(self._shapes) == _MANY and self._total < 4 * _MANY:
+        if len(self._shapes) == _MANY and self.total < 4 * _MANY:
             warnings.warn(
-                f"{called()}: {_MANY} of the first {self._total} batches have different shapes {here()}, and for each "
+                f"{called()}: {_MANY} of the first {self.total} batches have different shapes {here()}, and for each "
                 "the step is compiled anew. Pad them: train.data.DataLoader(..., last='pad'), or "
                 "train.data.bucket_by_length for sequences.",
                 stacklevel=2,
@@ -195,12 +216,6 @@ def _as_array(leaf: Any) -> Any:
         raise BatchError(
             f"NumPy makes no array of {describe(leaf)} in the batch ({error}). Convert it where batches are made"
         ) from error
-
-
-def _written(tree: Any, leaves: list[Any]) -> list[Any]:
-    """The structure, shapes and dtypes of a batch as a checkpoint has them."""
-    kinds = [[list(np.shape(x)), str(getattr(x, "dtype", type(x).__name__))] for x in leaves]
-    return [str(tree), kinds]
 
 
 def _shown(written: list[Any]) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ..errors import called, describe, here
+from . import agreement
 from .extras import extra
 
 _ITEMS = {
@@ -78,29 +80,31 @@ def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def is_spread(leaf: Any) -> bool:
+    """Whether parts of an array are in other processes alone."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated
+
+
 def on_host(leaf: Any) -> np.ndarray[Any, Any]:
     """A copy of an array in NumPy's memory, which stays when the array is donated; of a random key, its bits.
 
-    Raises:
-      ValueError: if parts of it are in other processes.
+    What is spread over processes is gathered: all of them have to call this.
     """
     if is_key(leaf):
         leaf = jax.random.key_data(leaf)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        raise ValueError(
-            f"{called()}: {describe(leaf)} is spread over several processes {here()}, which is not supported. Gather "
-            "it first (jax.experimental.multihost_utils.process_allgather), or save it with orbax-checkpoint itself."
-        )
-    return np.array(leaf, dtype=np.dtype(shape_and_dtype(leaf)[1]), order="C")
+    dtype = np.dtype(shape_and_dtype(leaf)[1])
+    return np.array(multihost_utils.process_allgather(leaf, tiled=True) if is_spread(leaf) else leaf, dtype, order="C")
 
 
 def placed_like(value: np.ndarray[Any, Any], like: Any) -> Any:
-    """The value on the devices on which an array is, a key where that is one."""
+    """The value on the devices on which an array is, sharded as that; a key where that is one."""
     if is_key(like):
-        return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(like))
-    if isinstance(like, jax.Array) and like.committed:
+        return jax.random.wrap_key_data(placed_like(value, jax.random.key_data(like)), impl=jax.random.key_impl(like))
+    if not isinstance(like, jax.Array) or not like.committed:
+        return jnp.asarray(value)
+    if like.is_fully_addressable:
         return jax.device_put(value, like.sharding)
-    return jnp.asarray(value)
+    return jax.make_array_from_callback(value.shape, like.sharding, lambda part: value[part])
 
 
 def save_weights(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, str] | None = None) -> None:
@@ -110,6 +114,8 @@ def save_weights(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str,
       path: of the file, such as "model.safetensors".
       tree: a pytree of arrays, such as a model; bfloat16 and the 8-bit floats are kept as they are.
       metadata: texts to put beside them.
+
+    In many processes all of them call it, and process 0 alone writes.
 
     Raises:
       ImportError: without safetensors.
@@ -141,6 +147,8 @@ def save_weights(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str,
         arrays[name] = on_host(leaf)
     # A name cannot be empty, as that of a tree which is one array.
     tensors = {name or "weights": array for name, array in arrays.items()}
+    if agreement.index():
+        return
     # The format orders by size, and what reads it gives that order: the order of the tree is put beside it.
     names = dict(metadata or {}) | {"order": "\n".join(tensors)}
     whole_file(path, save(tensors, metadata=names))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
@@ -33,7 +35,9 @@ class LoaderState(TypedDict):
 class _Loader:
     """What goes through data epoch by epoch, and knows where it is."""
 
-    def __init__(self, data: Any, shuffle: bool, seed: int, last: Last, prefetch: int) -> None:
+    def __init__(
+        self, data: Any, shuffle: bool, seed: int, last: Last, prefetch: int, processes: tuple[int, int] | None
+    ) -> None:
         if last not in ("keep", "drop", "pad"):
             raise ValueError(f"{called()}: last={last!r} {here()}. Choose 'keep', 'drop' or 'pad'.")
         if not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -41,6 +45,7 @@ class _Loader:
         if not isinstance(prefetch, (int, np.integer)) or prefetch < 0:
             raise ValueError(f"{called()}: prefetch={prefetch!r} {here()}. Give how many batches may wait.")
         self.source = _Source(data)
+        self._processes = None if processes is None else _process(processes)
         self.seed = int(seed)
         self.epoch = 0
         self._position = 0
@@ -54,8 +59,46 @@ class _Loader:
                 "list(data), or shuffle=False."
             )
 
+    @property
+    def processes(self) -> tuple[int, int]:
+        """Which part of each batch this process has, and of how many."""
+        # JAX is asked late: it looks for its devices then, and jax.distributed.initialize has to be before that.
+        return self._processes or (jax.process_index(), jax.process_count())
+
+    def _part(self, count: int) -> slice:
+        """Which of so many examples of a batch are this process's."""
+        index, processes = self.processes
+        if count % processes:
+            raise _BadExampleError(f"{self._undivided(count)}.")
+        each = count // processes
+        return slice(index * each, (index + 1) * each)
+
+    def _undivided(self, count: int) -> str:
+        return (
+            f"a last batch of {count} does not divide over {self.processes[1]} processes, and their parts have to be "
+            "equal. Give last='pad', which has weights, or last='drop', or another batch size"
+        )
+
+    def _check_processes(self) -> None:
+        """Each process has an equal part of a batch: told before the first one, and not after an epoch."""
+        of = self.processes[1]
+        for size in self._batch_sizes():
+            if of > 1 and size is None:
+                raise ValueError(
+                    f"{called()}: batch_size=None gives examples one by one, which do not divide over {of} processes "
+                    f"{here()}. Give a batch size, or processes=(0, 1) for all examples in each process."
+                )
+            if size is not None and size % of:
+                raise ValueError(
+                    f"{called()}: a batch of {size} does not divide over {of} processes {here()}. The batch size is "
+                    f"that of all of them together: give a multiple of {of}."
+                )
+
     def state_dict(self) -> LoaderState:
-        """Where this is: after the batches that were handed out. It can be pickled, and written as JSON."""
+        """Where this is: after the batches that were handed out. It can be pickled, and written as JSON.
+
+        It is the same in each process, and for every number of them.
+        """
         return {"seed": self.seed, "epoch": self.epoch, "position": self._position, "size": self.source.size}
 
     def load_state_dict(self, state: LoaderState) -> None:
@@ -81,6 +124,7 @@ class _Loader:
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch; of what is left of it after `load_state_dict`. A loop that is left begins anew."""
+        self._check_processes()
         if not self._restored:
             self._position = 0
         self._restored = False
@@ -117,6 +161,9 @@ class _Loader:
     def _batches(self, epoch: int, position: int) -> Iterator[Made]:
         raise NotImplementedError
 
+    def _batch_sizes(self) -> list[int | None]:
+        raise NotImplementedError
+
 
 def _with_last(batches: Iterator[Made]) -> Iterator[tuple[Made | None, bool]]:
     """Each with whether it is the last; `None` if there is none."""
@@ -137,20 +184,25 @@ class DataLoader(_Loader):
       data: a pytree of arrays with the examples along their first axis, such as `(x, y)` or `{"x": x, "y": y}`; or
         examples, pytrees of one structure: a list or anything else with a length and elements, anything that a `for`
         goes through, or a function that returns such a thing, for each epoch.
-      batch_size: how many examples are put together along a new first axis (that of the arrays). `None` gives examples
-        one by one, as they are.
+      batch_size: how many examples are put together along a new first axis (that of the arrays), in all processes
+        together. `None` gives examples one by one, as they are.
       shuffle: whether in random order; needs a length.
       seed: what decides the order.
       last: what is done with a last batch that is smaller: "keep", "drop", or "pad" it with examples of it. With "pad"
         every item is a pair `(batch, weights)`, the weights 1 for examples and 0 for padding, `f32[batch_size]`.
       prefetch: how many batches are made ready in a thread; 0 for no thread. See `prefetch`.
+      processes: `(index, count)`: each batch is divided into `count` equal parts, and this loader gives the one with
+        this index. By default those of JAX, `(jax.process_index(), jax.process_count())`: the parts in the order of the
+        processes are the batch of one process alone. `(0, 1)` gives each process all of it. Only the examples of the
+        part are taken from the data; what has no length is gone through whole, in each process.
 
     Attributes:
       epoch: how many epochs have been gone through.
       seed: what decides the order.
 
     Raises:
-      ValueError: if arrays differ in length, or examples in structure or shape; if a setting is none there is.
+      ValueError: if arrays differ in length, or examples in structure or shape; if a setting is none there is; if a
+        batch, or with "keep" the last one, does not divide over the processes.
       TypeError: if `data` is nothing of this.
 
     Example:
@@ -163,6 +215,9 @@ class DataLoader(_Loader):
       [[3, 0], [2, 1], [4]]
       >>> loader.state_dict()
       {'seed': 1, 'epoch': 2, 'position': 0, 'size': 5}
+      >>> parts = [data.DataLoader(np.arange(5), 4, seed=1, last="drop", processes=(i, 2)) for i in range(2)]
+      >>> [[x.tolist() for x in part] for part in parts]
+      [[[2, 4]], [[0, 3]]]
     """
 
     def __init__(
@@ -174,9 +229,12 @@ class DataLoader(_Loader):
         seed: int = 0,
         last: Last = "keep",
         prefetch: int = 0,
+        processes: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(data, shuffle, seed, last, prefetch)
+        super().__init__(data, shuffle, seed, last, prefetch, processes)
         self.batch_size = None if batch_size is None else _batch_size(batch_size)
+        if processes is not None:
+            self._check_processes()
 
     def __len__(self) -> int:
         """How many items an epoch has."""
@@ -186,6 +244,15 @@ class DataLoader(_Loader):
         if self.batch_size is None:
             return size
         return size // self.batch_size if self._last == "drop" else -(-size // self.batch_size)
+
+    def _batch_sizes(self) -> list[int | None]:
+        return [self.batch_size]
+
+    def _check_processes(self) -> None:
+        super()._check_processes()
+        size, step = self.source.size, self.batch_size
+        if self._last == "keep" and size and step and (rest := size % step) % self.processes[1]:
+            raise ValueError(f"{called()}: of {size} examples, {self._undivided(rest)} {here()}.")
 
     def _batches(self, epoch: int, position: int) -> Iterator[Made]:
         size, step = self.source.size, self.batch_size
@@ -198,8 +265,8 @@ class DataLoader(_Loader):
             if step is None:
                 yield self.source.example(int(index[0])), 1
             elif len(index) == step or self._last != "drop":
-                wanted = np.resize(index, step) if self._last == "pad" else index
-                yield self._weighted(self.source.batch(wanted), len(index)), len(index)
+                rows = self._rows(len(index))
+                yield self._weighted(self.source.batch(index[rows % len(index)]), rows, len(index)), len(index)
 
     def _stream(self, position: int) -> Iterator[Made]:
         held: list[Any] = []
@@ -211,16 +278,35 @@ class DataLoader(_Loader):
                 continue
             held.append(example)
             if len(held) == self.batch_size:
-                yield self._weighted(stacked(held), len(held)), len(held)
+                yield self._of_stream(held), len(held)
                 held = []
         if held and self._last != "drop":
-            step = self.batch_size if self._last == "pad" and self.batch_size else len(held)
-            yield self._weighted(stacked([held[i % len(held)] for i in range(step)]), len(held)), len(held)
+            yield self._of_stream(held), len(held)
 
-    def _weighted(self, batch: Any, count: int) -> Any:
-        if self._last != "pad" or self.batch_size is None:
-            return batch
-        return batch, (np.arange(self.batch_size) < count).astype(np.float32)
+    def _of_stream(self, held: list[Any]) -> Any:
+        rows = self._rows(len(held))
+        return self._weighted(stacked([held[i % len(held)] for i in rows]), rows, len(held))
+
+    def _rows(self, count: int) -> np.ndarray[Any, Any]:
+        """Which rows of a batch of so many examples are made here; with "pad" those from `count` on are padding."""
+        rows = self.batch_size if self._last == "pad" and self.batch_size else count
+        return np.arange(rows)[self._part(rows)]
+
+    def _weighted(self, batch: Any, rows: np.ndarray[Any, Any], count: int) -> Any:
+        return (batch, (rows < count).astype(np.float32)) if self._last == "pad" else batch
+
+
+def _process(processes: Any) -> tuple[int, int]:
+    try:
+        index, count = (operator.index(n) for n in processes)
+    except (TypeError, ValueError):
+        index, count = 0, 0
+    if not 0 <= index < count:
+        raise ValueError(
+            f"{called()}: processes={processes!r} {here()}. Give which this is and how many there are, such as (0, 4) "
+            "to (3, 4)."
+        )
+    return index, count
 
 
 def _batch_size(batch_size: Any) -> int:
@@ -333,12 +419,13 @@ def bucket_by_length(
     boundaries: Sequence[int],
     batch_size: int | Sequence[int],
     *,
-    length: Callable[[Any], int] | None = None,
+    length: Callable[[Any], int] | Sequence[int] | None = None,
     shuffle: bool = True,
     seed: int = 0,
     last: Last = "keep",
     pad_value: Any = 0,
     prefetch: int = 0,
+    processes: tuple[int, int] | None = None,
 ) -> BucketLoader:
     """Minibatches of sequences of similar length, padded to a few lengths, so that few programs are compiled.
 
@@ -349,8 +436,9 @@ def bucket_by_length(
       data: examples, as for `DataLoader`: pytrees in which every array with an axis is a sequence along its first.
       boundaries: the lengths that sequences are padded to, increasing; the last is the greatest there may be.
       batch_size: how many examples a batch has; or for each bucket.
-      length: the length of an example; by default of the longest of its sequences.
-      shuffle, seed, prefetch: as for `DataLoader`.
+      length: the length of an example; by default of the longest of its sequences. Or the lengths of all examples, in
+        their order: then a process takes from the data only the examples of its parts, and otherwise all of them.
+      shuffle, seed, prefetch, processes: as for `DataLoader`.
       last: what is done with the examples left in each bucket at the end of an epoch: "keep", "drop" or "pad" them to a
         whole batch, with a mask that is false.
       pad_value: what sequences are padded with.
@@ -373,7 +461,7 @@ def bucket_by_length(
       [[1, 2], [3, 0]] [0, 1] [2, 1]
       [[4, 5, 6, 0]] [1] [3]
     """
-    return BucketLoader(data, boundaries, batch_size, length, shuffle, seed, last, pad_value, prefetch)
+    return BucketLoader(data, boundaries, batch_size, length, shuffle, seed, last, pad_value, prefetch, processes)
 
 
 class BucketLoader(_Loader):
@@ -384,14 +472,15 @@ class BucketLoader(_Loader):
         data: Any,
         boundaries: Sequence[int],
         batch_size: int | Sequence[int],
-        length: Callable[[Any], int] | None,
+        length: Callable[[Any], int] | Sequence[int] | None,
         shuffle: bool,
         seed: int,
         last: Last,
         pad_value: Any,
         prefetch: int,
+        processes: tuple[int, int] | None,
     ) -> None:
-        super().__init__(data, shuffle, seed, last, prefetch)
+        super().__init__(data, shuffle, seed, last, prefetch, processes)
         self._boundaries = [int(b) for b in boundaries]
         if not self._boundaries or sorted(set(self._boundaries)) != self._boundaries or self._boundaries[0] < 1:
             raise ValueError(
@@ -404,19 +493,29 @@ class BucketLoader(_Loader):
                 "each."
             )
         self._sizes = [_batch_size(size) for size in sizes]
-        self._length = length or _longest
+        if processes is not None:
+            self._check_processes()
+        self._length: Callable[[Any], int] = length if callable(length) else _longest
+        self._lengths = None if length is None or callable(length) else _known_lengths(length, self.source.size)
         self._pad_value = pad_value
 
-    def _examples(self, epoch: int) -> Iterable[Any]:
-        return (
-            self.source.stream() if self.source.size is None else map(self.source.example, self._order(epoch).tolist())
-        )
+    def _batch_sizes(self) -> list[int | None]:
+        return [*self._sizes]
+
+    def _examples(self, epoch: int) -> Iterator[tuple[int, Callable[[], Any]]]:
+        """The length of each example, and how it is had."""
+        if self._lengths is not None:
+            example = self.source.example
+            yield from ((int(self._lengths[i]), functools.partial(example, i)) for i in self._order(epoch).tolist())
+            return
+        known = self.source.size is not None
+        examples = map(self.source.example, self._order(epoch).tolist()) if known else self.source.stream()
+        yield from ((self._length(example), lambda example=example: example) for example in examples)
 
     def _batches(self, epoch: int, position: int) -> Iterator[Made]:
         made = 0
-        buckets: list[list[Any]] = [[] for _ in self._boundaries]
-        for example in self._examples(epoch):
-            n = self._length(example)
+        buckets: list[list[Callable[[], Any]]] = [[] for _ in self._boundaries]
+        for n, example in self._examples(epoch):
             which = bisect.bisect_left(self._boundaries, n)
             if which == len(buckets):
                 raise _BadExampleError(
@@ -435,15 +534,17 @@ class BucketLoader(_Loader):
                 if made > position:
                     yield self._padded(rest, which), 1
 
-    def _padded(self, examples: list[Any], which: int) -> Any:
-        width, count = self._boundaries[which], len(examples)
-        rows = self._sizes[which] if self._last == "pad" else count
+    def _padded(self, held: list[Callable[[], Any]], which: int) -> Any:
+        width, count = self._boundaries[which], len(held)
+        rows = np.arange(self._sizes[which] if self._last == "pad" else count)
+        rows = rows[self._part(len(rows))]
+        examples = [held[i % count]() for i in rows]
 
         def one(path: str, arrays: list[np.ndarray[Any, Any]]) -> _Padded:
             arrays = _alike(path, arrays, 1)
             if not arrays[0].ndim:
-                return _Padded(np.stack([arrays[i % count] for i in range(rows)]), np.arange(rows) < count)
-            shape = (rows, width, *arrays[0].shape[1:])
+                return _Padded(np.stack(arrays), rows < count)
+            shape = (len(rows), width, *arrays[0].shape[1:])
             out = np.full(shape, self._pad_value, np.result_type(*arrays))
             mask = np.zeros(shape[:2], bool)
             for i, array in enumerate(arrays):
@@ -452,12 +553,25 @@ class BucketLoader(_Loader):
                         f"bucket_by_length: {path} has {len(array)} elements, and its example at most {width} by its "
                         "length. Let length= give that of its longest sequence."
                     )
-                out[i, : len(array)] = array
-                mask[i, : len(array)] = True
+                if rows[i] < count:
+                    out[i, : len(array)] = array
+                    mask[i, : len(array)] = True
             return _Padded(out, mask)
 
         both = _of_each(examples, one)
         return tuple(jax.tree.map(lambda x, i=i: x[i], both, is_leaf=lambda x: isinstance(x, _Padded)) for i in (0, 1))
+
+
+def _known_lengths(given: Any, size: int | None) -> np.ndarray[Any, Any]:
+    lengths = np.asarray(given)
+    integers = np.issubdtype(lengths.dtype, np.integer) or not lengths.size
+    if lengths.shape != (size,) or not integers:
+        of = "data of no known length" if size is None else f"{size} examples"
+        raise ValueError(
+            f"{called()}: length={describe(given)} {here()}, for {of}. Give a function of an example, or an integer "
+            "for each example of data with a length."
+        )
+    return lengths
 
 
 class _Padded(NamedTuple):

@@ -27,7 +27,8 @@ def prefetch(iterable: Iterable[T], size: int = 2, *, device: Any = None) -> Ite
     Args:
       iterable: anything that a `for` goes through.
       size: how many items wait at most, beside the one that is being made.
-      device: a device, or a sharding, that the arrays of each item are put on in the thread; `None` leaves them.
+      device: a device, or a sharding, that the arrays of each item are put on in the thread; `None` leaves them. With a
+        sharding over the devices of several processes the items are this process's part of the arrays.
 
     Example:
       >>> from tracegrad.train import data
@@ -43,6 +44,12 @@ def prefetch(iterable: Iterable[T], size: int = 2, *, device: Any = None) -> Ite
     return _ahead(iterator, size, device)
 
 
+def _put(item: Any, device: Any) -> Any:
+    if isinstance(device, jax.sharding.Sharding) and not device.is_fully_addressable:
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(device, np.asarray(x)), item)
+    return jax.device_put(item, device)
+
+
 def _ahead(iterator: Iterator[T], size: int, device: Any) -> Iterator[T]:
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(size)
     stopped = threading.Event()
@@ -50,7 +57,7 @@ def _ahead(iterator: Iterator[T], size: int, device: Any) -> Iterator[T]:
     def work() -> None:
         try:
             for item in iterator:
-                ready.put((True, item if device is None else jax.device_put(item, device)))
+                ready.put((True, item if device is None else _put(item, device)))
                 if stopped.is_set():
                     return
             ready.put((False, None))
