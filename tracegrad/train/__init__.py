@@ -14,6 +14,7 @@ from . import (
     callbacks,
     checkpoints,
     data,
+    devices,
     ensembles,
     history,
     loop,
@@ -29,6 +30,7 @@ from . import (
 )
 from .callbacks import *
 from .checkpoints import *
+from .devices import *
 from .ensembles import *
 from .history import *
 from .loop import *
@@ -45,6 +47,7 @@ from .weights import *
 __all__ = ["data"]
 __all__ += callbacks.__all__
 __all__ += checkpoints.__all__
+__all__ += devices.__all__
 __all__ += ensembles.__all__
 __all__ += history.__all__
 __all__ += loop.__all__

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -18,19 +16,30 @@ import numpy as np
 
 from ..errors import called, describe, here, need_function
 from ..optimizers import GradientTransformation
+from . import agreement
+from .agreement import nothing
 from .callbacks import Callback
 from .checkpoints import CheckpointError, Checkpoints
+from .devices import DataParallel, data_parallel, options_of
 from .history import History
 from .nonfinite import why_not_finite
 from .progress import Progress
+from .signals import INTERRUPTED, TERMINATED, heard
 from .sources import BatchError, Source
 from .stepping import TrainState, accumulated, make_step
+from .together import Together
 
 _LAG = 16
 """Values are read so many at a time, and not before as many steps were begun after them: the device never waits."""
 
 _READ = 0.2
 """After so many seconds those that are ready are read in any case."""
+
+_PATIENCE = 60.0
+"""For so many seconds a checkpoint may be written before a process is ended because of another."""
+
+_BEHIND = 4
+"""In many processes each is read after so many more steps: all see at the same step what is not finite."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +116,19 @@ def fit(
     resume: bool | str | os.PathLike[str] = False,
     progress: bool | Progress = True,
     stop_on_nonfinite: bool = True,
+    parallel: bool | int | Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Trains: a loop over a compiled step, with progress, history, validation, checkpoints, and a clean end.
 
-    The values of the loss stay on the device until they are ready: no step waits for one. Ctrl-C, or the stop of a
-    notebook, ends the training after the step that runs, and what there is is returned; a second one ends it at once.
+    The values of the loss stay on the device until they are ready: no step waits for one. Ctrl-C, the stop of a
+    notebook or SIGTERM ends the training after the step that runs; it is saved, and what there is is returned, with the
+    reason in `stopped`. A second Ctrl-C ends it at once.
+
+    In many processes all of them call this with the same arguments, the batches being each one's own part (see
+    `DataLoader`). Process 0 alone shows the progress, and writes the checkpoints. A signal to any of them stops all
+    after the same step. What `validate` returns has to be alike, and that of process 0 counts, so that callbacks decide
+    alike, as they have to. Where one fails, all do: by a `FitError` that names the process; or, where one waits in a
+    computation for another that has failed, it is ended after a few seconds, with that message.
 
     Args:
       step_or_loss: a loss, `loss(params, *batch)`, see `make_step`; or, without `optimizer`, a step of one's own,
@@ -133,6 +150,8 @@ def fit(
         The rest is then, to the last bit, what it would have been.
       progress: whether it is shown.
       stop_on_nonfinite: whether a loss or gradient that is NaN or infinite is an error.
+      parallel: `True` splits each batch over all devices, a number over so many; the gradient is that of the whole
+        batch. A dict has arguments of `data_parallel`: `{"devices": 4, "gradients": "ordered"}`.
 
     Returns:
       A `FitResult`, with `params`, `state`, `history` and `stopped`.
@@ -165,8 +184,14 @@ def fit(
         optimizer, loss = accumulated(optimizer, accumulate), step_or_loss
         step = make_step(loss, optimizer, average=average, stop_on_nonfinite=stop_on_nonfinite)
         state = TrainState.create(params, optimizer, model_state=model_state, key=key, average=average)
+    spread = None
+    if options := options_of(parallel):
+        if optimizer is not None:
+            options |= {"average": average, "stop_on_nonfinite": stop_on_nonfinite}
+        step = spread = data_parallel(step_or_loss, optimizer, **options)
+        state, loss = spread.place(state), None if loss is None else spread.alone
     ends = _Ends(epochs if epochs or steps else 1, steps, validate_every)
-    loop = Loop(state, batches, loss, ends, validate, callbacks, checkpoints, stop_on_nonfinite)
+    loop = Loop(state, batches, loss, ends, validate, callbacks, checkpoints, stop_on_nonfinite, spread)
     source = loop.source
     with loop.running(progress), _Telling(loop):
         try:
@@ -187,7 +212,7 @@ def fit(
                     loop.end_epoch()
             loop.finish()
         except KeyboardInterrupt:
-            if not source.fetching:
+            if not source.fetching or agreement.count() > 1:
                 raise
             loop.finish(save=False)
     return loop.result()
@@ -255,6 +280,7 @@ class Loop:
         callbacks: Sequence[Any],
         checkpoints: Checkpoints | str | os.PathLike[str] | None,
         stop_on_nonfinite: bool,
+        spread: DataParallel | None,
     ) -> None:
         self.state = state
         self.step = self.epoch = 0
@@ -273,7 +299,9 @@ class Loop:
         self._ends = ends
         self._validate = validate
         self._stop_on_nonfinite = stop_on_nonfinite
+        self._spread = spread
         self._progress: Progress | None = None
+        self._together: Together | None = None
         self._waiting: list[tuple[Any, tuple[Any, ...]]] = []
         self._read = time.perf_counter()
         self._first = 0
@@ -281,19 +309,29 @@ class Loop:
         self._before: dict[int, tuple[Any, ...]] = {}
 
     def stop(self, why: str) -> None:
-        """Ends the training after this step."""
+        """Ends the training after this step; in many processes all have to call it after the same one."""
         self.stopped = self.stopped or why
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was asked to end by Ctrl-C."""
-        return self.stopped == _INTERRUPTED
+        """Whether it was asked to end by Ctrl-C or SIGTERM."""
+        return self.stopped in (INTERRUPTED, TERMINATED)
+
+    def _ask(self, why: str) -> None:
+        if self._together is None:
+            self.stop(why)
+        else:
+            self._together.ask(why)
 
     def over(self) -> bool:
         """Whether there is nothing more to do."""
         epochs, steps = self._ends.epochs, self._ends.steps
         reached = (epochs is not None and self.epoch >= epochs) or (steps is not None and self.step >= steps)
         return reached or bool(self.stopped)
+
+    def alone(self) -> Any:
+        """The state as one device has it."""
+        return self.state if self._spread is None else self._spread.local(self.state)
 
     def result(self) -> FitResult:
         """What `fit` returns."""
@@ -303,15 +341,27 @@ class Loop:
 
     @contextlib.contextmanager
     def running(self, progress: bool | Progress) -> Iterator[None]:
-        """What is open while it runs: the progress, the folder of checkpoints, and the ear for Ctrl-C."""
+        """What is open while it runs: the progress, the folder of checkpoints, and the ears for signals and others."""
         with contextlib.ExitStack() as stack:
-            if progress:
+            if progress and agreement.index() == 0:
                 self._progress = Progress() if progress is True else progress
                 stack.enter_context(self._progress)
             if self._checkpoints is not None and not self._checkpoints.locked:
-                stack.callback(self._checkpoints.close)
-            stack.enter_context(_interruptible(self))
+                stack.push(self._checkpoints)
+            if agreement.count() > 1:
+                self._together = stack.enter_context(Together(self._begun, self._before_end))
+                if self._checkpoints is not None:
+                    self._checkpoints.waiting = self._together.check
+                    stack.callback(setattr, self._checkpoints, "waiting", nothing)
+            stack.enter_context(heard(self._ask, quiet=self._together is not None))
             yield
+
+    def _begun(self) -> int:
+        return self._first + self.source.total
+
+    def _before_end(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.join(_PATIENCE)
 
     def start(self, resume: bool | str | os.PathLike[str]) -> None:
         """Goes to the last checkpoint, if it is asked for."""
@@ -324,9 +374,11 @@ class Loop:
                 "resume=folder."
             )
         at = checkpoints if resume is True else Checkpoints(resume) if resume else None
-        if at is not None and (resume is not True or at.steps()):
+        looked = at or checkpoints
+        latest = None if looked is None else agreement.first("looking for checkpoints", looked.latest)
+        if at is not None and (resume is not True or latest is not None):
             self._go_on(at)
-        elif checkpoints is not None and resume is False and (latest := checkpoints.latest()) is not None:
+        elif checkpoints is not None and resume is False and latest is not None:
             raise CheckpointError(
                 f"{called()}: {checkpoints.directory} has checkpoints of another training, the last of step {latest} "
                 f"{here()}. Give resume=True to go on from it, or another folder."
@@ -338,6 +390,8 @@ class Loop:
         if self._progress is not None:
             self._progress.step, self._progress.total = self.step, min(totals, default=None)
         self._first = self.step
+        if self._together is not None:
+            self.stop(self._together.reached(self.step))
         self._next()
         for callback in self.callbacks:
             callback.on_start(self)
@@ -348,6 +402,15 @@ class Loop:
             raise CheckpointError(
                 f"{called()}: the checkpoint of step {found.step} in {checkpoints.directory} was not saved by fit "
                 f"{here()}. Give its state to a loop of your own, or its parameters to fit."
+            )
+        terms = found.extra.get("terms", {})
+        if self._spread is not None:
+            self._spread.compare(terms)
+        elif terms and agreement.index() == 0:
+            print(
+                f"{called()}: the checkpoint was trained with parallel={{'gradients': {terms['gradients']}}} {here()}. "
+                "It goes on without, and the bits are not those that an uninterrupted training would have.",
+                file=sys.stderr,
             )
         self.source.go_to(found.extra["position"])
         self.state, self.step, self.epoch = found.state, found.step, found.extra["epoch"]
@@ -376,6 +439,8 @@ class Loop:
     def end_epoch(self) -> None:
         """Counts an epoch, and measures."""
         self.epoch += 1
+        if self._together is not None:
+            self._together.end_epoch(self.epoch, self.step)
         if self._ends.validate_every is None:
             self.measure()
 
@@ -383,12 +448,17 @@ class Loop:
         """Waits for the steps so far, validates, and calls the callbacks."""
         self.settle()
         self._measured = self.step
+        numbers: dict[str, float] = {}
         if self._validate is not None:
             if self._progress is not None:
                 self._progress.say("validating…")
-            measured = self._validate(self.state)
+            measured = self._validate(self.alone())
             measured = measured if isinstance(measured, Mapping) else {"val_loss": measured}
-            self.history.add(self.step, {name: _numbers([v], f"validate: {name}")[0] for name, v in measured.items()})
+            numbers = {name: _numbers([v], f"validate: {name}")[0] for name, v in measured.items()}
+        if self._together is not None:
+            numbers = self._together.alike(self.step, numbers, self.history.at(self.step))
+        if numbers:
+            self.history.add(self.step, numbers)
             self._show()
         for callback in self.callbacks:
             callback.on_epoch(self)
@@ -400,13 +470,18 @@ class Loop:
         self.settle()
         if self._checkpoints is None:
             return
+        position = self.source.position()
+        if self._together is not None:
+            position = self._together.positions(self.step, position)
         extra = {
             "epoch": self.epoch,
             "measured": self._measured,
-            "position": self.source.position(),
+            "position": position,
             "history": self.history.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
         }
+        if self._spread is not None:
+            extra["terms"] = self._spread.terms
         self._checkpoints.save(self.step, self.state, self.history.at(self.step), extra)
 
     def finish(self, save: bool = True) -> None:
@@ -414,6 +489,9 @@ class Loop:
         self.settle()
         if self._validate is not None and not self.stopped and self._measured != self.step:
             self.measure()
+        if self._together is not None:
+            self._together.end(self.step)
+            self._together.alike(self.step, {}, self.history.at(self.step))
         if save and self.step > self._first:
             self.save()
         for callback in self.callbacks:
@@ -426,7 +504,12 @@ class Loop:
     def add(self, values: Any) -> None:
         """Takes what a step returned, and reads what earlier ones have."""
         self._waiting.append((values, self.batch))
-        if len(self._waiting) >= 2 * _LAG:
+        if self._together is not None:
+            self._take(max(0, len(self._waiting) - _BEHIND))
+            if self.step == self._first + _BEHIND + 1:  # The first was read.
+                self._together.alike(self._first + 1, {}, self.history.last())
+            self.stop(self._together.reached(self.step))
+        elif len(self._waiting) >= 2 * _LAG:
             self._take(_LAG)
         elif time.perf_counter() - self._read > _READ:
             ready = [all(_is_ready(x) for x in jax.tree.leaves(values)) for values, _ in self._waiting]
@@ -467,7 +550,11 @@ class Loop:
     def told(self, error: Exception) -> Exception:
         """What is raised in place of an error: one that has the step, and what was trained."""
         step, fetching = self.step + 1, self.source.fetching
-        if not isinstance(error, _NotFinite):
+        kept = f"What was trained in {self.step} steps is in error.result"
+        if self._together is not None and self._together.failed and not isinstance(error, _NotFinite):
+            self._waiting.clear()
+            kept = "The last steps may wait for that process for ever; resume=True goes on from a checkpoint"
+        elif not isinstance(error, _NotFinite):
             # What was begun before the error is kept; if that is where it went wrong, that is the error.
             try:
                 self.settle()
@@ -483,17 +570,19 @@ class Loop:
                 given = ", ".join(describe(x) for x in self.batch)
                 error.add_note(f"The first batch gave the arguments ({given}), after the parameters.")
             return error
-        kept = f"What was trained in {self.step} steps is in error.result"
+        at = f"at step {step}"
+        if self._together is not None:
+            at = f"in process {agreement.index()} of {agreement.count()}, {at}"
         if lost:
             self.state, kept = None, "The arrays of the state were given to the step that failed"
         if fetching and self.step > self._first:
             kept += self._saved_after_all()
         what = str(error) if isinstance(error, BatchError) else f"{type(error).__name__}: {error}"
         what = (f"batches raised {what}" if fetching else what).removesuffix(".")
-        return FitError(f"{called()}: at step {step}, {what}. {kept}.", step, self.result())
+        return FitError(f"{called()}: {at}, {what}. {kept}.", step, self.result())
 
     def _saved_after_all(self) -> str:
-        if self._checkpoints is None:
+        if self._checkpoints is None or self._together is not None:
             return ""
         try:
             self.save()
@@ -510,7 +599,7 @@ class Loop:
             self.step = int(self.state.step)
             step, batch = self.step + 1, batches[self.step + 1]
             self.state = self.state._replace(failed=jax.numpy.zeros_like(self.state.failed))
-            why = f"The loss is {value}." if self.loss is None else why_not_finite(self.loss, self.state, batch)
+            why = f"The loss is {value}." if self.loss is None else why_not_finite(self.loss, self.alone(), batch)
             why += "\n" if "\n" in why else " "
             why += "The last good state is in error.result, and the batch is error.batch"
         else:
@@ -520,31 +609,6 @@ class Loop:
         error = NonFiniteError(f"{called()}: step {step} is not finite {here()}. {why}.", step, self.result())
         error.batch = batch
         return error
-
-
-_INTERRUPTED = "interrupted"
-
-
-@contextlib.contextmanager
-def _interruptible(loop: Loop) -> Iterator[None]:
-    """Ctrl-C ends the loop after the step that runs, and the second one at once."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
-        yield
-        return
-
-    def asked(number: int, frame: FrameType | None) -> None:
-        if loop.interrupted:
-            raise KeyboardInterrupt
-        loop.stopped = _INTERRUPTED
-        start = "\n" if sys.stderr.isatty() else ""
-        print(f"{start}interrupted: the step that runs is the last (once more to stop at once)", file=sys.stderr)
-
-    signal.signal(signal.SIGINT, asked)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _is_ready(x: Any) -> bool:

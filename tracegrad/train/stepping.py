@@ -17,6 +17,7 @@ from ..errors import called, describe, here, need_function
 from ..optimizers import LookaheadParams, apply_updates, multi_steps, skip_not_finite
 from ..optimizers.base import GradientTransformation, is_ours, need_optimizer, update_of
 from ..transforms import value_and_grad
+from .agreement import gather
 from .weights import is_key
 
 
@@ -117,15 +118,36 @@ def make_step(
       ([1.0], 1.0)
     """
     need_function(loss, "make_step", "loss", "make_step(loss, optimizer)")
-    need_optimizer(optimizer, "fit(loss, params, batches, optimizer)")
-    update = optimizer.update if is_ours(optimizer) else update_of(optimizer)
+    update = updating(optimizer, average, stop_on_nonfinite)
 
     def step(state: TrainState, *batch: Any) -> tuple[TrainState, Any]:
         at = value_at(loss, state, batch)
         (value, model_state), grads = value_and_grad(at, has_aux=True)(point_of(state.params))
-        updates, opt_state = update(
-            grads, state.opt_state, state.params, value=value, grad=grads, value_fn=lambda p: at(p)[0]
-        )
+        return update(state, value, model_state, grads, lambda params: at(params)[0])
+
+    return jit(named_after(step, loss), donate_argnums=0 if donate else None)
+
+
+def named_after(step: Callable[..., Any], loss: Callable[..., Any]) -> Callable[..., Any]:
+    """The step, with a name that says of which loss it is."""
+    step.__name__ = step.__qualname__ = f"step_of_{getattr(loss, '__name__', 'loss')}".replace("<lambda>", "loss")
+    return step
+
+
+def updating(
+    optimizer: GradientTransformation, average: GradientTransformation | None, stop_on_nonfinite: bool
+) -> Callable[..., tuple[TrainState, Any]]:
+    """What a step does with a loss and its gradients: `update(state, value, model_state, grads, value_fn)`.
+
+    It returns the new state and the loss. `value_fn` is the loss of the batch as a function of the parameters.
+    """
+    need_optimizer(optimizer, "fit(loss, params, batches, optimizer)")
+    apply = optimizer.update if is_ours(optimizer) else update_of(optimizer)
+
+    def update(
+        state: TrainState, value: Any, model_state: Any, grads: Any, value_fn: Callable[[Any], Any]
+    ) -> tuple[TrainState, Any]:
+        updates, opt_state = apply(grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn)
         params = apply_updates(state.params, updates)
         averaged = None
         if state.average is not None and average is not None:
@@ -139,13 +161,20 @@ def make_step(
             value = tnp.where(state.failed, np.nan, value)
         return new._replace(key=state.key), value
 
-    step.__name__ = step.__qualname__ = f"step_of_{getattr(loss, '__name__', 'loss')}".replace("<lambda>", "loss")
-    return jit(step, donate_argnums=0 if donate else None)
+    return update
 
 
-def value_at(loss: Callable[..., Any], state: TrainState, batch: tuple[Any, ...]) -> Callable[[Any], Any]:
-    """What a step differentiates: from parameters to the loss of a batch, and the new state of the model."""
-    options = {} if state.key is None else {"key": random.fold_in(state.key, state.step)}
+def value_at(
+    loss: Callable[..., Any], state: TrainState, batch: tuple[Any, ...], shard: Any = None
+) -> Callable[[Any], Any]:
+    """What a step differentiates: from parameters to the loss of a batch, and the new state of the model.
+
+    A batch that is a shard of a larger one has a random key of its own.
+    """
+    options = {}
+    if state.key is not None:
+        key = random.fold_in(state.key, state.step)
+        options["key"] = key if shard is None else random.fold_in(key, shard)
 
     @functools.wraps(loss)
     def at(params: Any) -> Any:
@@ -183,12 +212,14 @@ def accumulated(optimizer: GradientTransformation, accumulate: int) -> GradientT
 def evaluate(fun: Callable[..., Any], batches: Iterable[Any]) -> Any:
     """The mean of `fun(*batch)` over batches, each counted by how many examples it has.
 
+    In many processes all of them call this, each with its batches, and the mean is over those of all.
+
     Args:
       fun: of a batch, to numbers that are means over it: a scalar, or a dict of scalars. Compile it with `tg.jit`.
       batches: tuples of arrays, with the examples along their first axes.
 
     Raises:
-      ValueError: if there is no batch.
+      ValueError: if there is no batch, in one of the processes.
 
     Example:
       >>> import numpy as np
@@ -205,9 +236,12 @@ def evaluate(fun: Callable[..., Any], batches: Iterable[Any]) -> Any:
         part = jax.tree.map(lambda x, size=size: x * size, fun(*args))  # type: ignore[misc]
         total = part if total is None else jax.tree.map(lambda x, y: x + y, total, part)
         count += size
-    if not count:
+    numbers, tree = jax.tree.flatten(total)
+    found = gather("evaluating", [count, *map(float, numbers)])
+    if not all(part[0] for part in found):
         raise ValueError(f"{called()}: there is no batch {here()}, so there is nothing to measure.")
-    return jax.tree.map(lambda x: float(x) / count, total)
+    count, *sums = (sum(column) for column in zip(*found, strict=True))
+    return jax.tree.unflatten(tree, [value / count for value in sums])
 
 
 __all__ = ["Average", "TrainState", "evaluate", "make_step"]
