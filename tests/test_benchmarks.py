@@ -58,3 +58,20 @@ def test_fit() -> None:
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert re.search(r"by hand \d+ µs a step, fit \d+: ratio, median of 2 pairs, [\d.]+ ", done.stdout)
+
+
+def test_parallel() -> None:
+    command = [sys.executable, "-m", "benchmarks.parallel", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
+    tables = {row[0]: row for row in rows}
+    assert re.fullmatch(r"([\d.]+ / [\d.]+ ?){5}", " ".join(tables["mlp"][2:]))
+    # Whoever places the arrays calls little.
+    assert all(int(count) < 30 for count in tables["on the devices"][1:])
+    # The state of Adam on 1, 2, 4 and 8 devices: a count, and two moments of 64 * 16 + 16 + 16 * 10 + 10 numbers, of
+    # which neither 4 nor 8 divide the last 10.
+    assert [tables[k][2] for k in "1248"] == [f"{(8 * n + 4) / 1e6:.3f}" for n in (1210, 605, 300 + 10, 150 + 10)]
+    assert {"all_reduce", "bucketed", "bfloat16", "int8", "sharded", "ordered, fused"} <= set(tables)
+    assert "reduce-scatter" in tables["sharded"][1] and "all-to-all" in tables["ordered, fused"][1]
+    assert all(float(tables[name][2]) > 0 for name in ("all_reduce", "bfloat16", "ordered, fused"))
