@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+from tracegrad.examples import digits, running
+
 MODULE = [sys.executable, "-m", "tracegrad.examples.digits"]
 
 
@@ -46,10 +48,11 @@ import numpy as np
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
-from tracegrad.examples import digits
+from tracegrad.examples import digits, running
 
+digits.SHIFT = 0  # how images are moved depends on how many devices there are
 one = digits.fit(epochs=2, devices=1, progress=False)
-four = digits.fit(epochs=2, devices=4, progress=False)
+four = digits.fit(epochs=2, devices=4, progress=False, gradients="sharded")
 np.testing.assert_allclose(one.history["loss"], four.history["loss"], rtol=1e-10)
 assert one.history["test accuracy"].tolist() == four.history["test accuracy"].tolist()
 # The model, and the running averages.
@@ -74,15 +77,17 @@ def test_several_devices_give_the_same_result():
     assert result.returncode == 0, result.stderr
 
 
-def test_several_devices_on_the_command_line(tmp_path):
-    result = run("--epochs", "1", "--devices", "4", "--plot", "four.png", cwd=tmp_path)
+@pytest.mark.parametrize("gradients", ["int8", "sharded"])
+def test_several_devices_on_the_command_line(gradients, tmp_path):
+    options = ("--epochs", "1", "--devices", "4", "--gradients", gradients, "--plot", "four.png")
+    result = run(*options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert accuracy(result.stdout) >= 80
     assert (tmp_path / "four.png").exists()
 
 
 def digest(output: str) -> str:
-    found = re.search(r"^digest: ([0-9a-f]{64})$", output, re.MULTILINE)
+    found = re.search(r"^(?:\[0\] )?digest: ([0-9a-f]{64})$", output, re.MULTILINE)
     assert found, output
     return found.group(1)
 
@@ -101,6 +106,31 @@ def test_a_training_that_goes_on_ends_with_the_same_digest(tmp_path):
     assert accuracy(resumed.stdout) == accuracy(whole)
 
 
+@pytest.mark.xdist_group("processes")
+def test_ordered_gradients_have_the_same_bits_on_any_number_of_devices_and_processes(tmp_path):
+    options = ("--epochs", "1", "--batch-size", "256", "--gradients", "ordered", "--digest")
+    one = run(*options, "--checkpoint", "kept", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    other = run(*options, "--devices", "2", "--processes", "2", cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert digest(other.stdout) == digest(one.stdout)
+    assert accuracy(other.stdout) == accuracy(one.stdout)
+    assert other.stdout.count("digest:") == other.stdout.count("curves:") == 1
+    # What has ended goes on from its checkpoint, by other processes, and is at its end.
+    last = run(*options, "--checkpoint", "kept", "--resume", "--processes", "2", cwd=tmp_path)
+    assert digest(last.stdout) == digest(one.stdout), last.stderr
+
+
+@pytest.mark.parametrize(
+    ("restarts", "kept", "resumes"), [("0", "kept", False), ("2", "kept", True), ("2", None, False)]
+)
+def test_what_a_launcher_starts_again_goes_on(restarts, kept, resumes, monkeypatch):
+    monkeypatch.setenv("TRACEGRAD_RESTARTS", restarts)
+    args = digits.parse([] if kept is None else ["--checkpoint", kept])
+    running.start("tracegrad.examples.digits", args, [])
+    assert (args.processes, args.resume) == (1, resumes)
+
+
 def test_help_lists_every_option():
     result = run("--help")
     assert result.returncode == 0
@@ -109,6 +139,8 @@ def test_help_lists_every_option():
         "--batch-size",
         "--learning-rate",
         "--devices",
+        "--processes",
+        "--gradients",
         "--seed",
         "--seeds",
         "--checkpoint",
@@ -126,10 +158,19 @@ def test_help_lists_every_option():
         (["--epochs", "0"], ["--epochs must be at least 1"]),
         (["--seeds", "0"], ["--seeds must be at least 1"]),
         (["--resume"], ["--resume needs --checkpoint DIR"]),
+        (["--processes", "0"], ["--processes must be at least 1"]),
+        (["--processes", "3"], ["--batch-size 64", "--devices 1 of --processes 3", "multiple of 3"]),
+        (["--gradients", "mean"], ["invalid choice: 'mean'", "ordered"]),
+        (["--gradients", "ordered", "--batch-size", "60"], ["--batch-size 60", "8 shards", "multiple of 8"]),
+        (["--gradients", "ordered", "--processes", "3"], ["8 shards", "--processes 3", "choose 1, 2, 4 or 8"]),
+        (["--gradients", "ordered", "--devices", "9"], ["8 shards", "--devices 9"]),
+        (["--batch-size", "2000"], ["--batch-size 2000 is more than the 1,437 images"]),
     ],
 )
-def test_bad_arguments(arguments, parts):
-    result = run(*arguments)
-    assert result.returncode == 2
+def test_bad_arguments(arguments, parts, capsys):
+    with pytest.raises(SystemExit) as end:
+        digits.parse(arguments)
+    assert end.value.code == 2
+    error = " ".join(capsys.readouterr().err.split())
     for part in parts:
-        assert part in result.stderr
+        assert part in error

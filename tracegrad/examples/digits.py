@@ -1,4 +1,4 @@
-"""Trains a small network on real handwritten digits, on one device or data-parallel on several.
+"""Trains a small network on real handwritten digits: on one device, or data-parallel on many and in many processes.
 
 The data are the 1,797 images of 8 x 8 pixels that ship with scikit-learn (UCI ML Repository,
 "Optical Recognition of Handwritten Digits", Alpaydin and Kaynak 1998). A fifth is kept for the test.
@@ -6,23 +6,30 @@ The data are the 1,797 images of 8 x 8 pixels that ship with scikit-learn (UCI M
 The recipe: three convolutions, each with batch normalization; images moved by up to a pixel, anew in each epoch; AdamW
 for 30 epochs, with a rate that rises for a tenth of the steps and falls to 0 along a cosine. `--seeds 5` does it for
 five splits of the data, each with a start of its own, and prints each accuracy and the mean.
+
+`--devices 8` splits each batch over eight devices, `--processes 4` over the devices of four processes, and
+`--gradients` says how their gradients become one. With `--gradients ordered` a batch is always computed as eight
+shards, each with batch statistics and moves of its own, and the digest is the same on any number of devices and
+processes. It still depends on the kind of processor, the versions of jax and jaxlib, and NPROC, the size of XLA's
+thread pool on a CPU, which is here the number of cores and at least 8, unless it is set. With the others the
+statistics are those of the whole batch, and the moves depend on the number of devices.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 import tracegrad as tg
 from tracegrad import initializers, metrics, nn, optimizers, schedules, train
-from tracegrad.parallel import pmap, split_batch, sum_gradients
+from tracegrad.examples import running
 
-from . import running
+SHIFT = 1
+"""By so many pixels, at most, an image is moved up or down and left or right."""
 
 
 def load(seed: int) -> tuple[Any, Any, Any, Any]:
@@ -64,10 +71,11 @@ def network(key: Any, axis_name: str | None = None) -> nn.Sequential:
     )
 
 
-def loss(model: Any, state: Any, x: Any, y: Any) -> Any:
-    """Mean cross-entropy over the batch in training, and the new state of the model."""
+def loss(model: Any, state: Any, x: Any, y: Any, *, key: Any) -> Any:
+    """Mean cross-entropy over the batch in training, of images that are each moved, and the new state of the model."""
     run = nn.Run(model, state, training=True)
-    return nn.losses.sparse_categorical_cross_entropy(model(x, run), y, from_logits=True), run.state
+    scores = model(train.data.translate(key, x, SHIFT), run)
+    return nn.losses.sparse_categorical_cross_entropy(scores, y, from_logits=True), run.state
 
 
 @tg.jit
@@ -75,31 +83,6 @@ def accuracy(model: Any, state: Any, x: Any, y: Any) -> Any:
     """The fraction of images whose class has the highest score."""
     metric = metrics.SparseCategoricalAccuracy()
     return metric.result(metric.update(metric.reset(), model(x, nn.Run(model, state)), y))
-
-
-def make_step(optimizer: Any, devices: int) -> Callable[..., tuple[train.TrainState, Any]]:
-    """One step of training, `(state, x, y) -> (state, loss)`, on images that are each moved by up to a pixel."""
-
-    def update(state: train.TrainState, x: Any, y: Any) -> tuple[train.TrainState, Any]:
-        model = state.params
-        (value, model_state), grads = tg.value_and_grad(loss, has_aux=True)(model, state.model_state, x, y)
-        if devices > 1:
-            # Each device has the mean over its share of the batch.
-            grads = sum_gradients(grads, "data", mean=True)
-            value = tg.pmean(value, "data")
-        updates, opt_state = optimizer.update(grads, state.opt_state, model)
-        model = optimizers.apply_updates(model, updates)
-        new = state._replace(step=state.step + 1, params=model, opt_state=opt_state, model_state=model_state)
-        return new, value
-
-    shared = update if devices == 1 else pmap(update, "data", in_axes=(None, 0, 0), out_axes=None)
-
-    @tg.jit
-    def step(state: train.TrainState, x: Any, y: Any) -> tuple[train.TrainState, Any]:
-        x = train.data.translate(tg.random.fold_in(state.key, state.step), x, 1)
-        return shared(state, *((x, y) if devices == 1 else split_batch((x, y), devices)))
-
-    return step
 
 
 def fit(
@@ -111,10 +94,12 @@ def fit(
     checkpoint: str | None = None,
     resume: bool = False,
     progress: bool = True,
+    gradients: str = "all_reduce",
 ) -> train.FitResult:
     """Trains, and saves in the folder `checkpoint`, if there is one, after each epoch.
 
-    The history has "loss", and after each epoch "train accuracy" and "test accuracy".
+    The history has "loss", and after each epoch "train accuracy" and "test accuracy". In many processes, `devices` is
+    the number of all, and the batch is that of all together.
     """
     train_x, train_y, test_x, test_y = load(seed)
     loader = train.data.DataLoader((train_x, train_y), batch_size, seed=seed, last="drop")
@@ -122,21 +107,26 @@ def fit(
     rate = schedules.warmup_cosine(learning_rate, steps // 10, steps)
     optimizer = optimizers.chain(optimizers.clip_by_global_norm(1.0), optimizers.adamw(rate, weight_decay=1e-2))
     start, moves = tg.random.split(tg.random.key(seed))
-    model = network(start, "data" if devices > 1 else None)
+    # Ordered shards are computed each by itself, as if there were no others.
+    model = network(start, None if gradients == "ordered" else "data")
 
     def validate(state: train.TrainState) -> dict[str, float]:
         measured = {"train accuracy": (train_x, train_y), "test accuracy": (test_x, test_y)}
         return {name: float(accuracy(state.params, state.model_state, *xy)) for name, xy in measured.items()}
 
     return train.fit(
-        make_step(optimizer, devices),
-        train.TrainState.create(model, optimizer, model_state=nn.init_state(model), key=moves),
+        loss,
+        model,
         loader,
+        optimizer,
         epochs=epochs,
+        model_state=nn.init_state(model),
+        key=moves,
         validate=validate,
         checkpoints=None if checkpoint is None else train.Checkpoints(checkpoint, every=len(loader)),
         resume=resume,
         progress=progress,
+        parallel={"devices": devices, "gradients": gradients},
     )
 
 
@@ -158,47 +148,39 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30, help="passes over the training set (default: 30)")
     parser.add_argument("--batch-size", type=int, default=64, help="images a step, over all devices (default: 64)")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="of AdamW at its peak (default: 0.003)")
-    parser.add_argument(
-        "--devices", type=int, default=1,
-        help="devices to split each batch over; on a CPU, that many virtual ones are made (default: 1)",
-    )  # fmt: skip
+    running.add_parallel_options(parser)
     parser.add_argument("--seeds", type=int, default=1, help="trainings, each with the next seed (default: 1)")
     running.add_options(parser, "digits.png")
     args = parser.parse_args(arguments)
-    running.check(parser, args, "epochs", "batch_size", "devices", "seeds")
-    if args.batch_size % args.devices:
-        parser.error(
-            f"--batch-size {args.batch_size} does not divide over --devices {args.devices}: "
-            f"choose a multiple of {args.devices}, such as {args.devices * max(1, args.batch_size // args.devices)}"
-        )
+    running.check(parser, args, "epochs", "batch_size", "devices", "processes", "seeds")
+    running.check_parallel(parser, args)
+    if args.batch_size > 1437:
+        parser.error(f"--batch-size {args.batch_size} is more than the 1,437 images to train on")
     return args
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
-    if args.devices > 1:
-        # Has an effect on the CPU alone, and only before JAX looks for devices.
-        jax.config.update("jax_num_cpu_devices", args.devices)
-        if jax.device_count() < args.devices:
-            raise SystemExit(
-                f"--devices {args.devices}: there are only {jax.device_count()} {jax.default_backend()} devices"
-            )
+    running.start("tracegrad.examples.digits", args, arguments)
     results: list[train.FitResult] = []
     for seed in range(args.seed, args.seed + args.seeds):
         several = args.checkpoint is not None and args.seeds > 1
         folder = os.path.join(args.checkpoint, f"seed-{seed}") if several else args.checkpoint
-        result = fit(args.epochs, args.batch_size, args.learning_rate, args.devices, seed, folder, args.resume)
+        result = fit(
+            args.epochs, args.batch_size, args.learning_rate, args.devices * args.processes, seed, folder, args.resume,
+            gradients=args.gradients,
+        )  # fmt: skip
         if result.stopped and results:
             break
         results.append(result)
         if args.seeds > 1 and "test accuracy" in result.history:
-            print(f"seed {seed}: {result.history['test accuracy'][-1]:.2%}", flush=True)
+            running.say(f"seed {seed}: {result.history['test accuracy'][-1]:.2%}")
         if result.stopped:
             break
     whole = mean(results)
     of = f", the mean over {len(results)} seeds" if len(results) > 1 else ""
     if "test accuracy" in whole.history:
-        print(f"test accuracy: {whole.history['test accuracy'][-1]:.2%}{of}")
+        running.say(f"test accuracy: {whole.history['test accuracy'][-1]:.2%}{of}")
     running.finish(args, whole)
 
 
