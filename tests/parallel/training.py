@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-EXAMPLES, BATCH, SHARDS, THREADS, EVERY, HEARTBEAT = 244, 16, 8, 8, 4, 3
+EXAMPLES, BATCH, SHARDS, THREADS, EVERY = 244, 16, 8, 8, 4
 """The last batch of an epoch has 4 examples, fewer than shards and devices."""
 
 
@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("steps", type=int)
     parser.add_argument("--pause", type=float, default=0.0)
+    # On a machine with much to do a process that is well may not be heard of for seconds.
+    parser.add_argument("--heartbeat", type=int, default=60)
     parser.add_argument("--gradients", nargs="+", default=["ordered"])
     parser.add_argument("--devices", type=int, nargs="+", default=[0], help="how many of them; 0 for all")
     parser.add_argument("--shards", type=int, default=SHARDS)
@@ -70,7 +72,7 @@ def main() -> None:
     from tracegrad.examples.running import digest
 
     jax.config.update("jax_enable_x64", o.float64)
-    own = parallel.initialize(heartbeat_seconds=HEARTBEAT, timeout_seconds=60)
+    own = parallel.initialize(heartbeat_seconds=o.heartbeat, timeout_seconds=300)
     dtype = np.float64 if o.float64 else np.float32
     arrays = np.load(o.folder / "data.npz")
     data = (arrays["x"].astype(dtype), arrays["y"], arrays["i"])
