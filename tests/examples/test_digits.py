@@ -111,13 +111,13 @@ def test_ordered_gradients_have_the_same_bits_on_any_number_of_devices_and_proce
     options = ("--epochs", "1", "--batch-size", "256", "--gradients", "ordered", "--digest")
     one = run(*options, "--checkpoint", "kept", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
-    other = run(*options, "--devices", "2", "--processes", "2", cwd=tmp_path)
+    other = run(*options, "--processes", "2", cwd=tmp_path)
     assert other.returncode == 0, other.stderr
     assert digest(other.stdout) == digest(one.stdout)
     assert accuracy(other.stdout) == accuracy(one.stdout)
     assert other.stdout.count("digest:") == other.stdout.count("curves:") == 1
-    # What has ended goes on from its checkpoint, by other processes, and is at its end.
-    last = run(*options, "--checkpoint", "kept", "--resume", "--processes", "2", cwd=tmp_path)
+    # What has ended goes on from its checkpoint, on other devices, and is at its end.
+    last = run(*options, "--checkpoint", "kept", "--resume", "--devices", "2", cwd=tmp_path)
     assert digest(last.stdout) == digest(one.stdout), last.stderr
 
 

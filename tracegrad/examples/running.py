@@ -88,7 +88,8 @@ def start(module: str, args: argparse.Namespace, arguments: list[str] | None) ->
         # One thread pool for all numbers of devices: XLA makes it at least as large as that number.
         os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, SHARDS)))
     _virtual(args.devices)
-    own = parallel.initialize()
+    # Virtual devices compile at the same time: a machine with few cores may not come to a heartbeat for long.
+    own = parallel.initialize(heartbeat_seconds=60)
     if own.num_processes == 1 and args.processes > 1:
         options = ["--processes", str(args.processes), "--devices-per-process", str(args.devices), "-m", module]
         raise SystemExit(launch.main([*options, *(sys.argv[1:] if arguments is None else arguments)]))
