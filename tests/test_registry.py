@@ -233,6 +233,17 @@ def over_devices(x: Any) -> Any:
     return tg.pmap(device, "i")(x)
 
 
+def over_a_mesh(x: Any) -> Any:
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[: len(V)]), ("i",))
+    rows, whole = jax.sharding.PartitionSpec("i"), jax.sharding.PartitionSpec()
+
+    def device(x: Any) -> Any:
+        return parallel.all_gather(tnp.sin(x), "i", tiled=True, to="invarying")
+
+    mapped = parallel.shard_map(device, mesh=mesh, in_specs=rows, out_specs=whole)
+    return mapped(x) * parallel.with_sharding_constraint(x * x, jax.sharding.NamedSharding(mesh, rows))
+
+
 def jax_over_devices(x: Any) -> Any:
     extremes = [jnp.broadcast_to(v, x.shape) for v in (jnp.max(x * x), jnp.min(x))]
     return jnp.sin(x) * jnp.sum(x * x), len(V) * x * x, jnp.outer(x, x), jnp.roll(x, 1), *extremes
@@ -269,6 +280,7 @@ CASES: dict[str, Case] = {
     "bodies": Case(bodies, (V,)),
     "imported from JAX": Case(imported, (V,), imported),
     "devices": Case(over_devices, (V,), jax_over_devices),
+    "mesh": Case(over_a_mesh, (V,), lambda x: jnp.sin(x) * x * x),
     "samples": Case(samples, (-0.5, 1.2)),
     "losses": Case(losses, (M,), jax_losses),
     "convolution": both(convolution, IMAGE, KERNEL),
