@@ -17,7 +17,7 @@ from ..arguments import arguments_of
 from ..batching import argument_axes, leaf_axes, split_mapped
 from ..body import BodyCache, put, taken, without_static
 from ..compile import jit
-from ..errors import called, describe, here, need_function
+from ..errors import describe, here, need_function
 from ..recording import state
 from ..tape import Var, aval_of
 from .processes import check_alike, check_mesh, check_program
@@ -193,7 +193,7 @@ def _devices(size: int, devices: Sequence[Any] | None, backend: str | None) -> l
     pool = list(devices) if devices is not None else jax.devices(backend)
     if size > len(pool) or (devices is not None and size != len(pool)):
         raise ValueError(
-            f"{called()}: the mapped axis has size {size}, and there are {len(pool)} devices {here()}. Split the batch "
+            f"pmap: the mapped axis has size {size}, and there are {len(pool)} devices {here()}. Split the batch "
             f"with split_batch(batch, {len(pool)}), which gives it the shape ({len(pool)}, batch // {len(pool)}, ...)."
         )
     check_mesh(pool[:size])
