@@ -73,7 +73,7 @@ def keep_values(target: Tape, tape: Tape, given: Sequence[Any], cotangents: dict
             evaluate([node], [], values)
             _without(kept, node)
             continue
-        operands = [_gathered(x) for x in operands]
+        operands = [gathered(x) for x in operands]
         outs, parts = jax.jit(functools.partial(run, node))(*operands)
         values.update(zip(node.outputs, outs, strict=True))
         _add(kept, node, parts, (), (), frozenset())
@@ -225,7 +225,7 @@ def _bodies(node: Node) -> Iterator[tuple[str, Tape]]:
                 yield name, x
 
 
-def _gathered(x: Any) -> Any:
+def gathered(x: Any) -> Any:
     """An array in one place: those that are spread over devices do not mix with those that are not."""
     return jnp.asarray(np.asarray(x)) if isinstance(x, jax.Array) and len(x.devices()) > 1 else x
 
@@ -304,4 +304,15 @@ def _masked(x: Any, masks: Sequence[Any]) -> Any:
     return x
 
 
-__all__ = ["RUNNERS", "Found", "Inside", "Part", "Runner", "Values", "keep_values", "run_body", "with_carried"]
+__all__ = [
+    "RUNNERS",
+    "Found",
+    "Inside",
+    "Part",
+    "Runner",
+    "Values",
+    "gathered",
+    "keep_values",
+    "run_body",
+    "with_carried",
+]

@@ -15,6 +15,7 @@ from jax import lax
 from .batching import vmap_op
 from .control import scan_op, switch_op, while_op
 from .errors import describe_source
+from .inspection import gathered
 from .op import Op
 from .parallel.mapping import pmap_op
 from .parallel.sharding import all_specs, axes_in, joined_by, shard_map_op, split_by
@@ -561,7 +562,7 @@ class Rerun:
         flags = [[level.name in axes_in(spec, mesh) for level in levels] for spec in (*in_specs, *specs)]
         # Arrays that are spread over the devices would not mix with those that are not.
         apart = [
-            v._replace(array=split_by(_gathered(v.array), spec, mesh, sum(v.flags)) if any(f) else _gathered(v.array))
+            v._replace(array=split_by(gathered(v.array), spec, mesh, sum(v.flags)) if any(f) else gathered(v.array))
             for v, spec, f in zip(ins, in_specs, flags, strict=False)
         ]
         outs = self.under(frame, node, apart, levels, flags[: len(ins)], flags[len(ins) :])
@@ -647,10 +648,6 @@ def _at(v: Value, place: Sequence[int | None]) -> Value:
 
 def _typed(x: Any, v: Var) -> Any:
     return x if v.aval.weak_type else lax.convert_element_type(x, v.aval.dtype)
-
-
-def _gathered(x: Any) -> Any:
-    return jnp.asarray(np.asarray(x)) if isinstance(x, jax.Array) and len(x.devices()) > 1 else x
 
 
 def _number_at(x: Any, at: tuple[int, ...]) -> str:

@@ -95,7 +95,7 @@ def pmap(
     @functools.wraps(fun)
     def mapped(*args: Any, **kwargs: Any) -> Any:
         not_nested("pmap")
-        static = {i % len(args) for i in statics if -len(args) <= i < len(args)}
+        static = compiled.jitted.is_static(args)
         fixed = tuple((i, args[i]) for i in sorted(static))
         merged, others = without_static(fun, args, static)
         axes_of = in_axes
@@ -140,7 +140,7 @@ def pmap(
 
     def together(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments that several processes give: parts put together, and others compared; at first the program, too."""
-        static = {i % len(args) for i in statics if -len(args) <= i < len(args)}
+        static = compiled.jitted.is_static(args)
         original, given = args, [None if i in static else x for i, x in enumerate(args)]
         axes_of = [None if i in static else a for i, a in enumerate(in_axes)] if isinstance(in_axes, tuple) else in_axes
         leaves, tree = jax.tree.flatten((tuple(given), kwargs))
