@@ -16,10 +16,13 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import jax
 import numpy as np
 
 import tracegrad as tg
+import tracegrad.nn
 import tracegrad.numpy as tnp
+import tracegrad.optimizers
 
 from .__main__ import describe, environment
 from .parallel import table
@@ -27,7 +30,12 @@ from .parallel import table
 SAMPLE = 0.1
 """Seconds that a sample takes, about."""
 
-BUDGET = {"mlp, against PyTorch": 0.7, "chain of 1,000, against autograd": 0.6, "Rosenbrock, against autograd": 1.2}
+BUDGET = {
+    "mlp, against PyTorch": 0.7,
+    "mlp with SGD, against PyTorch": 0.7,
+    "chain of 1,000, against autograd": 0.6,
+    "Rosenbrock, against autograd": 1.2,
+}
 """What is asked for: the time of a call, as a part of the other library's."""
 
 Call = Callable[[], Any]
@@ -38,38 +46,80 @@ def numbers(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
+SIZES = (64, 64, 64, 10)
+
+
+def mlp_data() -> Any:
+    """Weights and biases of three layers; 16 examples and their labels."""
+    weights = [(numbers(n, m) / n**0.5, np.zeros(m, np.float32)) for n, m in itertools.pairwise(SIZES)]
+    return weights, numbers(16, 64), np.arange(16) % 10
+
+
+def cross_entropy(params: Any, x: Any, y: Any) -> Any:
+    for w, b in params[:-1]:
+        x = tg.nn.relu(x @ w + b)
+    w, b = params[-1]
+    log_p = tg.nn.log_softmax(x @ w + b)
+    return -tnp.mean(tnp.take_along_axis(log_p, y[:, None], axis=1))
+
+
 def mlp() -> Pair:
-    """Three layers, 16 examples, cross-entropy, and a step of gradient descent by hand."""
+    """The value and the gradient, of functions alone."""
     import torch
 
-    sizes = (64, 64, 64, 10)
-    weights = [(numbers(n, m) / n**0.5, np.zeros(m, np.float32)) for n, m in itertools.pairwise(sizes)]
-    x, labels = numbers(16, 64), np.arange(16) % 10
-
-    def loss(params: Any, x: Any, y: Any) -> Any:
-        for w, b in params[:-1]:
-            x = tg.nn.relu(x @ w + b)
-        w, b = params[-1]
-        log_p = tg.nn.log_softmax(x @ w + b)
-        return -tnp.mean(tnp.take_along_axis(log_p, y[:, None], axis=1))
-
+    weights, x, labels = mlp_data()
     params, batch = [tuple(map(tnp.asarray, layer)) for layer in weights], (tnp.asarray(x), tnp.asarray(labels))
-    gradient = tg.value_and_grad(loss)
+    gradient = tg.value_and_grad(cross_entropy)
 
-    own = [tuple(torch.tensor(a, requires_grad=True) for a in layer) for layer in weights]
+    leaves = [torch.tensor(a, requires_grad=True) for layer in weights for a in layer]
     theirs_x, theirs_y = torch.tensor(x), torch.tensor(labels)
 
     def theirs() -> Any:
         h = theirs_x
-        for w, b in own[:-1]:
+        for w, b in zip(leaves[:-2:2], leaves[1:-2:2], strict=True):
             h = torch.relu(h @ w + b)
-        w, b = own[-1]
-        log_p = torch.log_softmax(h @ w + b, 1)
+        log_p = torch.log_softmax(h @ leaves[-2] + leaves[-1], 1)
         value = -torch.mean(torch.take_along_dim(log_p, theirs_y[:, None], 1))
-        leaves = [a for layer in own for a in layer]
         return value, torch.autograd.grad(value, leaves)
 
     return (lambda: gradient(params, *batch)), theirs
+
+
+def mlp_step() -> Pair:
+    """A whole step of gradient descent, as either library's users write it; ours compiles the optimizer alone."""
+    import torch
+    from torch import nn
+
+    weights, x, labels = mlp_data()
+    params: Any = [tuple(map(tnp.asarray, layer)) for layer in weights]
+    batch = tnp.asarray(x), tnp.asarray(labels)
+    gradient, optimizer = tg.value_and_grad(cross_entropy), tg.optimizers.sgd(1e-3)
+    state = optimizer.init(params)
+
+    @tg.jit
+    def update(grads: Any, state: Any, params: Any) -> Any:
+        updates, state = optimizer.update(grads, state, params)
+        return tg.optimizers.apply_updates(params, updates), state
+
+    def ours() -> Any:
+        nonlocal params, state
+        value, grads = gradient(params, *batch)
+        params, state = update(grads, state, params)
+        return value, params
+
+    layers = [layer for n, m in itertools.pairwise(SIZES) for layer in (nn.Linear(n, m), nn.ReLU())][:-1]
+    model = nn.Sequential(*layers)
+    descent = torch.optim.SGD(model.parameters(), 1e-3)
+    theirs_x, theirs_y = torch.tensor(x), torch.tensor(labels)
+
+    def theirs() -> Any:
+        descent.zero_grad()
+        value = nn.functional.cross_entropy(model(theirs_x), theirs_y)
+        value.backward()
+        descent.step()
+        return value
+
+    return ours, theirs
 
 
 def chain() -> Pair:
@@ -105,6 +155,7 @@ def rosenbrock() -> Pair:
 
 CASES: dict[str, tuple[str, Callable[[], Pair]]] = {
     "mlp, against PyTorch": ("torch", mlp),
+    "mlp with SGD, against PyTorch": ("torch", mlp_step),
     "chain of 1,000, against autograd": ("autograd", chain),
     "Rosenbrock, against autograd": ("autograd", rosenbrock),
 }
@@ -115,8 +166,6 @@ def sample(call: Call, count: int) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(count):
         out = call()
-    import jax
-
     jax.block_until_ready([x for x in jax.tree.leaves(out) if isinstance(x, jax.Array)])
     return (time.perf_counter() - wall) / count * 1e6, (time.process_time() - cpu) / count * 1e6
 
@@ -142,6 +191,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=(__doc__ or "").split(":")[0])
     parser.add_argument("--repeat", type=int, default=20, help="samples of each")
     options = parser.parse_args(argv)
+    if find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)  # The arrays are small: more threads would only wait for each other.
     print(describe(environment()), "\n", sep="")
     rows = [["", "tracegrad (µs)", "other (µs)", "ratio, clock / processor", "of the least", "at most"]]
     for name, (module, case) in CASES.items():
