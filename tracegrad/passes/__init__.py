@@ -8,6 +8,7 @@ from .dead_code import dead_code
 from .fold import fold
 from .fresh import fresh
 from .outline import compiled, outline, program
+from .rematerialize import Plan, plans, rematerialized
 from .rows import touched_rows
 
 
@@ -21,6 +22,7 @@ def optimize(tape: Tape) -> Tape:
 
 
 __all__ = [
+    "Plan",
     "common_subexpressions",
     "compiled",
     "dead_code",
@@ -28,6 +30,8 @@ __all__ = [
     "fresh",
     "optimize",
     "outline",
+    "plans",
     "program",
+    "rematerialized",
     "touched_rows",
 ]

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 
@@ -24,6 +24,7 @@ from ..ops.shape import zeros_of
 from ..recording import Recording
 from ..tape import Node, Tape, Var, make_aval
 from ..tracer import new_input
+from ..verify import verified
 from .common_subexpressions import common_subexpressions
 from .dead_code import dead_code
 from .mincut import cut
@@ -46,44 +47,53 @@ _CALL = frozenset([frozenset(["body"]), frozenset(["body", "policy", "prevent_cs
 """The parameters of steps that run a body once, as it is."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A program that computes some values again.
+class Plan(NamedTuple):
+    """How a program computes some values again, and what that is estimated to take.
 
     Attributes:
-      tape: the program.
-      peak: the bytes that its values take when they take most: an estimate.
+      peak: the bytes that its values take when they take most.
       work: the operations that are done again.
+      price, groups: what may be done again for a byte, and in how many groups: what makes the plan. 0 for none.
       again: how many steps of each op are run again.
       kept: the bytes that are kept for the gradient, of what was there to choose from, and `plain`, those without it.
     """
 
-    tape: Tape
     peak: int
     work: float = 0.0
-    again: Counter[str] = field(default_factory=Counter)
+    price: float = 0.0
+    groups: int = 0
+    again: Mapping[str, int] = MappingProxyType({})
     kept: int = 0
     plain: int = 0
 
 
 def plans(tape: Tape) -> list[Plan]:
-    """Programs that compute what `tape` does, in less and less memory with more and more work: `tape` comes first."""
+    """Ways to run `tape` in less and less memory with more and more work: first as it is."""
     whole = inlined(tape)
-    found = [Plan(tape, peak(whole))]
-    for price in _prices(whole):
-        for groups in GROUPS if any(node.grad for node in whole.nodes) else ():
-            pass_ = _Pass(price, groups)
-            new = pass_.run(whole)
-            if not pass_.again:
-                continue
-            found.append(Plan(new, peak(new), pass_.work, pass_.again, pass_.kept, pass_.plain))
-            if not pass_.grouped:
+    found = [Plan(peak(whole))]
+    for price in _prices(whole) if _differentiates(whole) else ():
+        for groups in GROUPS:
+            cuts = _Pass(price, groups)
+            new = cuts.run(whole)
+            if cuts.again:
+                found.append(Plan(peak(new), cuts.work, price, groups, cuts.again, cuts.kept, cuts.plain))
+            if not cuts.grouped:
                 break
-    best = []
+    best: list[Plan] = []
     for plan in sorted(found, key=lambda p: (p.work, p.peak)):
         if not best or plan.peak < best[-1].peak:
             best.append(plan)
     return best
+
+
+def _differentiates(tape: Tape) -> bool:
+    """Whether a program has steps of a gradient, or runs one that has."""
+    return any(node.grad or any(map(_differentiates, _bodies(node))) for node in tape.nodes)
+
+
+def rematerialized(tape: Tape, plan: Plan) -> Tape:
+    """`tape` as this plan, of `plans(tape)`, runs it."""
+    return verified(_Pass(plan.price, plan.groups).run(inlined(tape))) if plan.groups else tape
 
 
 # -- what steps cost
