@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .body import BodyOp, body_cotangents, called_backward, put, record_body, taken
+from .backward import body_cotangents
+from .body import BodyOp, called_backward, put, record_body, taken
 from .errors import describe, here, name_of
 from .explain import history_of
 from .inference import TYPED, output_types
@@ -102,7 +103,7 @@ class Search:
         """Raises if no program was found that fits."""
         if self.reached <= self.size:
             return
-        most = "computing again all that it may" if len(self.plans) > 1 else "as it is: it has no gradient to cut"
+        most = "however much it computes again" if len(self.plans) > 1 else "and nothing that it could compute again"
         raise ValueError(
             f"{where}: memory_budget is {self.size:,} bytes, and {name} takes at least {self.reached:,} bytes of "
             f"temporaries, {most} {here()}. Give at least memory_budget={self.reached}, smaller arguments, or fewer at "
@@ -114,7 +115,7 @@ class Search:
         text = f"memory budget {self.size:,} bytes: temporaries {self.reached:,}, programs compiled: {tries}"
         if not plan.again:
             return f"{text}; nothing is computed again"
-        again = ", ".join(f"{n} {op}" for op, n in plan.again.most_common())
+        again = ", ".join(f"{n} {op}" for op, n in sorted(plan.again.items(), key=lambda x: -x[1]))
         return f"{text}; kept for the gradient {plan.kept:,} of {plan.plain:,}; computed again: {again}"
 
 
@@ -194,7 +195,7 @@ def _budget_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[A
     return called_backward(node, *body_cotangents(node, cts, needs))
 
 
-budget_op = _BudgetOp(
+budget_op: _BudgetOp = _BudgetOp(
     "memory_budget",
     lambda *xs, **params: budget_op.fitting(xs, **params)(*xs),
     _budget_vjp,

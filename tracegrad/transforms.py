@@ -85,13 +85,7 @@ def value_and_grad(
       >>> float(value), float(gradient)
       (8.0, 12.0)
     """
-    if fun is None:
-        return functools.partial(
-            value_and_grad, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic, memory_budget=memory_budget
-        )
-    return _gradient(fun, argnums, has_aux, holomorphic, memory_budget, "value_and_grad", lambda value, aux, grads: (
-        ((value, aux), grads) if has_aux else (value, grads)
-    ))  # fmt: skip
+    return _gradient(fun, argnums, has_aux, holomorphic, memory_budget, "value_and_grad")
 
 
 def grad(
@@ -118,19 +112,14 @@ def grad(
       >>> float(slope(0.0))
       1.0
     """
-    if fun is None:
-        return functools.partial(
-            grad, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic, memory_budget=memory_budget
-        )
-    return _gradient(fun, argnums, has_aux, holomorphic, memory_budget, "grad", lambda value, aux, grads: (
-        (grads, aux) if has_aux else grads
-    ))  # fmt: skip
+    return _gradient(fun, argnums, has_aux, holomorphic, memory_budget, "grad")
 
 
 def _gradient(
-    fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, holomorphic: bool, memory_budget: Any,
-    transform: str, result: Any,
-) -> Callable[..., Any]:  # fmt: skip
+    fun: Any, argnums: int | Sequence[int], has_aux: bool, holomorphic: bool, memory_budget: Any, transform: str
+) -> Callable[..., Any]:
+    if fun is None:
+        return lambda fun: _gradient(fun, argnums, has_aux, holomorphic, memory_budget, transform)
     need_function(fun, transform)
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -141,7 +130,10 @@ def _gradient(
         grads: list[Any] = [None] * len(leaves)
         if isinstance(out, Tracer) and out.tape is not None:
             grads = backward(tape, [out], [ones(out)], leaves, start)
-        return result(out, aux, tree_unflatten(tree, [gradient_of(v, g) for v, g in zip(leaves, grads, strict=True)]))
+        gradient = tree_unflatten(tree, [gradient_of(v, g) for v, g in zip(leaves, grads, strict=True)])
+        if transform == "grad":
+            return (gradient, aux) if has_aux else gradient
+        return (out, aux) if has_aux else out, gradient
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

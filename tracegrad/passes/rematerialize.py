@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from .. import ops
 from ..errors import INTERNAL
@@ -113,7 +114,7 @@ def _bodies(node: Node) -> list[Tape]:
 
 def work_of(node: Node) -> float:
     """About how many operations a step takes."""
-    out = sum(math.prod(v.aval.shape) for v in node.outputs)
+    out: int = sum(math.prod(v.aval.shape) for v in node.outputs)
     if bodies := _bodies(node):
         times = node.params.get("length") or node.params.get("size") or 1
         return float(times) * sum(work_of(n) for body in bodies for n in body.nodes)
@@ -507,7 +508,10 @@ def _bounds(nodes: Sequence[Node], needed: set[Var], groups: int) -> list[int]:
             bounds.append(best + 1)
             i, weight, best = best, 0, -1
         i += 1
-    return [b for b in bounds if b < len(nodes)]
+    # What is left for the last group is needed as soon as the gradient starts: too little of it is no group.
+    while bounds and sum(weights[bounds[-1] :]) < most / 2:
+        bounds.pop()
+    return bounds
 
 
 def _ties(v: Var) -> bool:
@@ -528,11 +532,11 @@ def _tied(group: Sequence[Node], tie: Var, made: set[Var], axes: dict[str, int])
             inputs = [new_input(recording, v.aval) for v in values]
             out = fun(*inputs)
             added = recording.nodes
-        place = dict(zip(inputs, values, strict=True))
+        place: dict[Var, Var] = dict(zip(inputs, values, strict=True))
         for node in added:
-            node = node.with_inputs([place.get(v, v) for v in node.inputs])
-            node.grad = True
-            steps.append(node)
+            inner = node.with_inputs([place.get(v, v) for v in node.inputs])
+            inner.grad = True
+            steps.append(inner)
         return out  # type: ignore[no-any-return]
 
     def predicate(ct: Any) -> Any:
@@ -555,7 +559,7 @@ def _tied(group: Sequence[Node], tie: Var, made: set[Var], axes: dict[str, int])
 
 
 def _selectable(v: Var, by: Var) -> bool:
-    extended = jax.dtypes.issubdtype(v.aval.dtype, jax.dtypes.extended)
+    extended = jnp.issubdtype(v.aval.dtype, jax.dtypes.extended)
     return v.tape is not None and not extended and v.aval.varying >= by.aval.varying
 
 
