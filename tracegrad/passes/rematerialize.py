@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from .. import ops
 from ..errors import INTERNAL
+from ..inference import TYPED
 from ..ops.collectives import communicates
 from ..ops.shape import zeros_of
 from ..recording import Recording
@@ -33,11 +34,14 @@ from .mincut import cut
 CHEAP = 8.0
 """Operations a byte of the result up to which computing a value again costs less than reading it from memory."""
 
-PRICES = 5
+PRICES = 4
 """How many different prices of a byte are tried."""
 
-GROUPS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+GROUPS = (2, 4, 6, 8, 12, 16, 24, 32)
 """In how many groups the steps outside loops are cut."""
+
+LATE = 4
+"""Where most is held when this part of the gradient is over, there are two, one after another."""
 
 _POINTWISE = frozenset([ops.alias, ops.astype, ops.integer_pow, ops.where, ops.broadcast_in_dim, ops.reshape, ops.iota])
 _REDUCTIONS = frozenset([ops.reduce_sum, ops.reduce_any, ops.reduce_max, ops.reduce_min, ops.reduce_prod])
@@ -106,7 +110,9 @@ def bytes_of(v: Var) -> int:
 
 
 def _bodies(node: Node) -> list[Tape]:
-    found = []
+    found: list[Tape] = []
+    if node.op.axes is not TYPED:
+        return found
     for value in node.params.values():
         found += [part for part in (value if type(value) is tuple else (value,)) if isinstance(part, Tape)]
     return found
@@ -171,7 +177,12 @@ def only_once(node: Node) -> bool:
 
 
 def peak(tape: Tape) -> int:
-    """The most bytes that the values of a program take at one time, of those that it neither takes nor returns.
+    """The most bytes that the values of a program take at one time, of those that it neither takes nor returns."""
+    return _peak(tape)[0]
+
+
+def _peak(tape: Tape) -> tuple[int, int]:
+    """The most bytes that are held at a step, and the first such step.
 
     This is an estimate: XLA decides what it writes to memory. A value that is computed element by element, and read so
     soon after, is taken not to be written.
@@ -182,7 +193,7 @@ def peak(tape: Tape) -> int:
             readers.setdefault(v, []).append(i)
     results = set(tape.outputs)
     ends: dict[int, int] = {}
-    held = most = 0
+    held = most = where = 0
     for i, node in enumerate(tape.nodes):
         for v in node.outputs:
             at = readers.get(v, [])
@@ -190,11 +201,14 @@ def peak(tape: Tape) -> int:
                 continue
             held += bytes_of(v)
             ends[at[-1]] = ends.get(at[-1], 0) + bytes_of(v)
-        times = 1 if "length" in node.params else node.params.get("size") or 1
-        inner = max(map(peak, _bodies(node)), default=0) * int(times)
-        most = max(most, held + inner)
+        inner = 0
+        if bodies := _bodies(node):
+            times = 1 if "length" in node.params else node.params.get("size") or 1
+            inner = max(map(peak, bodies)) * int(times)
+        if held + inner > most:
+            most, where = held + inner, i
         held -= ends.pop(i, 0)
-    return most
+    return most, where
 
 
 def _fused(tape: Tape, node: Node, readers: Sequence[int]) -> bool:
@@ -320,6 +334,8 @@ class _Pass:
 
     def loops(self, tape: Tape) -> Tape:
         """Of each loop and those that read what it stacks, the stacked values that the body's cut says."""
+        if not any(map(_is_loop, tape.nodes)):
+            return tape
         readers: dict[Var, list[tuple[Node, int]]] = {}
         for node in tape.nodes:
             for i, v in enumerate(node.inputs):
@@ -434,7 +450,10 @@ class _Pass:
 
     def outside(self, tape: Tape) -> Tape:
         """What the gradient reads of the steps before it, computed again a group at a time."""
-        start = next(i for i, node in enumerate(tape.nodes) if node.grad)
+        start, where = next(i for i, node in enumerate(tape.nodes) if node.grad), _peak(tape)[1]
+        if where > start + (len(tape.nodes) - start) // LATE:
+            # The gradient of a gradient: most is held between the two.
+            start = where
         first, rest = tape.nodes[:start], tape.nodes[start:]
         made = {v for node in first for v in node.outputs}
         there = {v for v in tape.outputs if v in made}
@@ -479,7 +498,8 @@ class _Pass:
                         steps, copies = _tied(group, tie, made, axes)
                         nodes += steps
                         new.update(copies)
-            nodes.append(node.with_inputs([new.get(v, v) for v in node.inputs]))
+            fresh = not new.keys().isdisjoint(node.inputs)
+            nodes.append(node.with_inputs([new.get(v, v) for v in node.inputs]) if fresh else node)
             before.update(node.outputs)
         return nodes
 
