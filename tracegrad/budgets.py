@@ -55,7 +55,7 @@ def bytes_of_budget(where: str, budget: Any) -> int:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, (bool, float)) or value is None else describe(value)
+    return repr(value) if isinstance(value, (bool, float, complex)) else describe(value)
 
 
 class Search:

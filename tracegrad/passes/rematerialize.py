@@ -40,7 +40,7 @@ PRICES = 4
 GROUPS = (2, 4, 6, 8, 12, 16, 24, 32)
 """In how many groups the steps outside loops are cut."""
 
-LATE = 4
+LATE = 8
 """Where most is held when this part of the gradient is over, there are two, one after another."""
 
 _POINTWISE = frozenset([ops.alias, ops.astype, ops.integer_pow, ops.where, ops.broadcast_in_dim, ops.reshape, ops.iota])
