@@ -278,7 +278,7 @@ class Jitted:
         dynamic = [None if i in static else x for i, x in enumerate(args)]
         by_name = {k: None if k in self.static_argnames else v for k, v in kwargs.items()}
         leaves, tree = jax.tree.flatten((dynamic, by_name, self.bodies.closed_over()))
-        types = tuple([(aval_of(x), getattr(x, "sharding", None)) for x in leaves])
+        types = tuple([(aval_of(x), _spread(x)) for x in leaves])
         key = (tree, types, fixed, jax.config.jax_enable_x64)  # type: ignore[attr-defined]
         known = self.settled.get(key)
         if known is not None:
@@ -428,6 +428,13 @@ def memory(fun: Callable[..., Any]) -> Callable[..., Memory]:
 
 def _copied(x: Any) -> Any:
     return x.copy() if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else x
+
+
+def _spread(x: Any) -> Any:
+    """The sharding of an array that lies on several devices."""
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+        return None
+    return x.sharding if len(x.sharding.device_set) > 1 else None
 
 
 def _untraced(x: Any) -> Any:

@@ -123,13 +123,13 @@ def work_of(node: Node) -> float:
     out: int = sum(math.prod(v.aval.shape) for v in node.outputs)
     if bodies := _bodies(node):
         times = node.params.get("length") or node.params.get("size") or 1
-        return float(times) * sum(work_of(n) for body in bodies for n in body.nodes)
+        return float(times * sum(work_of(n) for body in bodies for n in body.nodes))
     shapes = [v.aval.shape for v in node.inputs]
     if node.op is ops.dot_general:
         (contracted, _), _ = node.params["dims"]
-        return 2.0 * out * math.prod(shapes[0][a] for a in contracted)
+        return float(2 * out * math.prod(shapes[0][a] for a in contracted))
     if node.op is ops.conv_op:
-        return 2.0 * out * math.prod(shapes[1]) / max(1, max(shapes[1]))
+        return float(2 * out * math.prod(shapes[1]) / max(1, *shapes[1]))
     if _pointwise(node):
         return float(out)
     read = sum(math.prod(shape) for shape in shapes)
@@ -171,7 +171,11 @@ def only_once(node: Node) -> bool:
     and ops of the user's, of which nothing is known.
     """
     code = getattr(node.op.lower, "__code__", None)
-    if "eqn" in node.params or "axis_name" in node.params or (code is not None and not INTERNAL[code.co_filename]):
+    if (
+        "eqn" in node.params
+        or node.params.get("axis_name") is not None
+        or (code is not None and not INTERNAL[code.co_filename])
+    ):
         return True
     return any(communicates(body) or any(map(only_once, body.nodes)) for body in _bodies(node))
 
