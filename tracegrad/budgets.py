@@ -81,17 +81,16 @@ class Search:
         """Whether the plan stands, now that it is known what temporaries XLA's program has; else there is another."""
         self.took[self.at] = took
         fit = [i for i, t in self.took.items() if t <= self.size]
-        low, high = max((i for i in self.took if i not in fit), default=-1), min(fit, default=len(self.plans))
-        low = low if low < high else -1
-        ratio = took / max(1, self.plans[self.at].peak)
-        better = [i for i in range(low + 1, high) if i not in self.took]
-        likely = [i for i in better if self.plans[i].peak * ratio <= self.size]
-        if likely and len(self.took) < TRIES:
-            self.at = likely[0]
-            return False
-        if not fit and better:
-            self.at = better[-1]
-            return False
+        # Between a plan that fits and one that does not there may be a better one: not worth another compilation.
+        if len(fit) in (0, len(self.took)):
+            low, high = (0, min(fit)) if fit else (max(self.took) + 1, len(self.plans))
+            ratio = took / max(1, self.plans[self.at].peak)
+            likely = [i for i in range(low, high) if self.plans[i].peak * ratio <= self.size]
+            if len(self.took) >= TRIES or not likely:
+                likely = [] if fit else list(range(low, high))[-1:]
+            if likely:
+                self.at = likely[0]
+                return False
         self.at = min(fit, default=min(self.took, key=self.took.__getitem__))
         return True
 
@@ -105,8 +104,8 @@ class Search:
             return
         most = "however much it computes again" if len(self.plans) > 1 else "and nothing that it could compute again"
         raise ValueError(
-            f"{where}: memory_budget is {self.size:,} bytes, and {name} takes at least {self.reached:,} bytes of "
-            f"temporaries, {most} {here()}. Give at least memory_budget={self.reached}, smaller arguments, or fewer at "
+            f"{where}: memory_budget is {self.size:,} bytes, and {name} takes {self.reached:,} bytes of "
+            f"temporaries at the least, {most} {here()}. Give at least memory_budget={self.reached}, smaller arguments, or fewer at "
             "a time."
         )
 
