@@ -180,7 +180,13 @@ def cnn_arguments() -> tuple[Any, ...]:
 # -- transformer: pre-norm, causal
 
 
-def transformer(side: Side) -> Function:
+def in_turn(block: Function, x: Array, blocks: list[Params]) -> Array:
+    for p in blocks:
+        x = block(x, p)
+    return x
+
+
+def transformer(side: Side, layers: Function = in_turn) -> Function:
     np, nn = side.np, side.nn
 
     def layer_norm(x: Array, p: Params) -> Array:
@@ -204,8 +210,7 @@ def transformer(side: Side) -> Function:
 
     def loss(params: Params, tokens: Array, labels: Array) -> Array:
         x = params["embedding"][tokens] + params["position"]
-        for p in params["blocks"]:
-            x = block(x, p)
+        x = layers(block, x, params["blocks"])
         return cross_entropy(np, nn, np.matmul(layer_norm(x, params["norm"]), params["logits"]), labels)
 
     return loss

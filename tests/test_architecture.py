@@ -19,7 +19,7 @@ FLOORS = [
         "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "buffers",
         "backward execute",
-        "spectrum body inspection", "jaxpr remembered", "borrow", "transforms compile tools", "pullbacks",
+        "spectrum body inspection", "jaxpr remembered budgets", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture", "derivatives checkpoint_policies show", "pictures", "remat", "numpy",
         "random control activations", "parallel initializers loops schedules", "lax optimizers rerun inside",
         "nn interop testing forensics", "scipy", "metrics train", "protocols", "array", "__init__", "examples launch",

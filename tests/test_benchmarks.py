@@ -75,3 +75,15 @@ def test_parallel() -> None:
     assert {"all_reduce", "bucketed", "bfloat16", "int8", "sharded", "ordered, fused"} <= set(tables)
     assert "reduce-scatter" in tables["sharded"][1] and "all-to-all" in tables["ordered, fused"][1]
     assert all(float(tables[name][2]) > 0 for name in ("all_reduce", "bfloat16", "ordered, fused"))
+
+
+def test_memory() -> None:
+    command = [sys.executable, "-m", "benchmarks.memory", "--layers", "2", "--width", "16", "--repeat", "1"]
+    done = subprocess.run(
+        [*command, "--only", "scan"], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:]]
+    sizes = {row[1]: float(row[3]) for row in rows if row[3]}
+    for policy in ("dots_saveable", "nothing_saveable"):
+        assert sizes[f"tracegrad, budget of {policy}"] <= sizes[f"JAX, {policy}"] < sizes["JAX"]

@@ -359,6 +359,7 @@ WITHOUT = {
     "inverse_hessian": "its rule says that it has no derivative: tests/scipy/test_optimize.py checks its message",
     "hessenberg": "its rule says that it has no derivative: tests/scipy/test_linalg.py checks its message",
     "jax": "its rule says that the primitive of JAX has no rule: tests/test_interop.py checks its message",
+    "memory_budget": "runs a body, as a call does: tests/passes/test_budget.py differentiates one",
     "jax_effect": "prints and the like, through which cotangents pass: tests/test_interop.py",
     "jax_linear": "stands for linear primitives of JAX: tests/test_interop.py differentiates one",
     "weak": "changes a flag of a type: tests/test_interop.py differentiates through it",

@@ -14,7 +14,9 @@ from jax.tree_util import DictKey, SequenceKey
 
 from .arguments import arguments_of
 from .body import BodyCache, call, without_static
+from .budgets import Owner, Search, budget_op, bytes_of_budget, settle
 from .buffers import Marked, Memory, followed, read
+from .caches import Cache
 from .collecting import long_lived
 from .errors import LeakedTracerError, describe, here, need_function
 from .execute import run_pending
@@ -27,6 +29,9 @@ from .tracer import Tracer, operand
 from .varying import mapped_by_jax
 from .verify import verified
 
+_SETTLED = 256
+"""For how many sets of argument types a function with a memory budget keeps its programs."""
+
 
 def jit(
     fun: Callable[..., Any] | None = None,
@@ -34,6 +39,7 @@ def jit(
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Sequence[str] | None = None,
     donate_argnums: int | Sequence[int] | None = None,
+    memory_budget: int | str | None = None,
     **options: Any,
 ) -> Callable[..., Any]:
     """A compiled version of `fun`: recorded, improved and compiled once for each set of argument types.
@@ -42,6 +48,8 @@ def jit(
       fun: takes and returns pytrees of arrays; anything it does in Python happens once, when it is recorded.
       static_argnums, static_argnames: arguments that are Python values, part of the program; hashable.
       donate_argnums: arguments whose memory the result may take over.
+      memory_budget: the bytes that the compiled program may hold beside its arguments and results, as a number or text
+        such as "2GiB": what the gradient needs and would be kept is computed again, as little of it as does.
       **options: passed to `jax.jit`, such as `in_shardings`, `out_shardings`, `keep_unused`.
 
     Returns:
@@ -51,6 +59,13 @@ def jit(
 
     Raises:
       TypeError: if a static argument is not hashable, or `fun` needs the value of a traced array.
+      ValueError: if `memory_budget` is no size, or if no program fits it: the message says what is reachable.
+
+    With a budget, the first call for a set of argument types compiles a few programs, of which it takes the one that
+    does least again and whose `memory_analysis()` says that it fits. Which values are kept is a minimum cut, in loops
+    (`scan` over layers) and outside. Collectives, ops of the user's and unknown primitives never run twice; values
+    that are computed again are those that were. `tg.explain(fun)` says what was done. In a function that is recorded
+    on, the budget is that of this part, compiled by itself, and inside `vmap` that of one element.
 
     Example:
       >>> import tracegrad as tg, tracegrad.numpy as np
@@ -59,6 +74,14 @@ def jit(
       ...     return np.sqrt((x * x).sum())
       >>> float(norm(np.array([3.0, 4.0])))
       5.0
+      >>> def loss(ws, x):
+      ...     return tg.scan(lambda x, w: (np.tanh(x @ w), None), x, ws)[0].sum()
+      >>> ws, x = np.ones((16, 32, 32)) / 32, np.ones((512, 32))
+      >>> tg.memory(tg.grad(loss))(ws, x).temporaries > 1_500_000
+      True
+      >>> small = tg.jit(tg.grad(loss), memory_budget="1.5MB")
+      >>> small(ws, x).shape, tg.memory(small)(ws, x).temporaries <= 1_500_000
+      ((16, 32, 32), True)
     """
     if fun is None:
         return functools.partial(
@@ -66,10 +89,12 @@ def jit(
             static_argnums=static_argnums,
             static_argnames=static_argnames,
             donate_argnums=donate_argnums,
+            memory_budget=memory_budget,
             **options,
         )
     need_function(fun, "jit")
-    return Jitted(fun, static_argnums, static_argnames, donate_argnums, options).wrapper
+    size = None if memory_budget is None else bytes_of_budget("jit", memory_budget)
+    return Jitted(fun, static_argnums, static_argnames, donate_argnums, options, budget=size).wrapper
 
 
 class Jitted:
@@ -83,6 +108,8 @@ class Jitted:
         donate_argnums: int | Sequence[int] | None,
         options: dict[str, Any],
         marked: Marked | None = None,
+        plan: Search | None = None,
+        budget: int | None = None,
     ) -> None:
         self.fun = fun
         self.name = getattr(fun, "__name__", None) or type(fun).__name__
@@ -90,6 +117,9 @@ class Jitted:
         self.donate_argnums = _tuple(donate_argnums)
         self.options = options
         self.marked = marked  # names the steps of the program, to be read from what XLA makes of them
+        self.plan = plan  # what of the program is computed again
+        self.budget = budget
+        self.settled = Cache(_SETTLED)
         self.bodies = BodyCache(fun)
         self.plain: Any = self._jax_jit(closure=False)
         self.closing: dict[int, Any] = {}  # with the arrays that it closes over as arguments
@@ -118,7 +148,8 @@ class Jitted:
                 self.examine = tape.examine
             self.bodies.watch(closed, inputs, whole)
             with long_lived():
-                final = verified(outline(optimize(rest)))
+                final = optimize(rest)
+                final = verified(outline(final if self.plan is None else self.plan(final)))
                 if self.marked is not None:
                     final = self.marked.tape(final)
                 return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
@@ -173,7 +204,7 @@ class Jitted:
                 if self.examine is not None:
                     self.examine.called(wrapper, args, kwargs, out)
                 else:
-                    known = not self.closing
+                    known = not self.closing and self.budget is None
                 return out
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
@@ -187,7 +218,11 @@ class Jitted:
             Arrays that the function closes over are constants of it, as they are now.
             """
             try:
-                return plain.lower(*args, **kwargs)
+                return (
+                    plain.lower(*args, **kwargs)
+                    if self.budget is None
+                    else self.fitting(args, kwargs).plain.lower(*args, **kwargs)
+                )
             except (TypeError, ValueError):
                 self.explain(args, kwargs)
                 raise
@@ -225,32 +260,67 @@ class Jitted:
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the compiled function gives for these arguments, and for the arrays that it closes over now."""
+        if self.budget is not None:
+            return self.fitting(args, kwargs).call(args, kwargs)
         closed = self.closed_over(args)
         if closed is None:
             return self.plain(*args, **kwargs)
         closing, arrays = closed
         return closing(self.bodies.version, arrays, *args, **kwargs)
 
+    def fitting(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Jitted:
+        """This function with the plan that fits its budget, for arguments of these types."""
+        static = self.is_static(args)
+        fixed = (
+            tuple(args[i] for i in sorted(static)),
+            tuple((k, kwargs[k]) for k in self.static_argnames if k in kwargs),
+        )
+        dynamic = [None if i in static else x for i, x in enumerate(args)]
+        by_name = {k: None if k in self.static_argnames else v for k, v in kwargs.items()}
+        leaves, tree = jax.tree.flatten((dynamic, by_name, self.bodies.closed_over()))
+        types = tuple([(aval_of(x), _spread(x)) for x in leaves])
+        key = (tree, types, fixed, jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+        known = self.settled.get(key)
+        if known is not None:
+            return known  # type: ignore[no-any-return]
+        args, kwargs = jax.tree.map(_untraced, (args, kwargs))
+
+        def build(search: Search) -> tuple[Jitted, Any]:
+            new = self.twin(plan=search)
+            return new, new.lowered(args, kwargs).compile()
+
+        assert self.budget is not None
+        return self.settled.keep(key, settle(self.budget, "jit", self.fun, build))  # type: ignore[no-any-return]
+
+    def twin(self, **changes: Any) -> Jitted:
+        """The same function, with a plan, or with its steps marked."""
+        return Jitted(
+            self.fun, self.static_argnums, self.static_argnames, self.donate_argnums, self.options, **changes
+        )  # fmt: skip
+
+    def lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """JAX's `Lowered` of what `call` runs."""
+        closed = self.closed_over(args)
+        if closed is None:
+            return self.plain.lower(*args, **kwargs)
+        closing, arrays = closed
+        return closing.lower(self.bodies.version, arrays, *args, **kwargs)
+
     def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory:
         """What memory the compiled program takes, which is compiled once more, with its steps named."""
         marked = Marked()
-        twin = Jitted(self.fun, self.static_argnums, self.static_argnames, self.donate_argnums, self.options, marked)
-        closed = twin.closed_over(args)
-        if closed is None:
-            lowered = twin.plain.lower(*args, **kwargs)
-        else:
-            closing, arrays = closed
-            lowered = closing.lower(twin.bodies.version, arrays, *args, **kwargs)
+        twin = self.twin(marked=marked, plan=None if self.budget is None else self.fitting(args, kwargs).plan)
+        lowered, closed = twin.lowered(args, kwargs), bool(twin.closing)
         arguments = arguments_of(self.fun, jax.tree.structure((args, kwargs)))
 
         def named(text: str) -> str:
             if text.startswith("arrays["):
                 return f"an array that {self.name} closes over"
             positional, by_name = re.match(r"args\[(\d+)\]", text), re.match(r"kwargs\['(\w+)'\]", text)
-            if closed is not None and positional:
+            if closed and positional:
                 path = (SequenceKey(0), SequenceKey(int(positional[1])))
                 return f"the argument {arguments.named(path)}{text[positional.end() :]}"
-            if closed is not None and by_name:
+            if closed and by_name:
                 return f"the argument {by_name[1]}{text[by_name.end() :]}"
             return f"the argument {text}" if text else ""
 
@@ -305,7 +375,11 @@ class Jitted:
         except TypeError:
             self.explain(args, kwargs)
             raise
-        outs = call(*jax.tree.leaves(dynamic), *extra, body=body)
+        leaves = jax.tree.leaves(dynamic)
+        if self.budget is None:
+            outs = call(*leaves, *extra, body=body)
+        else:
+            outs = budget_op(*leaves, *extra, body=body, size=self.budget, owner=Owner("jit", self.fun))
         return jax.tree.unflatten(body.out_tree, outs)
 
 
@@ -354,6 +428,17 @@ def memory(fun: Callable[..., Any]) -> Callable[..., Memory]:
 
 def _copied(x: Any) -> Any:
     return x.copy() if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else x
+
+
+def _spread(x: Any) -> Any:
+    """The sharding of an array that lies on several devices."""
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+        return None
+    return x.sharding if len(x.sharding.device_set) > 1 else None
+
+
+def _untraced(x: Any) -> Any:
+    return aval_of(x).struct() if isinstance(x, jax.core.Tracer) else x
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .budgets import within_budget
 from .checks import check_differentiable, check_scalar, positions, value_and_aux
 from .errors import name_of, need_function
 from .execute import run_pending
@@ -59,6 +60,8 @@ def value_and_grad(
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
+    *,
+    memory_budget: int | str | None = None,
 ) -> Callable[..., Any]:
     """A function that returns the value of `fun` and its gradient.
 
@@ -67,6 +70,7 @@ def value_and_grad(
       argnums: which positional arguments to differentiate; a tuple gives a tuple of gradients.
       has_aux: whether `fun` returns `(value, aux)`.
       holomorphic: whether `fun` is complex to complex and holomorphic.
+      memory_budget: as that of `jit`: the bytes that the gradient may hold. It is then one program, without values.
 
     Returns:
       A function of the same arguments that returns `(value, gradient)`, or `((value, aux), gradient)`. A
@@ -81,11 +85,7 @@ def value_and_grad(
       >>> float(value), float(gradient)
       (8.0, 12.0)
     """
-    if fun is None:
-        return functools.partial(value_and_grad, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic)
-    return _gradient(fun, argnums, has_aux, holomorphic, "value_and_grad", lambda value, aux, grads: (
-        ((value, aux), grads) if has_aux else (value, grads)
-    ))  # fmt: skip
+    return _gradient(fun, argnums, has_aux, holomorphic, memory_budget, "value_and_grad")
 
 
 def grad(
@@ -93,6 +93,8 @@ def grad(
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
+    *,
+    memory_budget: int | str | None = None,
 ) -> Callable[..., Any]:
     """A function that returns the gradient of `fun`.
 
@@ -110,16 +112,14 @@ def grad(
       >>> float(slope(0.0))
       1.0
     """
-    if fun is None:
-        return functools.partial(grad, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic)
-    return _gradient(
-        fun, argnums, has_aux, holomorphic, "grad", lambda value, aux, grads: (grads, aux) if has_aux else grads
-    )
+    return _gradient(fun, argnums, has_aux, holomorphic, memory_budget, "grad")
 
 
 def _gradient(
-    fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, holomorphic: bool, transform: str, result: Any
+    fun: Any, argnums: int | Sequence[int], has_aux: bool, holomorphic: bool, memory_budget: Any, transform: str
 ) -> Callable[..., Any]:
+    if fun is None:
+        return lambda fun: _gradient(fun, argnums, has_aux, holomorphic, memory_budget, transform)
     need_function(fun, transform)
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -130,13 +130,16 @@ def _gradient(
         grads: list[Any] = [None] * len(leaves)
         if isinstance(out, Tracer) and out.tape is not None:
             grads = gradient(tape, out, leaves, start)
-        return result(out, aux, tree_unflatten(tree, [gradient_of(v, g) for v, g in zip(leaves, grads, strict=True)]))
+        found = tree_unflatten(tree, [gradient_of(v, g) for v, g in zip(leaves, grads, strict=True)])
+        if transform == "grad":
+            return (found, aux) if has_aux else found
+        return (out, aux) if has_aux else out, found
 
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return define_by_run(fun, run, args, kwargs)
 
-    return wrapped
+    return wrapped if memory_budget is None else within_budget(wrapped, memory_budget, transform)
 
 
 def gradient_of(v: Var, g: Any) -> Any:

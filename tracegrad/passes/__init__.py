@@ -9,6 +9,7 @@ from .fold import fold
 from .fresh import fresh
 from .inlined import inlined
 from .outline import compiled, outline, program
+from .rematerialize import Plan, plans, rematerialized
 from .rows import touched_rows
 
 
@@ -22,6 +23,7 @@ def optimize(tape: Tape) -> Tape:
 
 
 __all__ = [
+    "Plan",
     "common_subexpressions",
     "compiled",
     "dead_code",
@@ -30,6 +32,8 @@ __all__ = [
     "inlined",
     "optimize",
     "outline",
+    "plans",
     "program",
+    "rematerialized",
     "touched_rows",
 ]
