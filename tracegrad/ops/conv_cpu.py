@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -21,7 +23,7 @@ FEW = 4
 
 def lowering(x: Any, kernel: Any, params: dict[str, Any]) -> Callable[..., Any] | None:
     """How to convolve arrays of these types, or None if `lax.conv_general_dilated` as it stands is best."""
-    if not (x.dtype == kernel.dtype and x.dtype in (np.float32, np.float64)):
+    if x.ndim < 3 or x.dtype != kernel.dtype or x.dtype not in (np.float32, np.float64):
         return None
     lhs, rhs, out = params["dimension_numbers"]
     groups, batches = params["feature_group_count"], params["batch_group_count"]
@@ -85,13 +87,13 @@ def _padded(x: Any, axes: tuple[int, ...], params: dict[str, Any]) -> Any:
     return lax.pad(x, np.asarray(0, x.dtype), config) if any(map(any, config)) else x
 
 
-def _places(axes: tuple[int, ...], counts: list[int], steps: tuple[int, ...]) -> Iterator[dict[int, int]]:
+def _places(axes: tuple[int, ...], counts: Sequence[int], steps: Sequence[int]) -> Iterator[dict[int, int]]:
     """Where each of `counts` places a step apart lies, an axis each."""
     for at in itertools.product(*[range(0, n * s, s) for n, s in zip(counts, steps, strict=True)]):
         yield dict(zip(axes, at, strict=True))
 
 
-def _from(x: Any, at: dict[int, int], counts: list[int], steps: tuple[int, ...]) -> Any:
+def _from(x: Any, at: dict[int, int], counts: Sequence[int], steps: Sequence[int]) -> Any:
     """As many elements of `x` from a place on, as far apart, as these say, in the order of the axes of the place."""
     start, limit, stride = [0] * x.ndim, list(x.shape), [1] * x.ndim
     for (axis, i), n, s in zip(at.items(), counts, steps, strict=True):
@@ -114,17 +116,32 @@ def _written_out(x: Any, kernel: Any, **params: Any) -> Any:
     *window, per_group, outs = kernel.shape
     x = _padded(x, space, params)
     counts = _counts(x, space, window, params)
-    shape = (x.shape[0], *counts, groups, outs // groups)
-    weights = lax.reshape(kernel, (math.prod(window) * per_group, *shape[-2:]))
+    x = lax.reshape(x, (*x.shape[:-1], groups, per_group))
+    weights = lax.reshape(kernel, (math.prod(window[:-1]), window[-1] * per_group, groups, outs // groups))
+    *steps, step = params["window_strides"]
+    *dilations, dilation = params["rhs_dilation"]
     total = None
-    for k, at in enumerate(_places(space, window, params["rhs_dilation"])):
-        part = lax.reshape(_from(x, at, counts, params["window_strides"]), (*shape[:-1], per_group))
-        for i in range(per_group):
-            one = lax.broadcast_in_dim(lax.slice_in_dim(part, i, i + 1, axis=-1), shape, range(len(shape)))
-            weight = lax.index_in_dim(weights, k * per_group + i, keepdims=False)
-            product = lax.mul(one, lax.broadcast_in_dim(weight, shape, (len(shape) - 2, len(shape) - 1)))
-            total = product if total is None else lax.add(total, product)
+    for k, at in enumerate(_places(space[:-1], window[:-1], dilations)):
+        row = _row(_from(x, at, counts[:-1], steps), lax.index_in_dim(weights, k, keepdims=False), counts[-1], step, dilation)
+        total = row if total is None else lax.add(total, row)
     return _moved(lax.reshape(total, (x.shape[0], *counts, outs)), last.out_spec, out)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _row(x: Any, weights: Any, count: int, step: int, dilation: int) -> Any:
+    """The part of `_written_out` along the last spatial axis: lowered once for all the others."""
+    axis, per_group = x.ndim - 3, x.shape[-1]
+    shape = (*x.shape[:axis], count, *weights.shape[1:])
+    total = None
+    for k, weight in enumerate(lax.split(weights, (1,) * weights.shape[0])):
+        place, i = divmod(k, per_group)
+        part = _from(x, {axis: place * dilation, axis + 2: i}, [count, 1], [step, 1])
+        product = lax.mul(
+            lax.broadcast_in_dim(part, shape, range(x.ndim)),
+            lax.broadcast_in_dim(weight, shape, (axis, axis + 1, axis + 2)),
+        )
+        total = product if total is None else lax.add(total, product)
+    return total
 
 
 def _summed(x: Any, kernel: Any, **params: Any) -> Any:
