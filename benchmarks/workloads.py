@@ -30,10 +30,11 @@ class Side:
     scan: Callable[..., Any]
     vmap: Callable[..., Function]
     hvp: Callable[..., Any]
+    random: Any
 
 
 def activations(module: Any) -> dict[str, Function]:
-    return {name: getattr(module, name) for name in ("relu", "gelu", "sigmoid", "softmax", "log_softmax")}
+    return {name: getattr(module, name) for name in ("relu", "gelu", "sigmoid", "softplus", "softmax", "log_softmax")}
 
 
 @functools.cache
@@ -61,7 +62,7 @@ def jax_side() -> Side:
     def hvp(f: Function, primals: Any, tangents: Any) -> Any:
         return jax.jvp(jax.grad(f), primals, tangents)[1]
 
-    return Side("jax", jnp, nn, jax.value_and_grad, jax.jit, jax.lax.scan, jax.vmap, hvp)
+    return Side("jax", jnp, nn, jax.value_and_grad, jax.jit, jax.lax.scan, jax.vmap, hvp, jax.random)
 
 
 @functools.cache
@@ -79,7 +80,7 @@ def tracegrad_side() -> Side:
         **activations(tg.nn),
         **layers,
     )
-    return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit, tg.scan, tg.vmap, tg.hvp)
+    return Side("tracegrad", tnp, nn, tg.value_and_grad, tg.jit, tg.scan, tg.vmap, tg.hvp, tg.random)
 
 
 SIDES: dict[str, Callable[[], Side]] = {"tracegrad": tracegrad_side, "jax": jax_side}
@@ -175,6 +176,39 @@ def cnn_arguments() -> tuple[Any, ...]:
     params = {"conv1": dense(rng, 3, 3, 1, 16), "bias1": zeros(16), "conv2": dense(rng, 3, 3, 16, 32)}
     params |= {"bias2": zeros(32), "dense": dense(rng, 7 * 7 * 32, 10), "bias3": zeros(10)}
     return params, dense(rng, 32, 28, 28, 1), integers(rng, 10, 32)
+
+
+# -- a variational autoencoder, which draws its own normal numbers: Kingma and Welling, "Auto-encoding variational Bayes"
+# (2013), with several samples of the latent variables
+
+
+def vae(side: Side, samples: int = 4) -> Function:
+    np, nn = side.np, side.nn
+
+    def dense(x: Array, layer: Params) -> Array:
+        return np.matmul(x, layer["w"]) + layer["b"]
+
+    def loss(params: Params, x: Array, key: Array) -> Array:
+        hidden = nn.relu(dense(x, params["encoder"]))
+        mean, log_variance = np.split(dense(hidden, params["latent"]), 2, axis=-1)
+        reconstruction = 0.0
+        for k in side.random.split(key, samples):
+            z = mean + np.exp(0.5 * log_variance) * side.random.normal(k, mean.shape)
+            logits = dense(nn.relu(dense(z, params["decoder"])), params["pixels"])
+            reconstruction = reconstruction + np.mean(np.sum(np.logaddexp(0.0, logits) - logits * x, axis=-1))
+        divergence = 0.5 * np.mean(np.sum(np.exp(log_variance) + mean * mean - 1 - log_variance, axis=-1))
+        return reconstruction / samples + divergence
+
+    return loss
+
+
+@functools.cache
+def vae_arguments(pixels: int = 784, hidden: int = 400, latent: int = 32, batch: int = 128) -> tuple[Any, ...]:
+    rng = numpy.random.default_rng(7)
+    sizes = {"encoder": (pixels, hidden), "latent": (hidden, 2 * latent), "decoder": (latent, hidden)}
+    sizes |= {"pixels": (hidden, pixels)}
+    params = {name: {"w": dense(rng, n, m), "b": zeros(m)} for name, (n, m) in sizes.items()}
+    return params, jax.device_put(rng.random((batch, pixels)).astype(numpy.float32)), jax.random.key(0)
 
 
 # -- transformer: pre-norm, causal
@@ -555,6 +589,7 @@ def itself(side: Side, f: Function) -> Function:
 def workloads() -> Iterator[Workload]:
     yield Workload("mlp", mlp, mlp_arguments, (*COMPILED, "first"), quick=True)
     yield Workload("cnn", cnn, cnn_arguments, COMPILED, quick=True)
+    yield Workload("vae", vae, vae_arguments, COMPILED)
     for layers in (2, 6, 12):
         arguments = functools.partial(transformer_arguments, layers)
         figures = COMPILED + (("first",) if layers == 2 else ())

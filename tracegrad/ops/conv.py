@@ -16,6 +16,7 @@ from jax import lax
 from ..errors import called, here
 from ..op import Op
 from ..tape import Aval, aval_of, make_aval
+from . import conv_cpu
 from .arraylike import unsharded
 from .shape import reshape, rev, transpose
 
@@ -34,7 +35,11 @@ def _conv(x: Any, kernel: Any, **params: Any) -> Any:
     if x.dtype != kernel.dtype:
         common = jnp.promote_types(x.dtype, kernel.dtype)
         x, kernel = lax.convert_element_type(x, common), lax.convert_element_type(kernel, common)
-    return lax.conv_general_dilated(x, kernel, preferred_element_type=dtype, **params)
+    everywhere = functools.partial(lax.conv_general_dilated, **params, preferred_element_type=dtype)
+    on_cpu = conv_cpu.lowering(x, kernel, params) if dtype in (None, x.dtype) else None
+    if on_cpu is None:
+        return everywhere(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=functools.partial(on_cpu, **params), default=everywhere)
 
 
 def dilated(size: int, dilation: int) -> int:

@@ -392,6 +392,23 @@ reciprocal: Op = elementwise(
 exp: Op = elementwise("exp", lax.exp, lambda ct, out, x: mul(ct, out), inexact=True)
 exp2: Op = elementwise("exp2", lax.exp2, lambda ct, out, x: mul(ct, mul(out, math.log(2))), inexact=True)
 expm1: Op = elementwise("expm1", lax.expm1, lambda ct, out, x: mul(ct, add(out, 1.0)), inexact=True)
+
+
+def _share(out: Any, x: Any, y: Any) -> Any:
+    """`exp(x) / exp(out)` with `out = log(exp(x) + exp(y))`."""
+    if type(y) is Literal and y.value == 0:
+        return _logistic_of(out)
+    return logistic(difference(x, y))
+
+
+def _logistic_of(out: Any) -> Any:
+    """`logistic(x)` from `out = softplus(x)`, as 1 - exp(-out).
+
+    A loss is then done with before its gradient begins, and what went into it is let go of.
+    """
+    return neg(expm1(neg(out)))
+
+
 log: Op = elementwise("log", lax.log, lambda ct, out, x: div_no_nan(ct, x), inexact=True, poles=True)
 log2: Op = elementwise(
     "log2", jnp.log2, lambda ct, out, x: div_no_nan(ct, mul(x, math.log(2))), inexact=True, poles=True
@@ -403,8 +420,8 @@ log1p: Op = elementwise("log1p", lax.log1p, lambda ct, out, x: div_no_nan(ct, ad
 logaddexp: Op = elementwise(
     "logaddexp",
     jnp.logaddexp,
-    lambda ct, out, x, y: mul_no_nan(ct, logistic(difference(x, y))),
-    lambda ct, out, x, y: mul_no_nan(ct, logistic(difference(y, x))),
+    lambda ct, out, x, y: mul_no_nan(ct, _share(out, x, y)),
+    lambda ct, out, x, y: mul_no_nan(ct, _share(out, y, x)),
     inexact=True,
 )
 logaddexp2: Op = elementwise(
@@ -500,7 +517,7 @@ logistic: Op = elementwise("logistic", lax.logistic, lambda ct, out, x: mul(ct, 
 softplus: Op = elementwise(
     "softplus",
     lambda x: lax.add(lax.max(x, _zero(x)), lax.log1p(lax.exp(lax.neg(lax.abs(x))))),
-    lambda ct, out, x: mul(ct, logistic(x)),
+    lambda ct, out, x: mul(ct, _logistic_of(out)),
     inexact=True,
 )
 erf: Op = elementwise(

@@ -1,0 +1,171 @@
+"""Convolution on a CPU: the forms in which XLA's is fast there."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+Numbers = lax.ConvDimensionNumbers
+
+UNROLLED = 64
+"""Products of a window beyond which they are not written out one by one, so that programs stay short."""
+
+FEW = 4
+"""Features of a group up to which products are written out."""
+
+
+def lowering(x: Any, kernel: Any, params: dict[str, Any]) -> Callable[..., Any] | None:
+    """How to convolve arrays of these types, or None if `lax.conv_general_dilated` as it stands is best."""
+    if x.ndim < 3 or x.dtype != kernel.dtype or x.dtype not in (np.float32, np.float64):
+        return None
+    lhs, rhs, out = params["dimension_numbers"]
+    groups, batches = params["feature_group_count"], params["batch_group_count"]
+    per_group, window = kernel.shape[rhs[1]], math.prod([kernel.shape[i] for i in rhs[2:]])
+    if batches > 1:
+        shares = x.shape[lhs[0]] // batches * (kernel.shape[rhs[0]] // batches)
+        return _summed if shares <= FEW else _split
+    if per_group <= FEW and per_group * window <= UNROLLED and (groups > 1 or kernel.shape[rhs[0]] <= 32):
+        return _written_out
+    if groups > 1:
+        return _split
+    return None if (lhs, rhs, out) == canonical(len(lhs)) else _canonical
+
+
+def canonical(ndim: int) -> Numbers:
+    """Features last: the layout that XLA's convolution on a CPU is written for.
+
+    It moves the axes of others itself, but not inside loops and branches, where others are many times slower.
+    """
+    space = range(1, ndim - 1)
+    image = (0, ndim - 1, *space)
+    return Numbers(image, (ndim - 1, ndim - 2, *range(ndim - 2)), image)
+
+
+def _moved(x: Any, source: tuple[int, ...], target: tuple[int, ...]) -> Any:
+    """`x`, whose axes mean what they do in the layout `source`, in the layout `target`."""
+    order = [source[target.index(i)] for i in range(len(source))]
+    return x if order == sorted(order) else lax.transpose(x, order)
+
+
+def _canonical(x: Any, kernel: Any, *, dimension_numbers: Numbers, **params: Any) -> Any:
+    lhs, rhs, out = dimension_numbers
+    last = canonical(x.ndim)
+    x, kernel = _moved(x, lhs, last.lhs_spec), _moved(kernel, rhs, last.rhs_spec)
+    made = lax.conv_general_dilated(x, kernel, dimension_numbers=last, **params)
+    return _moved(made, last.out_spec, out)
+
+
+def _split(x: Any, kernel: Any, **params: Any) -> Any:
+    """Group by group: XLA's convolution of groups is slower than that of each."""
+    lhs, rhs, out = params["dimension_numbers"]
+    groups, batches = params["feature_group_count"], params["batch_group_count"]
+    params |= {"feature_group_count": 1, "batch_group_count": 1}
+    count = max(groups, batches)
+    xs = _parts(x, lhs[1] if groups > 1 else lhs[0], count)
+    parts = [(lowering(a, k, params) or lax.conv_general_dilated)(a, k, **params)
+             for a, k in zip(xs, _parts(kernel, rhs[0], count), strict=True)]  # fmt: skip
+    return lax.concatenate(parts, out[1])
+
+
+def _parts(x: Any, axis: int, count: int) -> list[Any]:
+    size = x.shape[axis] // count
+    return [lax.slice_in_dim(x, i * size, (i + 1) * size, axis=axis) for i in range(count)]
+
+
+def _padded(x: Any, axes: tuple[int, ...], params: dict[str, Any]) -> Any:
+    """The input with its padding, and with the zeros between its elements, along its spatial axes."""
+    config = [(0, 0, 0)] * x.ndim
+    for axis, (lo, hi), a in zip(axes, params["padding"], params["lhs_dilation"], strict=True):
+        config[axis] = lo, hi, a - 1
+    return lax.pad(x, np.asarray(0, x.dtype), config) if any(map(any, config)) else x
+
+
+def _places(axes: tuple[int, ...], counts: Sequence[int], steps: Sequence[int]) -> Iterator[dict[int, int]]:
+    """Where each of `counts` places a step apart lies, an axis each."""
+    for at in itertools.product(*[range(0, n * s, s) for n, s in zip(counts, steps, strict=True)]):
+        yield dict(zip(axes, at, strict=True))
+
+
+def _from(x: Any, at: dict[int, int], counts: Sequence[int], steps: Sequence[int]) -> Any:
+    """As many elements of `x` from a place on, as far apart, as these say, in the order of the axes of the place."""
+    start, limit, stride = [0] * x.ndim, list(x.shape), [1] * x.ndim
+    for (axis, i), n, s in zip(at.items(), counts, steps, strict=True):
+        start[axis], limit[axis], stride[axis] = i, i + (n - 1) * s + 1, s
+    return lax.slice(x, start, limit, stride)
+
+
+def _counts(x: Any, axes: tuple[int, ...], window: list[int], params: dict[str, Any]) -> list[int]:
+    """How many windows fit into a padded input along its spatial axes."""
+    steps, dilations = params["window_strides"], params["rhs_dilation"]
+    return [(x.shape[i] - (k - 1) * b - 1) // s + 1 for i, k, s, b in zip(axes, window, steps, dilations, strict=True)]
+
+
+def _written_out(x: Any, kernel: Any, **params: Any) -> Any:
+    """A sum of a product for each place in the window and each feature of a group, which XLA fuses into one loop."""
+    lhs, rhs, out = params["dimension_numbers"]
+    last = canonical(x.ndim)
+    x, kernel = _moved(x, lhs, last.lhs_spec), _moved(kernel, rhs, last.rhs_spec)
+    groups, space = params["feature_group_count"], last.lhs_spec[2:]
+    *window, per_group, outs = kernel.shape
+    x = _padded(x, space, params)
+    counts = _counts(x, space, window, params)
+    x = lax.reshape(x, (*x.shape[:-1], groups, per_group))
+    weights = lax.reshape(kernel, (math.prod(window[:-1]), window[-1] * per_group, groups, outs // groups))
+    *steps, step = params["window_strides"]
+    *dilations, dilation = params["rhs_dilation"]
+    total = None
+    for k, at in enumerate(_places(space[:-1], window[:-1], dilations)):
+        row = _row(_from(x, at, counts[:-1], steps), lax.index_in_dim(weights, k, keepdims=False), counts[-1], step, dilation)
+        total = row if total is None else lax.add(total, row)
+    return _moved(lax.reshape(total, (x.shape[0], *counts, outs)), last.out_spec, out)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _row(x: Any, weights: Any, count: int, step: int, dilation: int) -> Any:
+    """The part of `_written_out` along the last spatial axis: lowered once for all the others."""
+    axis, per_group = x.ndim - 3, x.shape[-1]
+    shape = (*x.shape[:axis], count, *weights.shape[1:])
+    total = None
+    for k, weight in enumerate(lax.split(weights, (1,) * weights.shape[0])):
+        place, i = divmod(k, per_group)
+        part = _from(x, {axis: place * dilation, axis + 2: i}, [count, 1], [step, 1])
+        product = lax.mul(
+            lax.broadcast_in_dim(part, shape, range(x.ndim)),
+            lax.broadcast_in_dim(weight, shape, (axis, axis + 1, axis + 2)),
+        )
+        total = product if total is None else lax.add(total, product)
+    return total
+
+
+def _summed(x: Any, kernel: Any, **params: Any) -> Any:
+    """For each place of the result, here the gradient of a small kernel of many groups, a sum of products."""
+    lhs, rhs, out = params["dimension_numbers"]
+    groups, axis, space = params["batch_group_count"], lhs[0], lhs[2:]
+    window = [kernel.shape[i] for i in rhs[2:]]
+    examples, outs = x.shape[axis] // groups, kernel.shape[rhs[0]] // groups
+    x, kernel = _padded(x, space, params), _moved(kernel, rhs, lhs)
+    counts = _counts(x, space, window, params)
+
+    def grouped(a: Any, examples: int, outs: int) -> Any:
+        return lax.reshape(a, (*a.shape[:axis], groups, examples, outs, *a.shape[axis + 1 :]))
+
+    kernel = grouped(kernel, 1, outs)
+    kept = axis, axis + 1, axis + 2
+    sums = []
+    for at in _places(space, counts, params["window_strides"]):
+        part = grouped(_from(x, at, window, params["rhs_dilation"]), examples, 1)
+        shape = [*kernel.shape]
+        shape[axis + 1] = examples
+        product = lax.mul(*[lax.broadcast_in_dim(a, shape, range(len(shape))) for a in (part, kernel)])
+        axes = [i for i in range(len(shape)) if i not in kept]
+        sums.append(lax.reduce(product, np.asarray(0, x.dtype), lax.add, axes))
+    made = lax.concatenate([lax.expand_dims(s, (0,)) for s in sums], 0)
+    made = lax.reshape(lax.transpose(made, (2, 0, 1, 3)), (examples, *counts, groups * outs))
+    return _moved(made, canonical(x.ndim).out_spec, out)
