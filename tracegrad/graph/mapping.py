@@ -201,7 +201,7 @@ def _recorded(
                 )
             ] if rows[k] else []  # fmt: skip
             bodies[k], captured[k], states[k] = _cell(cells[c], c, shared, x, children, axes)
-            (pool, _), = kinds[k].ports
+            ((pool, _),) = kinds[k].ports
             known, other = pools.setdefault(pool, (states[k], c))
             if known != states[k]:
                 raise TypeError(
@@ -236,7 +236,9 @@ def _cell(
     def run(children: Any, x: Any, params: Any) -> Any:
         out = cell(params, *x, *children)
         if taken():
-            raise TypeError(f"graph_map: cell {c} ({name_of(cell)}) taps a value {here()}. Return it, and tap the result.")
+            raise TypeError(
+                f"graph_map: cell {c} ({name_of(cell)}) taps a value {here()}. Return it, and tap the result."
+            )
         leaves, tree = tree_flatten(out)
         for leaf in leaves:
             if jnp.issubdtype(leaf_aval(leaf, name_of(cell)).dtype, jax.dtypes.prng_key):

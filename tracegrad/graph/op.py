@@ -7,6 +7,8 @@ row for each node, or summed over the nodes.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,10 +37,13 @@ class Cell(NamedTuple):
 
     streams: how many inputs are streams; what the slots do not fill and the streams neither is shared.
     summed: for each output whether it is summed over the nodes. Rows of ports are not.
+    cotangents: inputs of which all outputs are linear functions. A node where they are 0 has no part in the result,
+      whatever else is in it: not even an infinity.
     """
 
     streams: int
     summed: tuple[bool, ...]
+    cotangents: tuple[int, ...] = ()
 
 
 class Side(NamedTuple):
@@ -161,7 +166,9 @@ def _run(
         edges = [part_of(integers, part) for part in (where.ports if transposed else where.slots)]
         valid = part_of(integers, where.valid) != 0
         own = [i for j, i in results if j == k]
-        run = _over_lanes(bodies[k], side.shared.start, tuple([i for i in own if cells[k].summed[i]]))
+        run = _over_lanes(
+            bodies[k], side.shared.start, tuple([i for i in own if cells[k].summed[i]]), cells[k].cotangents
+        )
 
         def step(t: Any, state: Any) -> Any:
             pools, outs = state
@@ -232,7 +239,7 @@ def _loop(start: Any, end: Any, step: Callable[[Any, Any], Any], state: Any, bac
 
 
 def _over_lanes(
-    body: Tape, lanes: int, summed: tuple[int, ...]
+    body: Tape, lanes: int, summed: tuple[int, ...], cotangents: tuple[int, ...]
 ) -> Callable[..., tuple[dict[int, Any], dict[int, Any]]]:
     """A function that runs a body for many nodes, of which its first inputs, so many, have a row each.
 
@@ -251,14 +258,19 @@ def _over_lanes(
 
     def over(valid: Any, *values: Any) -> tuple[dict[int, Any], dict[int, Any]]:
         outs = jax.vmap(run, in_axes, axis_size=valid.shape[0])(*values)
-        # A lane that is no node's must not spoil the sum, whatever is in it.
-        factors = [
-            jnp.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
-            for x in outs[len(outs) - count :]
-        ]
-        return dict(zip(stacked, outs, strict=False)), {i: total(factors) for i, total in totals.items()}
+        # A lane that is no node's, or owes nothing, must not spoil the sum, whatever is in it.
+        owing = [jnp.any(values[i].reshape(len(valid), -1) != 0, 1) for i in cotangents]
+        live = valid & functools.reduce(operator.or_, owing) if owing else valid
+        made = outs[: len(outs) - count]
+        made = [_where(live, x) for x in made] if owing else made
+        factors = [_where(live, x) for x in outs[len(outs) - count :]]
+        return dict(zip(stacked, made, strict=True)), {i: total(factors) for i, total in totals.items()}
 
     return over
+
+
+def _where(live: Any, x: Any) -> Any:
+    return jnp.where(live.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
 
 
 class _Sums:
@@ -343,9 +355,7 @@ def _vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
         held.append(place)
         more += [(k, i) for i in range(len(body.outputs), len(outputs))]
         forwards.append(lin.forward.replace(outputs=tuple(outputs)))
-        new_cells[k] = cells[k]._replace(
-            summed=cells[k].summed + (False,) * (len(outputs) - len(body.outputs))
-        )
+        new_cells[k] = cells[k]._replace(summed=cells[k].summed + (False,) * (len(outputs) - len(body.outputs)))
     extra = more_outputs(node, bodies=tuple(forwards), cells=tuple(new_cells), results=tuple(more))
     values = dict(zip(more, [*node.outputs[: len(results)], *extra], strict=True))
 
@@ -366,7 +376,9 @@ def _vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
         rows = len(back.outputs) - len(made)
         summed = (False,) * rows + tuple([i in side.shared for i in made])
         backs.append(back)
-        back_cells.append(Cell(len(each), summed))
+        count = sum(f for p, _ in side.makes for f in flows[p])
+        linear = (*range(count), *[count + n for n, (s, _) in enumerate(each) if s[0] == "ct"])
+        back_cells.append(Cell(len(each), summed, () if any(s[0] == "ct" for s, _ in rest) else linear))
         operands.append([x for _, x in (*each, *rest)])
     outs = graph(
         node.inputs[0], operands, backs, structure, back_cells, [sum(f) for f in flows], transposed=not transposed

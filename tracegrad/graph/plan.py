@@ -27,6 +27,20 @@ FEWEST_STEPS, FEWEST_ROUNDS = 8, 16
 """Capacities begin here and double: the fewer there are, the fewer programs."""
 
 
+class Edges(NamedTuple):
+    """Which cells read which: places of cells and the cells read there, places in all, and the cells of roots."""
+
+    reads: frozenset[tuple[int, int, int]]
+    arity: frozenset[tuple[int, int]]
+    roots: frozenset[int]
+
+    def joined(self, other: Edges) -> Edges:
+        return Edges(*[a | b for a, b in zip(self, other, strict=True)])
+
+
+_NONE = Edges(frozenset(), frozenset(), frozenset())
+
+
 class Form(NamedTuple):
     """What is static of a plan: the structure, which cell each kind runs, and what is returned of it.
 
@@ -49,13 +63,14 @@ class Plan:
     Attributes:
       integers: the array that says which rows each node reads, and when it runs.
       form: what is static: cells, steps and lanes. It can be hashed and compared.
-      nodes: how many nodes run, `None` where the plan is an argument of a compiled function.
+      nodes: how many nodes run, and `edges`, which cells read which: of a plan as `graph_plan` made it, else `None`.
     """
 
-    def __init__(self, integers: Any, form: Form, nodes: int | None = None) -> None:
+    def __init__(self, integers: Any, form: Form, nodes: int | None = None, edges: Edges | None = None) -> None:
         self.integers = integers
         self.form = form
         self.nodes = nodes
+        self.edges = edges
 
     def tree_flatten(self) -> tuple[tuple[Any], Form]:
         return (self.integers,), self.form
@@ -117,11 +132,10 @@ def graph_plan(
     nodes = _read(graphs)
     if outputs == "roots":
         nodes = _reached(nodes)
-    models = [like] if isinstance(like, Plan) else list(like)
-    for x in models:
-        if not isinstance(x, Plan):
-            raise TypeError(f"graph_plan: like is {describe(x)} {here()}. Give a plan, or a list of plans.")
-    return _packed(nodes, outputs, _largest([m.form for m in models]), lanes)
+    models = [like] if isinstance(like, Plan) else like
+    if not isinstance(models, (list, tuple)) or not all(isinstance(x, Plan) and x.edges for x in models):
+        raise TypeError(f"graph_plan: like is {describe(like)} {here()}. Give plans as graph_plan made them, or one.")
+    return _packed(nodes, outputs, _room(models), lanes)
 
 
 # -- reading what was given
@@ -358,7 +372,7 @@ def _sorted(nodes: Nodes) -> Nodes:
             c = child[e]
             if state[c] == 1:
                 circle = [n for n, _ in stack[[n for n, _ in stack].index(c) :]]
-                shown = ", which reads ".join(nodes.name(n) for n in [*circle[:4], circle[0]][: 5])
+                shown = ", which reads ".join(nodes.name(n) for n in [*circle[:4], circle[0]][:5])
                 raise ValueError(
                     f"graph_plan: a cycle: {nodes.name(circle[0])} reads {shown.partition(', which reads ')[2]}"
                     f"{' and so on' if len(circle) > 4 else ''} {here()}. A node can read only what is made before it."
@@ -403,31 +417,70 @@ def _bucket(n: int, least: int) -> int:
     return least
 
 
-def _packed(nodes: Nodes, outputs: str, form: Form | None, lanes: int | None) -> Plan:
-    cells = sorted(set(nodes.cell.tolist()))
-    if form is not None:
-        own, cells = cells, [c for c in form.cells if c >= 0]
-        missing = [c for c in own if c not in cells]
-        if missing or form.outputs != outputs:
-            raise _unlike(f"nodes of cell {missing[0]}" if missing else f"outputs={outputs!r}")
-    number = np.full(max(cells) + 1, -1)
-    number[cells] = np.arange(len(cells))
-    kind = number[nodes.cell]
-    arity = [nodes.arity.get(c, 0) for c in cells]
+class Room(NamedTuple):
+    """The capacities of other plans: for each cell its kind there, without pools; how many rows are returned."""
 
-    # Which kinds each place of each kind reads.
-    width = max(arity, default=0) + 1
-    joined = np.unique((kind[nodes.reader] * width + nodes.place) * len(cells) + kind[nodes.child]).tolist()
-    reads = [(j // len(cells) // width, j // len(cells) % width, j % len(cells)) for j in joined]
-    if form is None:
-        pool_of, slot_pools = _pools(cells, arity, reads, kind[nodes.roots].tolist() if outputs == "roots" else [])
-        phases = _phases(len(cells), [(k, c) for k, _, c in reads])
-    else:
-        pool_of = [form.structure.kinds[k].ports[0][0] for k in range(len(cells))]
-        slot_pools = [[p for p, _ in form.structure.kinds[k].slots] for k in range(len(cells))]
-        arity = [len(x) if k not in set(kind.tolist()) else arity[k] for k, x in enumerate(slot_pools)]
-        phases = list(form.structure.phases)
-        _check_like(nodes, cells, arity, reads, slot_pools, pool_of, phases)
+    outputs: str
+    edges: Edges
+    kinds: dict[int, Kind]
+    returned: int
+
+
+def _room(plans: Sequence[Plan]) -> Room | None:
+    """What there is room for in the largest of these, cell by cell."""
+    if not plans:
+        return None
+    forms = [plan.form for plan in plans]
+    edges, kinds, returned = _NONE, dict[int, Kind](), {f.structure.kinds[-1].lanes for f in forms}
+    for plan, form in zip(plans, forms, strict=True):
+        edges = edges.joined(plan.edges or _NONE)
+        for c, kind in zip(form.cells, form.structure.kinds, strict=True):
+            if c < 0:
+                continue
+            known = kinds.get(c, kind)
+            if known.lanes != kind.lanes:
+                raise ValueError(
+                    f"graph_plan: of the plans in like, one runs {known.lanes} nodes of cell {c} a step and another "
+                    f"{kind.lanes} {here()}. Make them with the same lanes=."
+                )
+            joints = [
+                tuple([(0, max(m, n)) for (_, m), (_, n) in zip(x, y, strict=True)])
+                for x, y in ((known.slots, kind.slots), (known.ports, kind.ports))
+            ]
+            kinds[c] = Kind(max(known.steps, kind.steps), kind.lanes, *joints, max(known.rounds, kind.rounds))
+    if len({form.outputs for form in forms}) > 1 or (forms[0].outputs == "roots" and len(returned) > 1):
+        raise ValueError(
+            f"graph_plan: the plans in like return differently much {here()}: give plans with the same outputs=, and "
+            "with equally many graphs."
+        )
+    return Room(forms[0].outputs, edges, kinds, max(returned))
+
+
+def _packed(nodes: Nodes, outputs: str, room: Room | None, lanes: int | None) -> Plan:
+    edges = _edges(nodes, outputs)
+    if room is not None:
+        if room.outputs != outputs:
+            raise _unlike(f"outputs={outputs!r}")
+        for what, own, there in zip(("reads", "arity", "roots"), edges, room.edges, strict=True):
+            for x in sorted(own - there):
+                raise _unlike({
+                    "reads": lambda x: f"nodes of cell {x[0]} that read nodes of cell {x[2]} at place {x[1]}",
+                    "arity": lambda x: f"nodes of cell {x[0]} with {x[1]} children",
+                    "roots": lambda x: f"roots of cell {x}",
+                }[what](x))  # fmt: skip
+        edges = room.edges
+    # What follows of it: everything but the capacities.
+    places_of = dict(sorted(edges.arity))
+    cells = list(places_of)
+    number = {c: k for k, c in enumerate(cells)}
+    arity = list(places_of.values())
+    reads = [(number[k], place, number[c]) for k, place, c in sorted(edges.reads)]
+    pool_of, slot_pools = _pools(cells, arity, reads, sorted(number[c] for c in edges.roots))
+    phases = _phases(len(cells), [(k, c) for k, _, c in reads])
+    index = np.zeros(max(cells) + 1, np.int64)
+    index[cells] = np.arange(len(cells))
+    kind = index[nodes.cell]
+    width = max(arity) + 1
     phase_of = {k: n for n, phase in enumerate(phases) for k in phase}
 
     # How many nodes of the same phase stand below each node.
@@ -446,7 +499,7 @@ def _packed(nodes: Nodes, outputs: str, form: Form | None, lanes: int | None) ->
     for k in range(len(cells)):
         which = np.flatnonzero(kind == k)
         levels = np.bincount(heights[which], minlength=1)
-        model = form.structure.kinds[k] if form is not None else None
+        model = room.kinds[cells[k]] if room is not None else None
         wide = model.lanes if model is not None else lanes or _lanes(levels)
         start = np.concatenate([[0], np.cumsum(-(-levels // wide))])
         by = which[np.argsort(heights[which], kind="stable")]
@@ -454,31 +507,28 @@ def _packed(nodes: Nodes, outputs: str, form: Form | None, lanes: int | None) ->
         position[by] = start[heights[by]] * wide + np.arange(len(by)) - before[heights[by]]
         rows.append(by)
         firsts.append(start)
-        rounds = len(levels) if len(phases[phase_of[k]]) > 1 else 1
-        steps = _bucket(int(start[-1]), FEWEST_STEPS)
-        kinds.append(Kind(steps, wide, (), (), _bucket(rounds, FEWEST_ROUNDS) if rounds > 1 else 1))
+        steps, rounds = _bucket(int(start[-1]), FEWEST_STEPS), _bucket(len(levels), FEWEST_ROUNDS)
         if model is not None:
-            if start[-1] > model.steps or rounds > model.rounds:
-                raise _exceeded(cells[k], f"{start[-1]} steps of {wide} nodes in {rounds} rounds",
-                                f"{model.steps} in {model.rounds}")  # fmt: skip
-            kinds[k] = model._replace(slots=(), ports=())
-    for phase_kinds in phases:
-        if len(phase_kinds) > 1:
-            most = max(kinds[k].rounds for k in phase_kinds)
-            most = max(most, FEWEST_ROUNDS)
-            for k in phase_kinds:
-                kinds[k] = kinds[k]._replace(rounds=most)
+            if start[-1] > model.steps:
+                raise _exceeded(cells[k], f"{start[-1]} steps of {wide} nodes", f"{model.steps}")
+            steps, rounds = model.steps, model.rounds
+        kinds.append(Kind(steps, wide, (), (), rounds))
+    for together in phases:
+        # In each round of a phase some kind takes a step.
+        most = max(kinds[k].rounds for k in together)
+        if room is not None and any(kinds[k].rounds == 1 for k in together):
+            most = _bucket(sum(kinds[k].steps for k in together), FEWEST_ROUNDS)
+        for k in together:
+            if room is not None and len(firsts[k]) - 1 > most and len(together) > 1:
+                raise _exceeded(cells[k], f"{len(firsts[k]) - 1} rounds", f"{most}")
+            kinds[k] = kinds[k]._replace(rounds=most if len(together) > 1 else 1)
 
     # What is returned: rows that are read once more.
     if outputs == "roots":
         returned = [nodes.roots]
-        model_lanes = [k.lanes for k in form.structure.kinds[len(cells) :]] if form is not None else [len(nodes.roots)]
-        if model_lanes != [len(nodes.roots)]:
-            raise _exceeded(None, f"{len(nodes.roots)} graphs", f"{model_lanes[0]}, in each plan like it")
-        found = {pool_of[k] for k in kind[nodes.roots].tolist()}
-        if form is not None and found != {form.structure.kinds[-1].slots[0][0]}:
-            raise _unlike(f"roots of cell {nodes.cell[nodes.roots[0]]}")
-        sources = [found.pop()]
+        if room is not None and len(nodes.roots) != room.returned:
+            raise _exceeded(None, f"{len(nodes.roots)} graphs", f"{room.returned}, in each plan like it")
+        sources = [pool_of[kind[nodes.roots[0]]]]
     else:
         returned = [np.flatnonzero(kind == k) for k in range(len(cells))]
         sources = pool_of
@@ -493,8 +543,7 @@ def _packed(nodes: Nodes, outputs: str, form: Form | None, lanes: int | None) ->
         position = np.concatenate([position, np.arange(len(which))])
         rows.append(which)
         firsts.append(np.array([0, 1]))
-    if form is None:
-        phases = [*phases, *[(k,) for k in range(len(cells), len(kinds))]]
+    phases += [(k,) for k in range(len(cells), len(kinds))]
 
     slot_rank, slot_most = _ranks(reader * width + place, kind[reader], place, len(kinds), width)
     port_rank, port_most = _ranks(child, kind[child], None, len(kinds), 1)
@@ -502,43 +551,22 @@ def _packed(nodes: Nodes, outputs: str, form: Form | None, lanes: int | None) ->
     for k, own in enumerate(kinds):
         slots = tuple([(p, _bucket(max(int(slot_most[k, i]), 1), 1)) for i, p in enumerate(slot_pools[k])])
         ports = ((pool_of[k], _bucket(max(int(port_most[k, 0]), 1), 1)),) if k < len(cells) else ()
-        if form is not None:
-            model = form.structure.kinds[k]
-            for ends, most, what in ((model.slots, slots, "nodes read at one place"), (model.ports, ports, "readers of one node")):
-                for (_, room), (_, n) in zip(ends, most, strict=True):
-                    if n > room:
-                        raise _exceeded(cells[k] if k < len(cells) else None, f"{n} {what}", f"{room}")
-            slots, ports = model.slots, model.ports
+        if room is not None and k < len(cells):
+            model = room.kinds[cells[k]]
+            for there, needed, what in (
+                (model.slots, slots, "nodes read at one place"),
+                (model.ports, ports, "readers"),
+            ):
+                for (_, most), (_, n) in zip(there, needed, strict=True):
+                    if n > most:
+                        raise _exceeded(cells[k], f"{n} {what}", f"{most}")
+            slots = tuple([(p, n) for (p, _), (_, n) in zip(slots, model.slots, strict=True)])
+            ports = tuple([(p, n) for (p, _), (_, n) in zip(ports, model.ports, strict=True)])
         whole.append(own._replace(slots=slots, ports=ports))
     structure = Structure(tuple(whole), tuple(tuple(p) for p in phases))
     integers = _integers(structure, kind, position, nodes.row, rows, firsts, reader, place, child, slot_rank, port_rank)
     made = Form(structure, (*cells, *[-1] * (len(kinds) - len(cells))), outputs)
-    return Plan(integers, made, len(nodes.cell))
-
-
-def _largest(forms: Sequence[Form]) -> Form | None:
-    """The form with the capacities of all of these."""
-    if not forms:
-        return None
-    kinds: list[Kind] = list(forms[0].structure.kinds)
-    for form in forms[1:]:
-        same = form._replace(structure=forms[0].structure) == forms[0] and all(
-            a.lanes == b.lanes and [p for p, _ in a.slots + a.ports] == [p for p, _ in b.slots + b.ports]
-            for a, b in zip(kinds, form.structure.kinds, strict=True)
-        )
-        if not same or form.structure.phases != forms[0].structure.phases:
-            raise ValueError(
-                f"graph_plan: the plans in like differ in more than their capacities {here()}: in the cells, in which of "
-                "them read which, or in lanes. Make them with the same lanes=, or give one of them."
-            )
-        kinds = [
-            Kind(max(a.steps, b.steps), a.lanes, *[
-                tuple([(p, max(m, n)) for (p, m), (_, n) in zip(x, y, strict=True)])
-                for x, y in ((a.slots, b.slots), (a.ports, b.ports))
-            ], max(a.rounds, b.rounds))
-            for a, b in zip(kinds, form.structure.kinds, strict=True)
-        ]  # fmt: skip
-    return forms[0]._replace(structure=forms[0].structure._replace(kinds=tuple(kinds)))
+    return Plan(integers, made, len(nodes.cell), edges)
 
 
 def _unlike(what: str) -> ValueError:
@@ -556,19 +584,14 @@ def _exceeded(cell: int | None, needed: str, room: str) -> ValueError:
     )
 
 
-def _check_like(
-    nodes: Nodes, cells: Sequence[int], arity: Sequence[int], reads: Sequence[tuple[int, int, int]],
-    slots: Sequence[Sequence[int]], ports: Sequence[int], phases: Sequence[tuple[int, ...]],
-) -> None:  # fmt: skip
-    """Raises unless these graphs have cells and edges as those of another plan."""
-    phase_of = {k: n for n, phase in enumerate(phases) for k in phase}
-    for k, c in enumerate(cells):
-        if arity[k] != len(slots[k]):
-            raise _unlike(f"nodes of cell {c} with {arity[k]} children")
-    for k, place, c in reads:
-        alone = k == c and phases[phase_of[k]] == (k,)
-        if slots[k][place] != ports[c] or (phase_of[k] < phase_of[c] and not alone):
-            raise _unlike(f"nodes of cell {cells[k]} that read nodes of cell {cells[c]} at place {place}")
+def _edges(nodes: Nodes, outputs: str) -> Edges:
+    width, count = max(nodes.arity.values()) + 1, max(nodes.arity) + 1
+    joined = np.unique((nodes.cell[nodes.reader] * width + nodes.place) * count + nodes.cell[nodes.child]).tolist()
+    roots = set(nodes.cell[nodes.roots].tolist()) if outputs == "roots" else ()
+    return Edges(
+        frozenset((j // count // width, j // count % width, j % count) for j in joined),
+        frozenset(nodes.arity.items()), frozenset(roots),
+    )  # fmt: skip
 
 
 def _lanes(levels: Ints) -> int:
