@@ -104,7 +104,7 @@ def test_a_plan_is_a_pytree_with_one_leaf() -> None:
     assert integers.dtype == np.int32
     assert jax.tree.unflatten(tree, [integers]).form == plan.form
     assert jax.tree.structure(tg.graph_plan([(0, 1), 2])) == tree
-    assert repr(plan) == "Plan(6 nodes; cell 0: at most 8 steps of 8, cell 1: at most 8 steps of 8)"
+    assert repr(plan) == "Plan(6 nodes; cell 0: at most 4 steps of 8, cell 1: at most 4 steps of 8)"
 
 
 def test_long_chains_and_deep_trees() -> None:
@@ -156,7 +156,7 @@ SMALL = tg.graph_plan([((0, 1), (2, 3))], lanes=1)
         (plan((0, 1), like=3), TypeError, "like is i32"),
         (plan((0, 1), (1, 2), like=SMALL), ValueError, "2 graphs, and the plan that it is to be like has room for 1"),
         (plan((((((0, 1), 2), 3), 4), (5, ((6, 7), (0, 1)))), like=SMALL), ValueError,
-         "a capacity is exceeded: cell 0 has 10 steps of 1 nodes, .*room for 8"),
+         "a capacity is exceeded: cell 0 has 10 steps of 1 nodes, .*room for 4"),
         (plan(((0, 1), 2), like=tg.graph_plan([(0, 1)])), ValueError, "nodes of cell 1 that read nodes of cell 1 at place 0"),
         (plan([(0, ()), (2, [0])], like=SMALL), ValueError, "there are nodes of cell 2 .*and in the plan that it is to be like"),
         (plan([(1, [[], []]), (1, [0, 0])]), None, ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..recording import Recording
 from ..tape import NOWHERE, Aval, Tape, Var, make_aval
 from ..tracer import new_input, operand
 from ..verify import verified
-from .op import Cell, graph, strong
+from .op import Cell, graph
 from .plan import Plan
 from .structure import Layout, layouts, part_of
 
@@ -73,18 +74,16 @@ def graph_map(cells: Sequence[Callable[..., Any]], params: Any, plan: Plan, stre
       >>> float(tg.grad(lambda w: tg.graph_map((leaf, node), w, plan, (x, None))[0])(2.0))
       15.0
     """
-    cells = tuple(cells) if isinstance(cells, (tuple, list)) else (cells,)
     streams = _checked(cells, plan, streams)
     form = plan.form
     layout = layouts(form.structure)[0]
-    # A random key is data too: this op alone takes what is no number to differentiate.
     integers = plan.integers
     leaves, tree = tree_flatten(params)
     rows = [
         [] if c < 0 else _rows(integers, layout[k], streams[c], c, cells[c], leaf_aval(integers, "graph_map"))
         for k, c in enumerate(form.cells)
     ]
-    axes = NOWHERE.union(*[leaf_aval(x, "graph_map").varying for x in (integers, *leaves, *sum(rows, []))])
+    axes = NOWHERE.union(*[leaf_aval(x, "graph_map").varying for x in (integers, *leaves, *itertools.chain(*rows))])
     while True:
         bodies, captured, states = _recorded(cells, form, streams, rows, leaves, tree, axes)
         found = axes.union(*[leaf_aval(x, "graph_map").varying for values in captured for x in values])
@@ -102,7 +101,7 @@ def graph_map(cells: Sequence[Callable[..., Any]], params: Any, plan: Plan, stre
     summed = [Cell(len(rows[k]), (False,) * len(b.outputs)) for k, b in enumerate(bodies)]
     outs = graph(integers, [[vary(x, axes) for x in g] for g in given], bodies, form.structure, summed, pooled)
     returned: dict[int, Any] = {}
-    cells_with_nodes = [c for c in form.cells if c >= 0]
+    cells_with_nodes = sorted(set(form.cells) - {-1})
     for n, k in enumerate(k for k, c in enumerate(form.cells) if c < 0):
         found_leaves = [outs[k, i] for i in range(len(bodies[k].outputs))]
         if form.outputs == "nodes":
@@ -114,8 +113,10 @@ def graph_map(cells: Sequence[Callable[..., Any]], params: Any, plan: Plan, stre
     return returned[0] if form.outputs == "roots" else tuple([returned.get(c) for c in range(len(cells))])
 
 
-def _checked(cells: tuple[Any, ...], plan: Any, streams: Any) -> tuple[Any, ...]:
+def _checked(cells: Any, plan: Any, streams: Any) -> tuple[Any, ...]:
     """One stream, or `None`, for each cell."""
+    if not isinstance(cells, (tuple, list)):
+        raise TypeError(f"graph_map: cells is {describe(cells)} {here()}. Give a tuple of functions.")
     for c, cell in enumerate(cells):
         if not callable(cell):
             raise TypeError(
@@ -191,6 +192,10 @@ def _recorded(
                 bodies[k], captured[k], states[k] = _passed_on(children[0], axes), [], children[0]
                 continue
             c = form.cells[k]
+            twin = next((j for j in bodies if form.cells[j] == c), None)
+            if twin is not None:
+                bodies[k], captured[k], states[k] = bodies[twin], captured[twin], states[twin]
+                continue
             x = [
                 tree_unflatten(
                     jax.tree.structure(streams[c]),

@@ -8,6 +8,7 @@ row for each node, or summed over the nodes.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -161,21 +162,32 @@ def _run(
         a = bodies[k].outputs[i].aval
         outs[k, i] = zeros(a.shape if cells[k].summed[i] else (structure.kinds[k].rows, *a.shape), a)
 
+    runs = [
+        _over_lanes(
+            body, kind.lanes, side.shared.start, tuple([i for k, i in results if k == n and cell.summed[i]]),
+            cell.cotangents,
+        )
+        for n, (body, kind, side, cell) in enumerate(zip(bodies, structure.kinds, apart, cells, strict=True))
+    ]  # fmt: skip
+    factors = [
+        [zeros((kind.rows, *a.shape), a) for a in run.kept] for run, kind in zip(runs, structure.kinds, strict=True)
+    ]
+
     def stepper(k: int) -> Callable[[Any, Any], Any]:
         side, kind, where = apart[k], structure.kinds[k], layout[k]
         edges = [part_of(integers, part) for part in (where.ports if transposed else where.slots)]
         valid = part_of(integers, where.valid) != 0
-        own = [i for j, i in results if j == k]
-        run = _over_lanes(
-            bodies[k], side.shared.start, tuple([i for i in own if cells[k].summed[i]]), cells[k].cotangents
-        )
+        own = [i for j, i in results if j == k and i not in runs[k].later]
 
         def step(t: Any, state: Any) -> Any:
-            pools, outs = state
+            pools, outs, factors = state
             first = t * kind.lanes
 
             def lanes(x: Any) -> Any:
                 return lax.dynamic_slice_in_dim(x, first, kind.lanes)
+
+            def written(x: Any, new: Any, base: int = 0) -> Any:
+                return lax.dynamic_update_slice_in_dim(x, new.astype(x.dtype), base + first, 0)
 
             rows = []
             for (p, count), at in zip(side.reads, edges, strict=True):
@@ -186,29 +198,22 @@ def _run(
                         found = x.at[index[0] if count == 1 else index].get(mode="promise_in_bounds")
                         rows.append(found if count == 1 else found.sum(0, dtype=x.dtype))
             streams, shared = read[k][: len(side.streams)], read[k][len(side.streams) :]
-            made, totals = run(lanes(valid), *rows, *map(lanes, streams), *shared)
+            made, totals, kept = runs[k](lanes(valid), *rows, *map(lanes, streams), *shared)
             at, pools = 0, list(pools)
             for (p, _), base in zip(side.makes, bases[k], strict=True):
-                pools[p] = tuple(
-                    [
-                        lax.dynamic_update_slice_in_dim(x, made[at + n].astype(x.dtype), base + first, 0)
-                        for n, x in enumerate(pools[p])
-                    ]
-                )
+                pools[p] = tuple([written(x, made[at + n], base) for n, x in enumerate(pools[p])])
                 at += leaves[p]
-            new = dict(outs)
+            outs = dict(outs)
             for i in own:
                 x = outs[k, i]
-                new[k, i] = (
-                    x + totals[i].astype(x.dtype)
-                    if i in totals
-                    else lax.dynamic_update_slice_in_dim(x, made[i].astype(x.dtype), first, 0)
-                )
-            return pools, new
+                outs[k, i] = x + totals[i].astype(x.dtype) if i in totals else written(x, made[i])
+            factors = list(factors)
+            factors[k] = list(map(written, factors[k], kept))
+            return pools, outs, factors
 
         return step
 
-    state: Any = (pools, outs)
+    state: Any = (pools, outs, factors)
     for phase in reversed(structure.phases) if transposed else structure.phases:
         steps = {k: stepper(k) for k in phase}
         bounds = {k: part_of(integers, layout[k].bounds) for k in phase}
@@ -230,7 +235,11 @@ def _run(
 
         count = bounds[phase[0]][0]
         state = _loop(count - count, count, turn, state, transposed)
-    return tuple([state[1][r] for r in results])
+    _, outs, factors = state
+    for k, run in enumerate(runs):
+        for i, total in run.later.items():
+            outs[k, i] = total(factors[k]).astype(outs[k, i].dtype)
+    return tuple([outs[r] for r in results])
 
 
 def _loop(start: Any, end: Any, step: Callable[[Any, Any], Any], state: Any, backwards: bool) -> Any:
@@ -238,75 +247,98 @@ def _loop(start: Any, end: Any, step: Callable[[Any, Any], Any], state: Any, bac
     return lax.fori_loop(start, end, (lambda i, s: step(start + end - 1 - i, s)) if backwards else step, state)
 
 
-def _over_lanes(
-    body: Tape, lanes: int, summed: tuple[int, ...], cotangents: tuple[int, ...]
-) -> Callable[..., tuple[dict[int, Any], dict[int, Any]]]:
+class _Lanes:
     """A function that runs a body for many nodes, of which its first inputs, so many, have a row each.
 
-    It takes which lanes are valid, then the inputs, and returns the stacked outputs, and the sums of those in `summed`
-    over the valid lanes.
+    It takes which lanes are nodes, then the inputs, and returns the stacked outputs, the sums over the lanes of some of
+    those that are summed, and rows from which the functions in `later` make the others, once all steps have run. Those
+    are products of matrices so large that adding one up in each step costs more than keeping its rows.
     """
-    key = (_over_lanes, lanes, summed)
-    if key not in body.made:
-        sums = _Sums(body, lanes)
-        totals = {i: sums.total(body.outputs[i]) for i in summed}
-        stacked = [i for i in range(len(body.outputs)) if i not in totals]
-        wanted = [body.outputs[i] for i in stacked] + list(sums.factors)
-        body.made[key] = program(dead_code(body.replace(outputs=tuple(wanted)))), stacked, totals, len(sums.factors)
-    run, stacked, totals, count = body.made[key]
-    in_axes = (0,) * lanes + (None,) * (len(body.inputs) - lanes)
 
-    def over(valid: Any, *values: Any) -> tuple[dict[int, Any], dict[int, Any]]:
-        outs = jax.vmap(run, in_axes, axis_size=valid.shape[0])(*values)
-        # A lane that is no node's, or owes nothing, must not spoil the sum, whatever is in it.
-        owing = [jnp.any(values[i].reshape(len(valid), -1) != 0, 1) for i in cotangents]
+    def __init__(self, body: Tape, size: int, lanes: int, summed: tuple[int, ...], cotangents: tuple[int, ...]) -> None:
+        self.cotangents = cotangents
+        self.in_axes = (0,) * lanes + (None,) * (len(body.inputs) - lanes)
+        at_once, at_last = _Sums(body, lanes), _Sums(body, lanes)
+        self.totals: dict[int, _Total] = {}
+        self.later: dict[int, _Total] = {}
+        for i in summed:
+            alone, v = _Sums(body, lanes), body.outputs[i]
+            alone.total(v)
+            row = sum(math.prod(u.aval.shape) for u in alone.factors)
+            # A sum is read twice and written once in each step, a row is written and read.
+            if alone.products and 3 * math.prod(v.aval.shape) > 2 * size * row:
+                self.later[i] = at_last.total(v)
+            else:
+                self.totals[i] = at_once.total(v)
+        self.stacked = [i for i in range(len(body.outputs)) if i not in summed]
+        self.kept = [strong(v.aval) for v in at_last.factors]
+        self.count = len(at_once.factors)
+        wanted = [*[body.outputs[i] for i in self.stacked], *at_once.factors, *at_last.factors]
+        self.run = program(dead_code(body.replace(outputs=tuple(wanted))))
+
+    def __call__(self, valid: Any, *values: Any) -> tuple[dict[int, Any], dict[int, Any], list[Any]]:
+        outs = jax.vmap(self.run, self.in_axes, axis_size=valid.shape[0])(*values)
+        # A lane that is no node's, or owes nothing, must not spoil a sum, whatever is in it.
+        owing = [jnp.any(values[i].reshape(len(valid), -1) != 0, 1) for i in self.cotangents]
         live = valid & functools.reduce(operator.or_, owing) if owing else valid
-        made = outs[: len(outs) - count]
-        made = [_where(live, x) for x in made] if owing else made
-        factors = [_where(live, x) for x in outs[len(outs) - count :]]
-        return dict(zip(stacked, made, strict=True)), {i: total(factors) for i, total in totals.items()}
+        n = len(self.stacked)
+        made = [_where(live, x) for x in outs[:n]] if owing else outs[:n]
+        rows = [_where(live, x) for x in outs[n:]]
+        totals = {i: total(rows[: self.count]) for i, total in self.totals.items()}
+        return dict(zip(self.stacked, made, strict=True)), totals, rows[self.count :]
 
-    return over
+
+def _over_lanes(
+    body: Tape, size: int, lanes: int, summed: tuple[int, ...], cotangents: tuple[int, ...]
+) -> _Lanes:
+    """`_Lanes` of a body, made once."""
+    key = (_Lanes, size, lanes, summed, cotangents)
+    if key not in body.made:
+        body.made[key] = _Lanes(body, size, lanes, summed, cotangents)
+    return body.made[key]  # type: ignore[no-any-return]
 
 
 def _where(live: Any, x: Any) -> Any:
     return jnp.where(live.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
 
 
+_Total = Callable[[Sequence[Any]], Any]
+
+
 class _Sums:
     """How to sum values of a body over lanes: an outer product of a lane's values is summed as one matrix product.
 
-    `factors` are the values that are needed of each lane.
+    `factors` are the values that are needed of each lane, `products` how many such products there are.
     """
 
     def __init__(self, body: Tape, lanes: int) -> None:
         self.made = {v: node for node in body.nodes for v in node.outputs}
         self.factors: dict[Var, int] = {}
+        self.products = 0
         self.differ: set[Var] = set(body.inputs[:lanes])
         for node in body.nodes:
             if not self.differ.isdisjoint(node.inputs):
                 self.differ.update(node.outputs)
 
-    def total(self, v: Var) -> Callable[[Sequence[Any]], Any]:
+    def total(self, v: Var) -> _Total:
+        """The sum of a value, of the rows of the factors."""
         node = self.made.get(v)
         if node is not None and v in self.differ:
             op, params = node.op, node.params
             if op is dot_general and self.differ.issuperset(node.inputs):
+                self.products += 1
                 i, j = map(self.factor, node.inputs)
-                (xc, yc), (xb, yb) = params["dims"]
-                contracted, batch = [tuple([0, *[a + 1 for a in axes]]) for axes in (xc, yc)], (
-                    tuple([a + 1 for a in xb]), tuple([a + 1 for a in yb])
-                )  # fmt: skip
-                new = {**params, "dims": (tuple(contracted), batch)}
-                return lambda xs: op.lower(xs[i], xs[j], **new)
+                contracted, batch = [[tuple([a + 1 for a in axes]) for axes in pair] for pair in params["dims"]]
+                new = {**params, "dims": (tuple([(0, *axes) for axes in contracted]), tuple(batch))}
+                return lambda rows: op.lower(rows[i], rows[j], **new)
             if op in _LINEAR:
                 inner = self.total(node.inputs[0])
-                return lambda xs: op.lower(inner(xs), **params)
+                return lambda rows: op.lower(inner(rows), **params)
             if op is add and all(u.aval.shape == v.aval.shape for u in node.inputs):
                 a, b = map(self.total, node.inputs)
-                return lambda xs: a(xs) + b(xs)
+                return lambda rows: a(rows) + b(rows)
         i = self.factor(v)
-        return lambda xs: jnp.sum(xs[i], 0, dtype=v.aval.dtype)
+        return lambda rows: jnp.sum(rows[i], 0, dtype=v.aval.dtype)
 
     def factor(self, v: Var) -> int:
         return self.factors.setdefault(v, len(self.factors))
