@@ -1,4 +1,4 @@
-"""`graph_map` against JAX run node by node: values, first and second derivatives, under each transform, and messages."""
+"""`graph_map` against JAX run node by node: values, derivatives of both orders, under each transform, and messages."""
 
 from __future__ import annotations
 

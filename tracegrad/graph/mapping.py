@@ -49,8 +49,8 @@ def graph_map(cells: Sequence[Callable[..., Any]], params: Any, plan: Plan, stre
         row a node reads, the plan says.
 
     Returns:
-      The states of the roots, stacked: a pytree of arrays with a row for each graph. Of a plan with `outputs="nodes"`, a
-      tuple with such a pytree for each cell, with a row for each of its nodes in the order in which they were listed,
+      The states of the roots, stacked: a pytree of arrays with a row for each graph. Of a plan with `outputs="nodes"`,
+      a tuple with such a pytree for each cell, with a row for each of its nodes in the order in which they were listed,
       then zeros as far as the plan has room (`None` for a cell that the plan has no nodes of).
 
     Differentiation keeps of each node what its cell's backward pass reads, and nothing without it. The gradient of a
@@ -129,15 +129,15 @@ def _checked(cells: Any, plan: Any, streams: Any) -> tuple[Any, ...]:
     if most >= len(cells):
         raise ValueError(
             f"graph_map: the plan has nodes of cell {most}, and there are the cells "
-            f"{', '.join(f'{c} ({name_of(f)})' for c, f in enumerate(cells))} {here()}. Give all cells, in the order in "
-            "which the plan numbers them."
+            f"{', '.join(f'{c} ({name_of(f)})' for c, f in enumerate(cells))} {here()}. Give all cells, in the order "
+            "in which the plan numbers them."
         )
     if streams is None:
         return (None,) * len(cells)
     if not isinstance(streams, (tuple, list)) or len(streams) != len(cells):
         raise TypeError(
-            f"graph_map: streams is {describe(streams)}, for {len(cells)} cells {here()}. Give a tuple with a pytree of "
-            "arrays for each cell, None for one that has no stream."
+            f"graph_map: streams is {describe(streams)}, for {len(cells)} cells {here()}. Give a tuple with a pytree "
+            "of arrays for each cell, None for one that has no stream."
         )
     return tuple(streams)
 
@@ -156,8 +156,8 @@ def _rows(integers: Any, where_: Layout, stream: Any, c: int, cell: Any, aval: A
         if not shape or shape[0] <= most:
             row = "" if not shape else f" The plan reads row {most}."
             raise ValueError(
-                f"graph_map: the stream of cell {c} ({name_of(cell)}) is {describe(x)} {here()}.{row} Give an array with "
-                "a row for each node of the cell."
+                f"graph_map: the stream of cell {c} ({name_of(cell)}) is {describe(x)} {here()}.{row} Give an array "
+                "with a row for each node of the cell."
             )
         rows = take(tnp.asarray(x), source, 0)
         if leaf_aval(rows, "graph_map").differentiable:
@@ -183,8 +183,8 @@ def _recorded(
         if not ready:
             left = sorted({form.cells[k] for k in range(len(kinds)) if k not in bodies and form.cells[k] >= 0})
             raise TypeError(
-                f"graph_map: cells {left} read only each other's states, so that nothing says what a state is {here()}. "
-                "Let the first node be of a cell that takes no children."
+                f"graph_map: cells {left} read only each other's states, so that nothing says what a state is "
+                f"{here()}. Let the first node be of a cell that takes no children."
             )
         for k in ready:
             children = [pools[p][0] for p, _ in kinds[k].slots]
@@ -235,7 +235,7 @@ def _passed_on(state: State, axes: frozenset[str]) -> Tape:
 def _cell(
     cell: Any, c: int, shared: Any, x: list[Any], children: Sequence[State], axes: frozenset[str]
 ) -> tuple[Tape, list[Any], State]:
-    """The body of a cell: its inputs are the leaves of its children, of its stream, of the parameters, then the rest."""
+    """The body of a cell: its inputs are the leaves of the children, the stream and the parameters, then the rest."""
     _check_arity(cell, c, len(x), len(children))
 
     def run(children: Any, x: Any, params: Any) -> Any:

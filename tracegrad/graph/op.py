@@ -237,14 +237,20 @@ def _run(
         state = _loop(count - count, count, turn, state, transposed)
     _, outs, factors = state
     for k, run in enumerate(runs):
-        for i, total in run.later.items():
-            outs[k, i] = total(factors[k]).astype(outs[k, i].dtype)
+        if run.later:
+            end = part_of(integers, layout[k].bounds)[-1]
+            sums = run.summed(factors[k], {i: outs[k, i] for i in run.later}, structure.kinds[k].steps, end)
+            outs.update(((k, i), x) for i, x in sums.items())
     return tuple([outs[r] for r in results])
 
 
 def _loop(start: Any, end: Any, step: Callable[[Any, Any], Any], state: Any, backwards: bool) -> Any:
     """`state` after the steps from `start` to before `end`, or from the last of them to the first."""
     return lax.fori_loop(start, end, (lambda i, s: step(start + end - 1 - i, s)) if backwards else step, state)
+
+
+CHUNK = 256
+"""Of how many rows a product of matrices is made at once, where they are summed once all steps have run."""
 
 
 class _Lanes:
@@ -256,7 +262,7 @@ class _Lanes:
     """
 
     def __init__(self, body: Tape, size: int, lanes: int, summed: tuple[int, ...], cotangents: tuple[int, ...]) -> None:
-        self.cotangents = cotangents
+        self.size, self.cotangents = size, cotangents
         self.in_axes = (0,) * lanes + (None,) * (len(body.inputs) - lanes)
         at_once, at_last = _Sums(body, lanes), _Sums(body, lanes)
         self.totals: dict[int, _Total] = {}
@@ -287,10 +293,20 @@ class _Lanes:
         totals = {i: total(rows[: self.count]) for i, total in self.totals.items()}
         return dict(zip(self.stacked, made, strict=True)), totals, rows[self.count :]
 
+    def summed(self, rows: list[Any], totals: dict[int, Any], steps: int, end: Any) -> dict[int, Any]:
+        """The totals that are made of the rows of all steps: of the `end` steps that there are, many at once."""
+        chunk = 1
+        while 2 * chunk <= steps and 2 * chunk * self.size <= CHUNK:
+            chunk *= 2
 
-def _over_lanes(
-    body: Tape, size: int, lanes: int, summed: tuple[int, ...], cotangents: tuple[int, ...]
-) -> _Lanes:
+        def step(n: Any, totals: dict[int, Any]) -> dict[int, Any]:
+            some = [lax.dynamic_slice_in_dim(x, n * chunk * self.size, chunk * self.size) for x in rows]
+            return {i: totals[i] + total(some).astype(totals[i].dtype) for i, total in self.later.items()}
+
+        return lax.fori_loop(end - end, (end + (chunk - 1)) // chunk, step, totals)  # type: ignore[no-any-return]
+
+
+def _over_lanes(body: Tape, size: int, lanes: int, summed: tuple[int, ...], cotangents: tuple[int, ...]) -> _Lanes:
     """`_Lanes` of a body, made once."""
     key = (_Lanes, size, lanes, summed, cotangents)
     if key not in body.made:

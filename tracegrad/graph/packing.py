@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import here
 from .reading import Ints, Nodes
-from .structure import Kind, Structure, layouts, places
+from .structure import Joint, Kind, Structure, layouts, places
 
 WIDTHS = ((8,), (32,), (32, 8), (128,), (128, 32))
-"""How many nodes a step may run at once: of a cell that reads itself the first levels may have other steps than the rest,
-for the higher they are, the fewer nodes they have."""
+"""How many nodes a step may run at once: of a cell that reads itself, the first levels may have other steps than the
+rest, for the higher they are, the fewer nodes they have."""
 
 STEP = 12
 """What a step costs beside its lanes, in lanes."""
 
-FEWEST_STEPS, FEWEST_ROUNDS = 4, 16
+FEWEST_STEPS, FEWEST_ROWS, FEWEST_ROUNDS = 2, 128, 16
 """Capacities begin here and double: the fewer there are, the fewer programs."""
 
 
@@ -130,7 +130,10 @@ def packed(nodes: Nodes, outputs: str, room: Room | None, lanes: int | None) -> 
             kind[by] = k
             position[by] = starts[level] * wide + np.arange(len(by)) - before[level]
             parts.append(Part(c, wide, by, starts))
-            steps, rounds = _bucket(int(starts[-1]), FEWEST_STEPS), _bucket(len(starts) - 1, FEWEST_ROUNDS)
+            steps, rounds = (
+                _bucket(int(starts[-1]), max(FEWEST_STEPS, _bucket(FEWEST_ROWS // wide, 1))),
+                _bucket(len(starts) - 1, FEWEST_ROUNDS),
+            )
             if models:
                 if starts[-1] > models[n].steps:
                     raise _exceeded(c, f"{starts[-1]} steps of {wide} nodes", str(models[n].steps))
@@ -177,7 +180,7 @@ def packed(nodes: Nodes, outputs: str, room: Room | None, lanes: int | None) -> 
     slot_rank, slot_most = _ranks(reader * width + place, kind[reader], place, len(kinds), width)
     port_rank, port_most = _ranks(child, kind[child], np.zeros_like(child), len(kinds), 1)
     for k, part in enumerate(parts):
-        ends = (
+        ends: tuple[tuple[Joint, ...], ...] = (
             tuple([(p, _bucket(int(slot_most[k, i]), 1)) for i, p in enumerate(slot_pools[part.cell])]),
             ((pool_of[part.cell], _bucket(int(port_most[k, 0]), 1)),) if part.cell >= 0 else (),
         )
@@ -259,8 +262,8 @@ def _cuts(levels: Ints, widths: Sequence[tuple[int, ...]]) -> list[tuple[int, in
 def _heights(nodes: Nodes, phases: Sequence[tuple[int, ...]]) -> Ints:
     """How many nodes of the same phase stand below each node."""
     phase_of = np.zeros(int(nodes.cell.max()) + 1, np.int64)
-    for n, phase in enumerate(phases):
-        phase_of[[c for c in phase if c < len(phase_of)]] = n
+    for n, together in enumerate(phases):
+        phase_of[[c for c in together if c < len(phase_of)]] = n
     phase = phase_of[nodes.cell]
     same = phase[nodes.reader] == phase[nodes.child]
     height = [0] * len(nodes.cell)
@@ -270,9 +273,7 @@ def _heights(nodes: Nodes, phases: Sequence[tuple[int, ...]]) -> Ints:
     return np.array(height)
 
 
-def _pools(
-    arity: dict[int, int], edges: Edges
-) -> tuple[dict[int, int], dict[int, list[int]]]:
+def _pools(arity: dict[int, int], edges: Edges) -> tuple[dict[int, int], dict[int, list[int]]]:
     """For each kind the pool of what it makes, and those of what its places read: one for all that an edge joins."""
     parent = {c: c for c in arity}
 
@@ -291,8 +292,8 @@ def _pools(
         for place in range(count):
             if (c, place) not in at:
                 raise ValueError(
-                    f"graph_plan: no node of cell {c} has a child at place {place} {here()}. What would be read there is "
-                    "not known: leave the place out."
+                    f"graph_plan: no node of cell {c} has a child at place {place} {here()}. What would be read there "
+                    "is not known: leave the place out."
                 )
     return ports, {c: [ports[at[c, place]] for place in range(n)] for c, n in arity.items()}
 
@@ -317,7 +318,7 @@ def _phases(cells: Sequence[int], edges: Edges) -> list[tuple[int, ...]]:
 
 
 def _ranks(group: Ints, kind: Ints, place: Ints, kinds: int, width: int) -> tuple[Ints, Ints]:
-    """For each edge how many edges of its group come before it; and for each kind (and place) the size of the largest."""
+    """For each edge how many edges of its group come before it; for each kind and place the size of the largest."""
     most = np.zeros((kinds, width), np.int64)
     if not len(group):
         return np.zeros(0, np.int64), most
@@ -332,8 +333,8 @@ def _ranks(group: Ints, kind: Ints, place: Ints, kinds: int, width: int) -> tupl
 
 
 class Graph(NamedTuple):
-    """The kind of each node, its row among those of the kind, and the row of streams that it reads; edges, and for each
-    edge how many of the reader's, at that place, and of the child's come before it."""
+    """Nodes: the kind of each, its row among those of the kind, the row of streams that it reads. Edges, and for each
+    how many of the reader's, at that place, and of the child's come before it."""
 
     kind: Ints
     position: Ints
@@ -356,9 +357,9 @@ def integers_of(structure: Structure, parts: Sequence[Part], graph: Graph) -> In
         return array[start : start + math.prod(shape)].reshape(shape)
 
     slot_base = np.zeros((len(parts), 1 + max(map(len, slot_bases))), np.int64)
-    for k, own in enumerate(slot_bases):
-        slot_base[k, : len(own)] = own
-    port_base = np.array([own[0] if own else 0 for own in port_bases])
+    for k, bases in enumerate(slot_bases):
+        slot_base[k, : len(bases)] = bases
+    port_base = np.array([bases[0] if bases else 0 for bases in port_bases])
     reading, read = graph.kind[graph.reader], graph.kind[graph.child]
     to, of = graph.position[graph.reader], graph.position[graph.child]
     made, wanted = port_base[read] + of, slot_base[reading, graph.place] + to

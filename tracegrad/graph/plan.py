@@ -14,6 +14,7 @@ from ..errors import describe, here
 from .packing import Edges, Form, packed, room_of
 from .reading import reached, read
 
+
 @jax.tree_util.register_pytree_node_class
 class Plan:
     """Graphs as integers: what `graph_plan` returns and `graph_map` runs.
@@ -70,7 +71,7 @@ def graph_plan(
           stream of its cell. Without `row` the nodes of a cell read its rows in the order in which they are listed. A
           child may be a list of nodes, of which the sum is read: of none, zeros. The last node is the root.
         - A pair of NumPy arrays of integers, which says the same of large graphs: the cells, `(nodes,)`, and the
-          children, `(nodes, places)`, with -1 at places that are not there, or before the children of a cell with fewer.
+          children, `(nodes, places)`, with -1 at places that are not there.
 
       outputs: "roots" for a result with a row for each graph; "nodes" for one with a row for each node.
       like: one or more plans whose capacities this one gets, so that it runs in the program of the largest.
@@ -85,7 +86,7 @@ def graph_plan(
     Example:
       >>> import tracegrad as tg
       >>> tg.graph_plan([((0, 1), 2), (3, 4)])
-      Plan(8 nodes; cell 0: at most 4 steps of 8, cell 1: at most 4 steps of 8)
+      Plan(8 nodes; cell 0: at most 16 steps of 8, cell 1: at most 16 steps of 8)
     """
     if outputs not in ("roots", "nodes"):
         raise ValueError(f"graph_plan: outputs is {describe(outputs)} {here()}. Give 'roots' or 'nodes'.")

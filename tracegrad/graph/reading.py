@@ -15,9 +15,10 @@ Ints = np.ndarray[Any, Any]
 
 
 class Nodes(NamedTuple):
-    """All graphs as one: the cell of each node, the row of streams that it reads; edges, those to one node side by side.
+    """All graphs as one: of each node its cell, and the row of streams that it reads; edges; the roots.
 
-    Nodes that are read stand in `order` before those that read them. `first` is the number of each graph's first node.
+    Edges to one node stand together, after those to the nodes that it reads. `arity` says how many children the nodes
+    of each cell have, `first` is the number of each graph's first node.
     """
 
     cell: Ints
@@ -52,6 +53,11 @@ class _Reader:
         """Nested tuples: children before their parents."""
         cell, row, reader, place, child = self.cell, self.row, self.reader, self.place, self.child
         first = len(cell)
+        if (before := self.arity.setdefault(0, (0, f"a leaf of graph {g}"))[0]) != 0:
+            raise ValueError(
+                f"graph_plan: graph {g} is of nested tuples, whose leaves are of cell 0, and {self.arity[0][1]}, of "
+                f"cell 0, has {before} children {here()}. Write it as a list of (cell, children)."
+            )
         stack: list[tuple[Any, int]] = [((graph,), 0)]
         done: list[list[int]] = [[]]
         while True:
@@ -100,8 +106,8 @@ class _Reader:
         for i, entry in enumerate(graph):
             if not isinstance(entry, (tuple, list)) or len(entry) not in (2, 3) or not _is_int(entry[0]):
                 raise TypeError(
-                    f"graph_plan: node {i} of graph {g} is {describe(entry)} {here()}. Give (cell, children), or (cell, "
-                    "children, row): a number, a sequence of node numbers, a number."
+                    f"graph_plan: node {i} of graph {g} is {describe(entry)} {here()}. Give (cell, children), or "
+                    "(cell, children, row): a number, a sequence of node numbers, a number."
                 )
             cell, children = int(entry[0]), entry[1]
             if cell < 0 or not isinstance(children, (tuple, list, np.ndarray)):
@@ -145,8 +151,8 @@ class _Reader:
             or cells.dtype.kind not in "iu" or children.dtype.kind not in "iu"
         ):  # fmt: skip
             raise TypeError(
-                f"graph_plan: graph {g} is a pair of {describe(cells)} and {describe(children)} {here()}. Give integers "
-                "(nodes,), and integers (nodes, places), of one node at least."
+                f"graph_plan: graph {g} is a pair of {describe(cells)} and {describe(children)} {here()}. Give "
+                "integers (nodes,), and integers (nodes, places), of one node at least."
             )
         there = children >= 0
         size, first, counts = len(cells), len(self.cell), there.sum(1)
@@ -197,8 +203,8 @@ def _is_int(x: Any) -> bool:
 def read(graphs: Sequence[Any]) -> Nodes:
     if isinstance(graphs, (Concrete, jax.core.Tracer)) or not isinstance(graphs, (list, tuple)) or not len(graphs):
         raise ValueError(
-            f"graph_plan: graphs is {describe(graphs)} {here()}. Give a list of graphs, of one at least: nested tuples, "
-            "lists of (cell, children), or pairs of arrays."
+            f"graph_plan: graphs is {describe(graphs)} {here()}. Give a list of graphs, of one at least: nested "
+            "tuples, lists of (cell, children), or pairs of arrays."
         )
     reader = _Reader()
     first, roots = [], []
@@ -211,12 +217,11 @@ def read(graphs: Sequence[Any]) -> Nodes:
         else:
             reader.tree(graph, g)
         roots.append(len(reader.cell) - 1)
-    columns = [np.array(x, np.int64) for x in (reader.cell, reader.row, reader.reader, reader.place, reader.child)]
-    nodes = Nodes(
-        *columns, {k: n for k, (n, _) in sorted(reader.arity.items())}, np.array(roots), np.array(first)
-    )  # fmt: skip
-    if 0 not in nodes.arity and (nodes.cell == 0).any():
-        nodes.arity[0] = 0
+    cell, row, *edges = [
+        np.array(x, np.int64) for x in (reader.cell, reader.row, reader.reader, reader.place, reader.child)
+    ]
+    arity = {k: n for k, (n, _) in reader.arity.items()}
+    nodes = Nodes(cell, row, edges[0], edges[1], edges[2], arity, np.array(roots), np.array(first))
     return nodes if reader.sorted else _sorted(nodes)
 
 
