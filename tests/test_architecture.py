@@ -21,7 +21,7 @@ FLOORS = [
         "backward execute",
         "spectrum body inspection", "jaxpr remembered budgets", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture", "derivatives checkpoint_policies show", "pictures", "remat", "numpy",
-        "random control activations", "parallel initializers loops schedules", "lax optimizers rerun inside",
+        "random control activations", "graph parallel initializers loops schedules", "lax optimizers rerun inside",
         "nn interop testing forensics", "scipy", "metrics train", "protocols", "array", "__init__", "examples launch",
     )
 ]  # fmt: skip

@@ -34,6 +34,7 @@ from .derivatives import elementwise_grad, hessian, hvp, jacfwd, jacobian, jacre
 from .errors import LeakedTracerError, TracerError
 from .explain import explain
 from .forensics import debug_nans, explain_nonfinite
+from .graph import graph_map, graph_plan
 from .interop import export, from_jax
 from .loops import associative_scan, map
 from .names import listed
@@ -51,7 +52,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Captured", "LeakedTracerError", "Op", "Tape", "Tracer", "TracerError", "associative_scan", "axis_index",
     "capture", "checkpoint", "checkpoint_policies", "cond", "custom_vjp", "debug_nans", "elementwise_grad",
-    "eval_shape", "explain", "explain_nonfinite", "export", "fori_loop", "from_jax", "grad", "hessian", "hvp",
+    "eval_shape", "explain", "explain_nonfinite", "export", "fori_loop", "from_jax", "grad", "graph_map",
+    "graph_plan", "hessian", "hvp",
     "initializers", "jacfwd", "jacobian", "jacrev", "jit", "jvp", "lax", "linearize", "map", "memory", "metrics",
     "named_call", "nan_safe", "nn", "numpy", "optimizers", "parallel", "pmap", "pmean", "psum", "random", "scan",
     "schedules", "scipy", "stop_gradient", "sum_gradients", "switch", "tap", "testing", "trace", "train",

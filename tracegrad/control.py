@@ -306,8 +306,8 @@ def _looped(
         vary(x if aval_of(x).weak_type is a.weak_type else astype(x, dtype=a.dtype), a.varying)
         for x, a in zip(leaves, avals, strict=True)
     ]
-    raw = _varied(raw, [a.varying for a in avals])
-    body, consts = _hoisted(optimize(raw), len(raw.inputs) - len(captured), captured)
+    raw = varied(raw, [a.varying for a in avals])
+    body, consts = hoisted(optimize(raw), len(raw.inputs) - len(captured), captured)
     return first, body, consts
 
 
@@ -318,18 +318,18 @@ def _met(carried: Aval, out: Aval) -> Aval:
     return with_axes(carried, carried.varying | out.varying)
 
 
-def _varied(body: Tape, axes: Sequence[frozenset[str]]) -> Tape:
+def varied(body: Tape, axes: Sequence[frozenset[str]]) -> Tape:
     """`body`, whose first outputs vary along these axes too."""
     outputs = body.outputs
     if all(a <= v.aval.varying for v, a in zip(outputs, axes, strict=False)):
         return body
     with Recording(body.name, axes=body.axes) as tape:
         outs = replay(tape, body, [new_input(tape, v.aval) for v in body.inputs])
-        varied = [operand(tape, vary(o, a)) for o, a in zip(outs, axes, strict=False)]
-        return verified(tape.finished(varied + outs[len(axes) :], body.out_tree))
+        spread = [operand(tape, vary(o, a)) for o, a in zip(outs, axes, strict=False)]
+        return verified(tape.finished(spread + outs[len(axes) :], body.out_tree))
 
 
-def _hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[Any]]:
+def hoisted(body: Tape, first: int, captured: list[Any]) -> tuple[Tape, list[Any]]:
     """A loop's body without the nodes that depend on outer values alone: those are recorded outside, once.
 
     Their values would else be saved anew for every step.
@@ -589,7 +589,7 @@ def _branch(name: str, index: Any, funs: tuple[Callable[..., Any], ...], operand
                 )
     summed = [varying.union(*[v.aval.varying for v in outs]) for outs in zip(*[b.outputs for b in bodies], strict=True)]
     given = [vary(x, aval_of(x).varying | varying) for x in (*leaves, *outer.values())]
-    outs = switch_op(index, *given, branches=tuple(_varied(b, summed) for b in bodies))
+    outs = switch_op(index, *given, branches=tuple(varied(b, summed) for b in bodies))
     return tree_unflatten(first.out_tree, outs)
 
 
