@@ -8,6 +8,7 @@ from .dead_code import dead_code
 from .fold import fold
 from .fresh import fresh
 from .outline import compiled, outline, program
+from .reroll import reroll
 from .rows import touched_rows
 
 
@@ -29,5 +30,6 @@ __all__ = [
     "optimize",
     "outline",
     "program",
+    "reroll",
     "touched_rows",
 ]
