@@ -1,4 +1,4 @@
-"""Re-rolling: loops of Python's and layers become loops of the program, forward and backward, and nothing else changes."""
+"""Re-rolling: loops of Python's and layers become loops of the program and of its gradient; nothing else changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ W, U = (RNG.normal(0, 0.5, (4, 4)).astype(np.float32) for _ in range(2))
 B = RNG.normal(size=4).astype(np.float32)
 X = RNG.normal(size=(3, 4)).astype(np.float32)
 XS = RNG.normal(size=(12, 3, 4)).astype(np.float32)
-LAYERS = [{"w": RNG.normal(0, 0.5, (4, 4)).astype(np.float32), "b": RNG.normal(size=4).astype(np.float32)} for _ in range(8)]  # fmt: skip
+LAYERS = [
+    {"w": RNG.normal(0, 0.5, (4, 4)).astype(np.float32), "b": RNG.normal(size=4).astype(np.float32)} for _ in range(8)
+]
 
 
 def rnn(np: Any, rng: Any, w: Any, xs: Any) -> Any:

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..inference import TYPED
-from ..op import Op
-from ..ops.shape import weak_op
-from ..tape import Aval, Tape, aval_of, make_aval
-from ..varying import marked
-from .outline import program
+from ...inference import TYPED
+from ...op import Op
+from ...ops.shape import weak_op
+from ...tape import Aval, Tape, aval_of, make_aval
+from ...varying import marked
+from ..outline import program
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _position(start: Sequence[int], step: Sequence[int], i: Any) -> list[Any]:
 
 def typed(x: Any, aval: Aval) -> Any:
     """`x`, as weakly typed as this type is, and as varying."""
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+    if jnp.issubdtype(aval.dtype, jax.dtypes.extended):
         return marked(x, aval.varying)
     x = weak_op.lower(x, dtype=aval.dtype) if aval.weak_type else lax.convert_element_type(x, aval.dtype)
     return marked(x, aval.varying)
