@@ -9,45 +9,56 @@ from ...tape import Node, Tape
 from ...verify import verified
 from ..dead_code import dead_code
 from .ordered import join, ordered
-from .regions import SAVED, TURNS, find_regions
+from .regions import SAVED, TURNS, Rule, candidates, find_regions, worthwhile
 from .writer import Writer
 
 
-def reroll(tape: Tape, said: MutableSequence[str] | None = None) -> Tape:
-    """`tape` with runs of equal blocks as loops, in itself and in its bodies; `said` grows by what was done."""
-    known = tape.made.get(reroll)
+def reroll(tape: Tape, said: MutableSequence[str] | None = None, rule: Rule = worthwhile) -> Tape:
+    """`tape` with runs of equal blocks as loops, in itself and in its bodies; `said` grows by what was done.
+
+    `rule` decides which of the loops that could be are.
+    """
+    known = tape.made.get((reroll, rule))
     if known is None:
         notes: list[str] = []
-        known = tape.made[reroll] = (verified(_rolled(tape, notes)), notes)
+        known = tape.made[reroll, rule] = (verified(_rolled(tape, notes, rule)), notes)
     if said is not None:
         said.extend(known[1])
     return known[0]  # type: ignore[no-any-return]
 
 
-def _rolled(tape: Tape, said: list[str]) -> Tape:
-    nodes = [_inside(node, said) for node in tape.nodes]
+def _rolled(tape: Tape, said: list[str], rule: Rule) -> Tape:
+    nodes = [_inside(node, said, rule) for node in tape.nodes]
     if any(a is not b for a, b in zip(nodes, tape.nodes, strict=True)):
         tape = tape.replace(nodes=tuple(nodes))
     if len(nodes) < SAVED * TURNS / (TURNS - 1):
         return tape
     plain = ordered(join(nodes, tape.outputs))
-    regions = find_regions(plain, tape.outputs)
-    if not regions:
+    runs = candidates(plain, tape.outputs)
+    while runs:
+        regions = find_regions(plain, runs)
+        writer = Writer(tape, plain, regions, lambda turn: reroll(turn, rule=rule))
+        good = [region for region in regions if rule(region, writer.traffic(region), len(nodes))]
+        if len(good) == len(regions):
+            break
+        # What is no loop is no longer what the loops before it stack for, nor what those after it read.
+        runs = [region.run for region in good]
+    if not runs or not regions:
         return tape
     said += [region.text() for region in regions]
-    return dead_code(Writer(tape, plain, regions, reroll).tape())
+    return dead_code(writer.tape())
 
 
-def _inside(node: Node, said: list[str]) -> Node:
+def _inside(node: Node, said: list[str], rule: Rule) -> Node:
     """The node, with its bodies rolled."""
     changed: dict[str, Any] = {}
     for name, value in node.params.items():
         if isinstance(value, Tape):
-            new: Any = reroll(value, said)
+            new: Any = reroll(value, said, rule)
             if new is not value:
                 changed[name] = new
         elif isinstance(value, tuple) and value and all(isinstance(x, Tape) for x in value):
-            new = tuple([reroll(x, said) for x in value])
+            new = tuple([reroll(x, said, rule) for x in value])
             if any(a is not b for a, b in zip(new, value, strict=True)):
                 changed[name] = new
     if not changed:

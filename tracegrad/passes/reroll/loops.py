@@ -123,8 +123,8 @@ def _run_loop(
 
     start = tuple([typed(x, a) for x, a in zip(first, types, strict=True)])
     zeros = tuple([typed(jnp.zeros(a.shape, a.dtype), a) for a in written])
-    (_, carry, buffers), rows = lax.scan(step, (jnp.int32(0), start, zeros), None, length=length, unroll=unroll)
-    return (*carry, *rows, *buffers)
+    (count, carry, buffers), rows = lax.scan(step, (jnp.int32(0), start, zeros), None, length=length, unroll=unroll)
+    return (*carry, *rows, *buffers, count)
 
 
 def _loop_types(
@@ -136,6 +136,7 @@ def _loop_types(
         *[strong(v.aval) for v in turn.inputs[:carried]],
         *[strong(a, (length, *a.shape)) for a in outputs[carried:stacked]],
         *[strong(a, p.shape) for a, p in zip(outputs[stacked:], places, strict=True)],
+        make_aval((), np.dtype(np.int32)),
     ]
 
 
@@ -156,13 +157,27 @@ loop: Op = Op("loop", _run_loop, shape=_loop_types, multiple=True, axes=TYPED)
 
 Operands are the first carry, the arrays that turns read parts of (`reads`), and what is the same in each turn. The body
 takes carry, parts and the rest; it returns the next carry, what is stacked along a new first axis, and what is written
-into an array (`places`).
+into an array (`places`), and how many turns there were.
+"""
+
+numbers: Op = Op(
+    "numbers",
+    lambda count, *, turns: lax.cond(
+        count > 0, lambda: list(map(jnp.int32, range(turns))), lambda: [jnp.int32(0)] * turns
+    ),
+    shape=lambda count, *, turns: [count] * turns,
+    multiple=True,
+)
+"""The numbers of the turns, given how many there were.
+
+XLA compiles a function for each row that it takes from an array at a number that it knows, and one for all whose numbers
+it does not. Each such function takes it longer to compile than a product of matrices.
 """
 
 row: Op = Op(
     "row",
-    lambda x, *, index: lax.index_in_dim(x, index, 0, False),
-    shape=lambda x, *, index: make_aval(x.shape[1:], x.dtype, x.weak_type),
+    lambda x, index: lax.dynamic_index_in_dim(x, index, 0, False, allow_negative_indices=False),
+    shape=lambda x, index: make_aval(x.shape[1:], x.dtype, x.weak_type),
 )
 """One element of the first axis."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,18 @@ PERIODS = 16
 
 LAG = 4
 """How many turns back a turn may read."""
+
+WORTH = 8
+"""How many turns a loop has at least to be worth it: fewer compile as soon one after another."""
+
+MOVED = 0.125
+"""What part of what a turn makes it may move beside, from and to arrays of its own."""
+
+TAKEN = 0.25
+"""What part of what a loop reads of another it may stack for others to take it one by one."""
+
+STEPS = 12
+"""In how many steps a value is computed again at most."""
 
 LONG = 3_000
 """Nodes beyond which a program is rolled that XLA would make one function of: compiling that takes too long."""
@@ -65,8 +77,9 @@ class Region:
     period: int
     blocks: list[list[Node]]
     slots: dict[tuple[int, int], tuple[Any, ...]]
+    run: tuple[int, int, int] = (0, 0, 0)
     place: dict[Var, tuple[int, int, int]] = field(default_factory=dict)
-    again: dict[Ids, tuple[Node, int, list[tuple[Any, ...]]]] = field(default_factory=dict)
+    again: Steps = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for i, block in enumerate(self.blocks):
@@ -108,6 +121,8 @@ class Region:
 
 
 Ids = tuple[Any, ...]
+Steps = dict[Ids, tuple[Node, int, list[tuple[Any, ...]]]]
+"""How values, one a turn, are computed: by a node like this, of which output, and from what."""
 
 
 def literally(v: Var) -> Any:
@@ -118,18 +133,56 @@ def ids_of(vs: Sequence[Var]) -> Ids:
     return tuple([id(v) if v.tape is not None else literally(v) for v in vs])
 
 
-def find_regions(nodes: list[Node], outputs: Sequence[Var]) -> list[Region]:
+@dataclass
+class Traffic:
+    """What a loop moves, in bytes: what each turn makes, and for the loop as a whole, what it costs to have it.
+
+    Attributes:
+      made: of all values of a turn.
+      chosen: of the values of a turn that are copied from arrays of their own, such as a layer's weights.
+      taken: of what it stacks and then gives away one by one, such as the gradients of a layer's weights, for a turn.
+      kept: of what it reads that another loop has stacked, for a turn.
+    """
+
+    made: int = 0
+    chosen: int = 0
+    taken: int = 0
+    kept: int = 0
+
+
+Rule = Callable[[Region, Traffic, int], bool]
+
+
+def worthwhile(region: Region, traffic: Traffic, size: int) -> bool:
+    """Whether a loop is better than its turns one after another, in a program of so many nodes.
+
+    `benchmarks/roll.py` measures what this rests on.
+    """
+    # XLA makes one function of arithmetic alone, which keeps nothing in memory from step to step.
+    if size <= LONG and all(node.op.numbers or node.op in FUSED for node in region.blocks[0]):
+        return False
+    if region.turns < WORTH or traffic.chosen + traffic.taken > MOVED * traffic.made:
+        return False
+    return traffic.taken <= TAKEN * traffic.kept
+
+
+def candidates(nodes: list[Node], outputs: Sequence[Var]) -> list[tuple[int, int, int]]:
+    """Where the nodes repeat themselves: the start of a run, the length of a block, and that of the run."""
     runs = _repetitions(symbols_of(nodes))
-    if not runs:
-        return []
     last_use = {v: i for i, node in enumerate(nodes) for v in node.inputs}
     last_use.update((v, len(nodes)) for v in outputs)
+    return [_cut(nodes, *run, last_use) for run in runs]
+
+
+def find_regions(nodes: list[Node], runs: Sequence[tuple[int, int, int]]) -> list[Region]:
+    """The loops that there are in these runs."""
     views = Views(nodes)
     found: list[Region] = []
     for start, period, length in runs:
-        start, length = _cut(nodes, start, period, length, last_use)
         region = _classified(nodes, start, period, length // period, views)
         if region is not None:
+            region.run = (start, period, length)
+            views.recompute(region)
             views.add(region)
             found.append(region)
     return found
@@ -176,7 +229,7 @@ def size_of(aval: Aval) -> int:
     return math.prod(aval.shape) * int(getattr(aval.dtype, "itemsize", 8))
 
 
-def _cut(nodes: list[Node], start: int, period: int, length: int, last_use: dict[Var, int]) -> tuple[int, int]:
+def _cut(nodes: list[Node], start: int, period: int, length: int, last_use: dict[Var, int]) -> tuple[int, int, int]:
     """The run from where the fewest bytes pass from block to block."""
     turns = length // period
     spare = length % period if turns == TURNS else period - 1
@@ -187,7 +240,7 @@ def _cut(nodes: list[Node], start: int, period: int, length: int, last_use: dict
         passed = [v for node in nodes[cut - period : cut] for v in node.outputs]
         costs.append(sum(size_of(v.aval) for v in passed if cut <= last_use.get(v, -1) < cut + period))
     shift = costs.index(min(costs))
-    return start + shift, length - shift
+    return start + shift, period, length - shift
 
 
 def _classified(nodes: list[Node], start: int, period: int, turns: int, views: Views) -> Region | None:
@@ -249,11 +302,7 @@ def _classified(nodes: list[Node], start: int, period: int, turns: int, views: V
             vs = tuple([blocks[i][p].inputs[s] for i in range(lo, hi + 1)])
             alike = vs[0].tape is None and all(v.tape is None and literally(v) == literally(vs[0]) for v in vs)
             slots[p, s] = ("const", vs[0]) if alike else ("each", vs)
-    region = Region(start + lo * period, period, blocks[lo : hi + 1], slots)
-    if len(nodes) <= LONG and all(node.op.numbers or node.op in FUSED for node in region.blocks[0]):
-        return None
-    views.recompute(region)
-    return region
+    return Region(start + lo * period, period, blocks[lo : hi + 1], slots)
 
 
 class Views:
@@ -323,37 +372,45 @@ class Views:
 
     def recompute(self, region: Region) -> None:
         """Finds what the turns need not read of an earlier loop, since it is quickly made of what they read anyway."""
-        read = dict(region.each().items())
+        read = region.each()
         order = {v: n for n, v in enumerate(self.owner)}
         rows = [ids for ids, vs in read.items() if (r := self.regular(vs)) is not None and r[0][0] == "row"]
         # From the last made to the first, so that what one is made of is still among what is read.
         for ids in sorted(rows, key=lambda ids: -order[read[ids][0]]):
-            vs = read[ids]
-            owners = [self.owner[v] for v in vs]
-            makers = [r.blocks[i][p] for r, i, p, _ in owners]
-            node = makers[0]
-            if node.op not in CHEAP:
-                continue
-            slots: list[tuple[Any, ...]] = []
-            for s in range(len(node.inputs)):
-                operands = tuple([m.inputs[s] for m in makers])
-                key = ids_of(operands)
-                if len(set(key)) == 1:
-                    slots.append(("const", operands[0]))
-                elif key != ids and (key in read or self._quick(operands)):
-                    slots.append(("each", operands))
-                else:
-                    break
-            else:
-                if any(slot[0] == "each" for slot in slots):
-                    region.again[ids] = (node, owners[0][3], slots)
+            steps: Steps = {}
+            if self._steps(read[ids], read, steps) and any(
+                s[0] == "each" for _, _, slots in steps.values() for s in slots
+            ):
+                region.again |= steps
 
-    def _quick(self, vs: tuple[Var, ...]) -> bool:
-        """Whether reading these costs no memory: they are numbers, or parts of an array that is there anyway."""
-        if all(v.tape is None for v in vs):
-            return True
+    def _steps(self, vs: tuple[Var, ...], read: dict[Ids, tuple[Var, ...]], steps: Steps) -> bool:
+        """Whether these are quickly made of what is read, by some steps, which are added."""
+        if any(v not in self.owner for v in vs):
+            return False
+        owners = [self.owner[v] for v in vs]
+        if len({(id(r), p, o) for r, _, p, o in owners}) != 1:
+            return False
+        makers = [r.blocks[i][p] for r, i, p, _ in owners]
+        node = makers[0]
+        if node.op not in CHEAP or len(steps) > STEPS:
+            return False
+        slots: list[tuple[Any, ...]] = []
+        for s in range(len(node.inputs)):
+            operands = tuple([m.inputs[s] for m in makers])
+            key = ids_of(operands)
+            slots.append(("const", operands[0]) if len(set(key)) == 1 else ("each", operands))
+            if len(set(key)) > 1 and not (key in read or key in steps or self._there(operands, vs[0])):
+                if not self._steps(operands, read, steps):
+                    return False
+        steps[ids_of(vs)] = (node, owners[0][3], slots)
+        return True
+
+    def _there(self, vs: tuple[Var, ...], made: Var) -> bool:
+        """Whether reading these costs less memory than what is made of them: no loop has to keep them."""
+        if any(v in self.owner for v in vs):
+            return False
         found = self.regular(vs)
-        return found is not None and found[0][0] == "window"
+        return found is not None or all(v.tape is None for v in vs) or size_of(vs[0].aval) * 4 <= size_of(made.aval)
 
 
 def apart(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:

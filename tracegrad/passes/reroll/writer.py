@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ from ...ops.shape import concatenate, weak_op
 from ...tape import Aval, Node, Tape, Var, make_aval
 from ...tracer import Literal, Tracer
 from ..dead_code import dead_code
-from .loops import Choice, Place, Read, Row, Table, Window, filled, joined, loop, row, stacked
+from .loops import Choice, Place, Read, Row, Table, Window, filled, joined, loop, numbers, row, stacked
 from .ordered import like_node
-from .regions import CHEAP, Ids, Region, Views, apart, ids_of, size_of
+from .regions import CHEAP, Ids, Region, Traffic, Views, apart, ids_of, size_of
 
 BODY = 24
 """How many nodes a turn of the compiled loop has at least: as many of short ones are compiled together."""
@@ -42,11 +43,14 @@ class Writer:
         self.env: dict[Var, Var] = {}
         self.rows: dict[tuple[int, int, int], Var] = {}
         self.buffers: dict[int, Var] = {}
+        self.counts: dict[int, Var] = {}
+        self.numbers: dict[int, tuple[Var, ...]] = {}
         inside = {i for r in regions for i in range(r.start, r.end)}
         self.outside = [node for i, node in enumerate(nodes) if i not in inside]
         self.placed = self._placed()
         self.wanted: dict[Region, set[Var]] = {region: set() for region in regions}
         self.replayed: set[Var] = set()
+        self.alone: set[Var] = set()
         single = list(tape.outputs)
         for node in self.outside:
             skipped = self.placed.get(id(node))
@@ -60,6 +64,23 @@ class Writer:
                 else:
                     self._want(vs)
         self._want_single(single)
+
+    def traffic(self, region: Region) -> Traffic:
+        found = Traffic(sum(size_of(v.aval) for node in region.blocks[0] for v in node.outputs))
+        for vs in region.each().values():
+            view = self.views.regular(vs)
+            if view is not None and view[0][0] == "row":
+                found.kept += size_of(vs[0].aval)
+            elif view is None and vs[0].tape is not None:
+                found.chosen += size_of(vs[0].aval)
+        alone: Counter[tuple[int, int]] = Counter()
+        for v in self.alone & self.wanted[region]:
+            i, p, o = region.place[v]
+            alone[p, o] += i < region.turns - 1
+        for (p, o), count in alone.items():
+            if 2 * count >= region.turns:
+                found.taken += size_of(region.blocks[0][p].outputs[o].aval)
+        return found
 
     def _want(self, vs: Sequence[Var]) -> None:
         for v in vs:
@@ -80,13 +101,14 @@ class Writer:
             region, i, p, o = self.views.owner[v]
             node = region.blocks[i][p]
             few = len(turns.get((region, p, o), ())) <= REPLAYED
-            if v in self.replayed or v in self.wanted[region]:
+            if v in self.replayed or v in self.alone:
                 continue
             if node.op in CHEAP and few and i < region.turns - 1 and (region, p) not in kept:
                 self.replayed.add(v)
                 waiting += [x for x in node.inputs if x in self.views.owner]
             else:
                 self.wanted[region].add(v)
+                self.alone.add(v)
 
     def _placed(self) -> dict[int, tuple[Region, int, int, Place]]:
         """The nodes that join what a loop makes, each turn one part: the loop writes these where they belong."""
@@ -154,9 +176,15 @@ class Writer:
                 self.new.append(like_node(node, node.op, inputs, node.params, outputs))
                 self.env.update(zip(node.outputs, outputs, strict=True))
                 return outputs[o]
-            (known,) = self.emit(like, row, [self.rows[id(region), p, o]], {"index": i})
+            (known,) = self.emit(like, row, [self.rows[id(region), p, o], self._number(region, i, like)], {})
             known = self.env[v] = self._weak(known, v, like)
         return known
+
+    def _number(self, region: Region, i: int, like: Node) -> Var:
+        """The number of a turn."""
+        if id(region) not in self.numbers:
+            self.numbers[id(region)] = self.emit(like, numbers, [self.counts[id(region)]], {"turns": region.turns})
+        return self.numbers[id(region)][i]
 
     def _weak(self, new: Var, old: Var, like: Node) -> Var:
         return self.emit(like, weak_op, [new], {"dtype": old.aval.dtype})[0] if old.aval.weak_type else new
@@ -200,13 +228,16 @@ class Writer:
             if slot[0] == "const":
                 return slot[1] if slot[1].tape is None else consts[slot[1]]
             ids = ids_of(slot[1])
-            return parts[ids] if ids in parts else again[ids]
+            if ids in parts:
+                return parts[ids]
+            if ids not in again:
+                node, o, slots = region.again[ids]
+                inputs = [value(slot) for slot in slots]
+                outputs = tuple([new(v.aval) for v in node.outputs])
+                nodes.append(like_node(node, node.op, inputs, node.params, outputs))
+                again[ids] = outputs[o]
+            return again[ids]
 
-        # What was found first is made of what was found later.
-        for ids, (node, o, slots) in reversed(region.again.items()):
-            outputs = tuple([new(v.aval) for v in node.outputs])
-            nodes.append(like_node(node, node.op, [value(slot) for slot in slots], node.params, outputs))
-            again[ids] = outputs[o]
         for p, node in enumerate(model):
             inputs: list[Var] = []
             for s in range(len(node.inputs)):
@@ -258,11 +289,12 @@ class Writer:
             "unroll": max(1, min(turns, round(BODY / max(1, len(body.nodes))))),
         }  # fmt: skip
         outs = self.emit(like, loop, [*begin, *sources, *[self.get(v, like) for v in consts]], params)
+        self.counts[id(region)] = outs[-1]
         for v, c in finals:
             self.env[v] = self._weak(outs[c], v, like)
         for (p, o), stack in zip(kept, outs[len(carry_in) :], strict=False):
             self.rows[id(region), p, o] = stack
-        for (at, *_), buffer in zip(places, outs[len(carry_in) + len(kept) :], strict=True):
+        for (at, *_), buffer in zip(places, outs[len(carry_in) + len(kept) :], strict=False):
             self.buffers[at] = buffer
 
     def _body_value(self, aval: Aval) -> Var:
