@@ -8,7 +8,7 @@ from typing import Any
 from ...tape import Node, Tape
 from ...verify import verified
 from ..dead_code import dead_code
-from .ordered import join, ordered
+from .ordered import inlined, join, ordered
 from .regions import SAVED, TURNS, Rule, candidates, find_regions, worthwhile
 from .writer import Writer
 
@@ -28,11 +28,24 @@ def reroll(tape: Tape, said: MutableSequence[str] | None = None, rule: Rule = wo
 
 
 def _rolled(tape: Tape, said: list[str], rule: Rule) -> Tape:
+    whole = inlined(tape)
+    if len(whole.nodes) >= SAVED * TURNS / (TURNS - 1):
+        new = _with_loops(whole, said, rule)
+        if new is not None:
+            return new
+    return _inner(tape, said, rule)
+
+
+def _inner(tape: Tape, said: list[str], rule: Rule) -> Tape:
+    """The program, with its bodies rolled."""
     nodes = [_inside(node, said, rule) for node in tape.nodes]
-    if any(a is not b for a, b in zip(nodes, tape.nodes, strict=True)):
-        tape = tape.replace(nodes=tuple(nodes))
-    if len(nodes) < SAVED * TURNS / (TURNS - 1):
-        return tape
+    changed = any(a is not b for a, b in zip(nodes, tape.nodes, strict=True))
+    return tape.replace(nodes=tuple(nodes)) if changed else tape
+
+
+def _with_loops(tape: Tape, said: list[str], rule: Rule) -> Tape | None:
+    """The program with loops, if it has any that are worth it."""
+    nodes = tape.nodes
     plain = ordered(join(nodes, tape.outputs))
     runs = candidates(plain, tape.outputs)
     while runs:
@@ -44,9 +57,9 @@ def _rolled(tape: Tape, said: list[str], rule: Rule) -> Tape:
         # What is no loop is no longer what the loops before it stack for, nor what those after it read.
         runs = [region.run for region in good]
     if not runs or not regions:
-        return tape
+        return None
     said += [region.text() for region in regions]
-    return dead_code(writer.tape())
+    return _inner(dead_code(writer.tape()), said, rule)
 
 
 def _inside(node: Node, said: list[str], rule: Rule) -> Node:
