@@ -70,7 +70,19 @@ def cases(quick: bool) -> Iterator[Case]:
             yield Case(batch, size, inputs, outputs, 3)
     if quick:
         return
-    for inputs, outputs in ((1, 8), (1, 32), (2, 8), (2, 32), (3, 8), (3, 32), (4, 8), (4, 16), (4, 32), (8, 1), (16, 4)):
+    for inputs, outputs in (
+        (1, 8),
+        (1, 32),
+        (2, 8),
+        (2, 32),
+        (3, 8),
+        (3, 32),
+        (4, 8),
+        (4, 16),
+        (4, 32),
+        (8, 1),
+        (16, 4),
+    ):
         yield Case(32, 16, inputs, outputs, 3)
     for window, stride in ((1, 1), (1, 2), (2, 2), (4, 4), (5, 1), (5, 2), (7, 2)):
         for inputs, outputs in ((1, 16), (3, 32), (16, 32)):
@@ -160,9 +172,13 @@ def main() -> None:
             slower += slow
             cells.append(text)
         c = case
-        what = f"{c.batch}, {c.size}, {c.inputs} → {c.outputs}, {c.window}, {c.stride}, {c.dilation}, {c.groups}, {c.rank}"
+        what = (
+            f"{c.batch}, {c.size}, {c.inputs} → {c.outputs}, {c.window}, {c.stride}, {c.dilation}, {c.groups}, {c.rank}"
+        )
         print(f"| {what} | " + " | ".join(cells) + " |", flush=True)
-    print(f"\nThe time of the processor ÷ JAX's, median of the pairs and of the least; temporary memory. Slower: {slower}.")
+    print(
+        f"\nThe time of the processor ÷ JAX's, median of the pairs and of the least; temporary memory. Slower: {slower}."
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import jax
 from .errors import cell_of, source_position
 from .lower import lower
 from .op import Op
-from .passes import optimize
+from .passes import optimize, reroll
 from .tape import Node, Tape
 
 _MARK = "tracegrad_step_"
@@ -445,6 +445,6 @@ def followed(error: Exception, table: Callable[[], Memory]) -> Exception:
 
 def _of_tape(tape: Tape) -> Memory:
     marked = Marked()
-    run = lower(marked.tape(optimize(tape)))
+    run = lower(marked.tape(reroll(optimize(tape))))
     compiled = jax.jit(run).lower(*[v.aval.struct() for v in tape.inputs]).compile()
     return read(tape.name, compiled, marked, lambda text: "an argument, or an array or a number that is read")

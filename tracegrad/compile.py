@@ -20,8 +20,9 @@ from .caches import Cache
 from .collecting import long_lived
 from .errors import LeakedTracerError, describe, here, need_function
 from .execute import run_pending
+from .explain import history_of
 from .lower import evaluate
-from .passes import optimize, outline
+from .passes import optimize, outline, reroll
 from .recording import Recording, state
 from .remedies import leaked_message
 from .tape import aval_of
@@ -40,6 +41,7 @@ def jit(
     static_argnames: str | Sequence[str] | None = None,
     donate_argnums: int | Sequence[int] | None = None,
     memory_budget: int | str | None = None,
+    roll: bool = True,
     **options: Any,
 ) -> Callable[..., Any]:
     """A compiled version of `fun`: recorded, improved and compiled once for each set of argument types.
@@ -50,6 +52,9 @@ def jit(
       donate_argnums: arguments whose memory the result may take over.
       memory_budget: the bytes that the compiled program may hold beside its arguments and results, as a number or text
         such as "2GiB": what the gradient needs and would be kept is computed again, as little of it as does.
+      roll: whether loops of Python's, and layers, that repeat the same steps become loops of the compiled program, in
+        the function and in its gradient, where that compiles sooner, and runs as fast. `tg.explain` says which do. With
+        a memory budget they stay as they are.
       **options: passed to `jax.jit`, such as `in_shardings`, `out_shardings`, `keep_unused`.
 
     Returns:
@@ -90,11 +95,12 @@ def jit(
             static_argnames=static_argnames,
             donate_argnums=donate_argnums,
             memory_budget=memory_budget,
+            roll=roll,
             **options,
         )
     need_function(fun, "jit")
     size = None if memory_budget is None else bytes_of_budget("jit", memory_budget)
-    return Jitted(fun, static_argnums, static_argnames, donate_argnums, options, budget=size).wrapper
+    return Jitted(fun, static_argnums, static_argnames, donate_argnums, options, budget=size, roll=roll).wrapper
 
 
 class Jitted:
@@ -110,12 +116,14 @@ class Jitted:
         marked: Marked | None = None,
         plan: Search | None = None,
         budget: int | None = None,
+        roll: bool = True,
     ) -> None:
         self.fun = fun
         self.name = getattr(fun, "__name__", None) or type(fun).__name__
         self.static_argnums, self.static_argnames = _statics(fun, static_argnums, static_argnames)
         self.donate_argnums = _tuple(donate_argnums)
         self.options = options
+        self.roll = roll
         self.marked = marked  # names the steps of the program, to be read from what XLA makes of them
         self.plan = plan  # what of the program is computed again
         self.budget = budget
@@ -149,7 +157,11 @@ class Jitted:
             self.bodies.watch(closed, inputs, whole)
             with long_lived():
                 final = optimize(rest)
-                final = verified(outline(final if self.plan is None else self.plan(final)))
+                if self.plan is not None:
+                    final = self.plan(final)
+                elif self.roll:
+                    final = reroll(final, history_of(fun).events)
+                final = verified(outline(final))
                 if self.marked is not None:
                     final = self.marked.tape(final)
                 return jax.tree.unflatten(out_tree, evaluate(final.nodes, final.outputs, {}))
@@ -295,7 +307,8 @@ class Jitted:
     def twin(self, **changes: Any) -> Jitted:
         """The same function, with a plan, or with its steps marked."""
         return Jitted(
-            self.fun, self.static_argnums, self.static_argnames, self.donate_argnums, self.options, **changes
+            self.fun, self.static_argnums, self.static_argnames, self.donate_argnums, self.options,
+            roll=self.roll, **changes,
         )  # fmt: skip
 
     def lowered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,10 +13,9 @@ from .buffers import noted
 from .caches import Cache
 from .explain import History, explain_miss, steps
 from .lower import evaluate
-from .passes import dead_code, fold, fresh, inlined, optimize, program
+from .passes import dead_code, fold, fresh, inlined, optimize, program, reroll
 from .recording import Recording, in_trace
 from .tape import Node, Tape, Var, structure
-from .verify import verified
 
 LONG = 3_000
 """Nodes beyond which a program runs op by op: XLA's compile time grows faster than its length."""
@@ -54,7 +53,8 @@ def run_pending(tape: Recording, history: History | None = None, outputs: Sequen
     # one's, and must outlive it.
     with in_trace(tape.trace):
         if history is None or any(isinstance(value, jax.core.Tracer) for value in values):
-            inline = verified(optimize(tape.part(inlined(nodes), outputs)))
+            inline = optimize(tape.part(inlined(nodes), outputs))
+            inline = reroll(inline) if tape.lazy else inline
             results = evaluate(inline.nodes, inline.outputs, {})
         else:
             key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
@@ -74,9 +74,9 @@ def find_program(
     """The compiled call for a program of this structure, or `None` when it should run op by op."""
     known = _programs.use(key)
     if known is not None:
-        return known  # type: ignore[no-any-return]
-    nodes = inlined(nodes)
-    if key not in _programs:
+        return known or None
+    nodes, again = inlined(nodes), key in _programs
+    if not again:
         _programs.keep(key, None)
         # Ops that were compiled alone before cost nothing more: a structure that is new at every call soon
         # runs on them. It is compiled whole when it comes a second time.
@@ -89,13 +89,13 @@ def find_program(
         history.last = (key, steps(nodes))
         if by_op:
             return None
-    elif _too_long(nodes):
-        return None
-    else:
-        history.events.append(f"{len(nodes)} nodes: seen a second time, compiled whole")
-    tape = fresh(optimize(Tape(tuple(leaves), tuple(nodes), tuple(outputs), name or "tracegrad")))
+    said = [f"{len(nodes)} nodes: seen a second time, compiled whole"] * again
+    tape = reroll(optimize(Tape(tuple(leaves), tuple(nodes), tuple(outputs), name or "tracegrad")), said)
+    if _too_long(tape.nodes):
+        return _programs.keep(key, False) or None
+    history.events += said
     history.compiled += 1
-    return _programs.keep(key, jax.jit(program(tape)))  # type: ignore[no-any-return]
+    return _programs.keep(key, jax.jit(program(fresh(tape))))  # type: ignore[no-any-return]
 
 
 def _too_long(nodes: Sequence[Node]) -> bool:

@@ -194,7 +194,7 @@ def operand(tape: Recording, value: Any, op: Op | None = None) -> Var:
         return value  # type: ignore[no-any-return]
     if kind is list or kind is tuple:
         return Tracer.of_list(value)  # type: ignore[no-any-return]
-    known = tape.constants.get(id(value))
+    known = tape.constants.get(key := id(value))
     if known is not None:
         return known
     if kind is Tracer and not value.tape.open:
@@ -216,11 +216,12 @@ def operand(tape: Recording, value: Any, op: Op | None = None) -> Var:
         raise InnerTraceError(of_an_inner_trace(aval_of(value)))
     aval = aval_or_explain(value)
     if isinstance(value, (np.ndarray, np.generic)):
-        # A copy: the caller may change the array before the recorded program runs.
-        return Tracer(aval, tape, np.array(value, aval.dtype))
-    constant = Tracer(aval, tape, value)
-    tape.constants[id(value)] = constant
-    return constant
+        # A copy: the caller may change the array before the recorded program runs. Unchanged, it is one value.
+        value, key = np.array(value, aval.dtype), -key
+        known = tape.constants.get(key)
+    if known is None or known.aval is not aval or not np.array_equal(known.value, value):
+        known = tape.constants[key] = Tracer(aval, tape, value)
+    return known
 
 
 def new_input(tape: Recording, aval: Aval) -> Tracer:

@@ -122,7 +122,9 @@ def _written_out(x: Any, kernel: Any, **params: Any) -> Any:
     *dilations, dilation = params["rhs_dilation"]
     total = None
     for k, at in enumerate(_places(space[:-1], window[:-1], dilations)):
-        row = _row(_from(x, at, counts[:-1], steps), lax.index_in_dim(weights, k, keepdims=False), counts[-1], step, dilation)
+        row = _row(
+            _from(x, at, counts[:-1], steps), lax.index_in_dim(weights, k, keepdims=False), counts[-1], step, dilation
+        )
         total = row if total is None else lax.add(total, row)
     return _moved(lax.reshape(total, (x.shape[0], *counts, outs)), last.out_spec, out)
 

@@ -10,6 +10,7 @@ from .fresh import fresh
 from .inlined import inlined
 from .outline import compiled, outline, program
 from .rematerialize import Plan, plans, rematerialized
+from .reroll import reroll
 from .rows import touched_rows
 
 
@@ -35,5 +36,6 @@ __all__ = [
     "plans",
     "program",
     "rematerialized",
+    "reroll",
     "touched_rows",
 ]

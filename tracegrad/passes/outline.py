@@ -56,7 +56,7 @@ def outline(tape: Tape) -> Tape:
     if len(tape.nodes) < 4 * CALL:
         return tape
     nodes = _constants_first(tape.nodes)
-    symbols = _symbols(nodes)
+    symbols = symbols_of(nodes)
     regions = _repetitions(symbols)
     if not regions:
         return tape
@@ -88,7 +88,7 @@ def _constants_first(nodes: Sequence[Node]) -> list[Node]:
     return first + rest
 
 
-def _symbols(nodes: list[Node]) -> Any:
+def symbols_of(nodes: list[Node]) -> Any:
     """A number a node, equal where ops, parameters, types of operands and the way to near operands are."""
     numbers: dict[Any, int] = {}
     made: dict[Var, int] = {}
