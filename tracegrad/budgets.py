@@ -104,9 +104,9 @@ class Search:
             return
         most = "however much it computes again" if len(self.plans) > 1 else "and nothing that it could compute again"
         raise ValueError(
-            f"{where}: memory_budget is {self.size:,} bytes, and {name} takes {self.reached:,} bytes of "
-            f"temporaries at the least, {most} {here()}. Give at least memory_budget={self.reached}, smaller arguments, or fewer at "
-            "a time."
+            f"{where}: memory_budget is {self.size:,} bytes, and {name} takes {self.reached:,} bytes of temporaries at "
+            f"the least, {most} {here()}. Give at least memory_budget={self.reached}, smaller arguments, or fewer at a "
+            "time."
         )
 
     def __str__(self) -> str:

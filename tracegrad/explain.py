@@ -47,7 +47,7 @@ def history_of(fun: Any) -> History:
 
 
 def explain(fun: Callable[..., Any]) -> str:
-    """What the undecorated transforms of `fun` compiled, why each time, and which field differed.
+    """What the undecorated transforms of `fun` compiled, why each time, which field differed; and memory budgets.
 
     Example:
       >>> import tracegrad as tg
