@@ -13,8 +13,8 @@ from .reading import Ints, Nodes
 from .structure import Joint, Kind, Structure, layouts, places
 
 WIDE = 128
-"""From how many nodes a level on, on average, a step runs so many at once. Few data sets have levels near that size, and
-so the minibatches of one have the same lanes, and the same program."""
+"""From how many nodes a level on, on average, a step runs so many at once. Few data sets have levels near that size,
+and so the minibatches of one have the same lanes, and the same program."""
 
 STEP = 12
 """What a step costs beside its lanes, in lanes."""
