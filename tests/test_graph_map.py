@@ -402,6 +402,19 @@ def test_cells_may_close_over_arrays_and_be_jitted() -> None:
     check_close(mine, other, 1e-5)
 
 
+def test_inside_loops_branches_and_checkpoints() -> None:
+    plan = tg.graph_plan(GROUPS[0])
+
+    def looped(lib: Any, f: Any) -> Any:
+        return lambda w: lib.scan(lambda c, _: (0.5 * c + f(w * c).sum(), None), w, None, length=2)[0]
+
+    def ours(w: Any) -> Any:
+        inner = looped(tg, tg.checkpoint(lambda w: small(plan, w, X)))
+        return tg.cond(w > 0, inner, lambda w: w, w)
+
+    check_close(tg.grad(ours)(W), jax.grad(looped(jax.lax, lambda w: small_by_node(GROUPS[0], w, X)))(W), 1e-4)
+
+
 def test_a_row_that_is_not_there_is_nan_where_it_is_not_known() -> None:
     plan = tg.graph_plan([(0, 9), (0, 1)])
     out = tg.jit(small)(plan, W, X)
@@ -437,6 +450,8 @@ def test_messages() -> None:
         r"the stream of cell 0 \(leaf\) is f32\[2\] .*The plan reads row 2",
     )  # fmt: skip
     check_message(cells_of(leaf, 3), TypeError, "cell 1 is i32.*not a function")
+    tapped = cells_of(lambda w, x: tg.tap("x", x), node)
+    check_message(lambda: tg.capture(tapped)(), TypeError, r"cell 0 .* taps a value .*Return it")
     keys = tg.random.split(tg.random.key(0), 3)
     check_message(
         lambda: cells_of(lambda w, x: x, node)(streams=(keys, None)), TypeError, r"cell 0 .* returns a random key"

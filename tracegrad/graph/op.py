@@ -249,7 +249,7 @@ def _loop(start: Any, end: Any, step: Callable[[Any, Any], Any], state: Any, bac
     return lax.fori_loop(start, end, (lambda i, s: step(start + end - 1 - i, s)) if backwards else step, state)
 
 
-CHUNK = 256
+CHUNK = 128
 """Of how many rows a product of matrices is made at once, where they are summed once all steps have run."""
 
 

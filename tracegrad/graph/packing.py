@@ -12,14 +12,14 @@ from ..errors import here
 from .reading import Ints, Nodes
 from .structure import Joint, Kind, Structure, layouts, places
 
-WIDTHS = ((8,), (32,), (32, 8), (128,), (128, 32))
-"""How many nodes a step may run at once: of a cell that reads itself, the first levels may have other steps than the
-rest, for the higher they are, the fewer nodes they have."""
+WIDE = 128
+"""From how many nodes a level on, on average, a step runs so many at once. Few data sets have levels near that size,
+and so the minibatches of one have the same lanes, and the same program."""
 
 STEP = 12
 """What a step costs beside its lanes, in lanes."""
 
-FEWEST_STEPS, FEWEST_ROWS, FEWEST_ROUNDS = 2, 128, 16
+FEWEST_STEPS, FEWEST_ROWS, FEWEST_ROUNDS = 2, 256, 16
 """Capacities begin here and double: the fewer there are, the fewer programs."""
 
 
@@ -117,10 +117,10 @@ def packed(nodes: Nodes, outputs: str, room: Room | None, lanes: int | None) -> 
         levels = np.bincount(height[which], minlength=1)
         itself = (c,) in phases and any(k == c == child for k, _, child in edges.reads)
         models = room.kinds[c] if room is not None else []
-        widths = [tuple([k.lanes for k in models])] if models else [(lanes,)] if lanes else WIDTHS
-        cuts = _cuts(levels, [w for w in widths if itself or len(w) == 1 or models])
+        alone = any(phase == (c,) for phase in phases)
+        widths = tuple([k.lanes for k in models]) or ((lanes,) if lanes else _widths(levels, alone, itself))
         own_of[c] = []
-        for n, (wide, first, end) in enumerate(cuts):
+        for n, (wide, first, end) in enumerate(_cuts(levels, widths)):
             k = len(parts)
             mine = which[(height[which] >= first) & (height[which] < end)]
             by = mine[np.argsort(height[mine], kind="stable")]
@@ -131,7 +131,7 @@ def packed(nodes: Nodes, outputs: str, room: Room | None, lanes: int | None) -> 
             position[by] = starts[level] * wide + np.arange(len(by)) - before[level]
             parts.append(Part(c, wide, by, starts))
             steps, rounds = (
-                _bucket(int(starts[-1]), max(FEWEST_STEPS, _bucket(FEWEST_ROWS // wide, 1))),
+                _bucket(int(starts[-1]), max(FEWEST_STEPS, _bucket(-(-FEWEST_ROWS // wide), 1))),
                 _bucket(len(starts) - 1, FEWEST_ROUNDS),
             )
             if models:
@@ -244,19 +244,27 @@ def _edges(nodes: Nodes, outputs: str) -> Edges:
     )  # fmt: skip
 
 
-def _cuts(levels: Ints, widths: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]]:
+def _widths(levels: Ints, alone: bool, itself: bool) -> tuple[int, ...]:
+    """How many nodes of a cell a step runs at once.
+
+    Of a cell that reads itself, and is alone in its phase, the first levels have other steps than the rest: the higher
+    a level is, the fewer nodes it has.
+    """
+    many = levels.sum() >= WIDE * np.count_nonzero(levels)
+    if not alone:
+        return (128,) if many else (16,)
+    if not itself:
+        return (128,) if levels.sum() >= 16 * WIDE else (32,)
+    return (128, 32) if many else (32, 8)
+
+
+def _cuts(levels: Ints, lanes: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """For each kind of a cell with levels of so many nodes: its lanes, its first level and the one after its last."""
-    best: tuple[float, list[tuple[int, int, int]]] = (float("inf"), [])
-    for lanes in widths:
-        costs = [np.concatenate([[0], np.cumsum(-(-levels // w) * (w + STEP))]) for w in lanes]
-        cut = len(levels)
-        if len(lanes) == 2:
-            cut = int(np.argmin(costs[0] - costs[1]))
-        cost = costs[0][cut] + costs[-1][-1] - costs[-1][cut]
-        if cost < best[0]:
-            ends = [0, cut, len(levels)] if len(lanes) == 2 else [0, cut]
-            best = cost, [(w, a, b) for w, a, b in zip(lanes, ends[:-1], ends[1:], strict=True)]
-    return best[1]
+    if len(lanes) == 1:
+        return [(lanes[0], 0, len(levels))]
+    wide, narrow = (np.concatenate([[0], np.cumsum(-(-levels // w) * (w + STEP))]) for w in lanes)
+    cut = int(np.argmin(wide - narrow))
+    return [(lanes[0], 0, cut), (lanes[1], cut, len(levels))]
 
 
 def _heights(nodes: Nodes, phases: Sequence[tuple[int, ...]]) -> Ints:

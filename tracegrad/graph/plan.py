@@ -86,7 +86,7 @@ def graph_plan(
     Example:
       >>> import tracegrad as tg
       >>> tg.graph_plan([((0, 1), 2), (3, 4)])
-      Plan(8 nodes; cell 0: at most 16 steps of 8, cell 1: at most 16 steps of 8)
+      Plan(8 nodes; cell 0: at most 8 steps of 32, cell 1: at most 8 steps of 32, cell 1: at most 32 steps of 8)
     """
     if outputs not in ("roots", "nodes"):
         raise ValueError(f"graph_plan: outputs is {describe(outputs)} {here()}. Give 'roots' or 'nodes'.")

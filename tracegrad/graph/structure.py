@@ -41,6 +41,10 @@ class Structure(NamedTuple):
     kinds: tuple[Kind, ...]
     phases: tuple[tuple[int, ...], ...]
 
+    def __repr__(self) -> str:
+        """For a tape's text, where all of it is too long."""
+        return " ".join(f"{kind.steps}x{kind.lanes}" for kind in self.kinds)
+
     def pools(self) -> int:
         return 1 + max((p for kind in self.kinds for p, _ in (*kind.slots, *kind.ports)), default=-1)
 
