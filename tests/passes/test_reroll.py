@@ -376,12 +376,12 @@ def test_half_precision_stays_so() -> None:
 
 def test_an_undecorated_function_is_rolled_too() -> None:
     def f(w: Any, xs: Any) -> Any:
-        return rnn(tnp, None, w, xs)
+        return times_the_turn(tnp, None, w, xs)
 
     got = [tg.grad(f)(W, XS) for _ in range(3)]
     assert tg.explain(f).count("rolled: ") == 2
     for g in got:
-        assert_close(g, jax.jit(jax.grad(functools.partial(rnn, jnp, None)))(W, XS))
+        assert_close(g, jax.jit(jax.grad(functools.partial(times_the_turn, jnp, None)))(W, XS))
 
 
 def test_a_very_long_undecorated_loop_is_compiled_whole() -> None:

@@ -399,9 +399,9 @@ class Views:
             operands = tuple([m.inputs[s] for m in makers])
             key = ids_of(operands)
             slots.append(("const", operands[0]) if len(set(key)) == 1 else ("each", operands))
-            if len(set(key)) > 1 and not (key in read or key in steps or self._there(operands, vs[0])):
-                if not self._steps(operands, read, steps):
-                    return False
+            there = len(set(key)) == 1 or key in read or key in steps or self._there(operands, vs[0])
+            if not there and not self._steps(operands, read, steps):
+                return False
         steps[ids_of(vs)] = (node, owners[0][3], slots)
         return True
 
