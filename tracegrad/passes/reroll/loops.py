@@ -168,8 +168,8 @@ def _numbers(count: Any, *, turns: int) -> Any:
 numbers: Op = Op("numbers", _numbers, shape=lambda count, *, turns: [count] * turns, multiple=True)
 """The numbers of the turns, given how many there were.
 
-XLA compiles a function for each row that it takes from an array at a number that it knows, and one for all whose numbers
-it does not. Each such function takes it longer to compile than a product of matrices.
+XLA compiles a function for each row that it takes from an array at a number that it knows, and one for all whose
+numbers it does not; each takes it longer to compile than a product of matrices.
 """
 
 row: Op = Op(
