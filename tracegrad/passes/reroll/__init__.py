@@ -8,7 +8,7 @@ from typing import Any
 from ...tape import Node, Tape
 from ...verify import verified
 from ..dead_code import dead_code
-from .ordered import inlined, join, ordered
+from .ordered import join, ordered, without_calls
 from .regions import SAVED, TURNS, Rule, candidates, find_regions, worthwhile
 from .writer import Writer
 
@@ -30,7 +30,7 @@ def reroll(tape: Tape, said: MutableSequence[str] | None = None, rule: Rule = wo
 
 
 def _rolled(tape: Tape, said: list[str], rule: Rule) -> Tape:
-    whole = inlined(tape)
+    whole = without_calls(tape)
     if len(whole.nodes) >= SAVED * TURNS / (TURNS - 1):
         new = _with_loops(whole, said, rule)
         if new is not None:

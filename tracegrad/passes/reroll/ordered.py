@@ -15,7 +15,7 @@ from .loops import joined
 from .regions import TURNS
 
 
-def inlined(tape: Tape) -> Tape:
+def without_calls(tape: Tape) -> Tape:
     """`tape` with calls of bodies in line: a loop and its gradient are then in one program."""
     same: dict[Var, Var] = {}
     nodes: list[Node] = []
