@@ -159,11 +159,16 @@ def worthwhile(region: Region, traffic: Traffic, size: int) -> bool:
     `benchmarks/roll.py` measures what this rests on.
     """
     # XLA makes one function of arithmetic alone, which keeps nothing in memory from step to step.
-    if size <= LONG and all(node.op.numbers or node.op in FUSED for node in region.blocks[0]):
+    if size <= LONG and is_arithmetic(region.blocks[0]):
         return False
     if region.turns < WORTH or traffic.chosen + traffic.taken > MOVED * traffic.made:
         return False
     return traffic.taken <= TAKEN * traffic.kept
+
+
+def is_arithmetic(nodes: Sequence[Node]) -> bool:
+    """Whether XLA makes one function of these, which is compiled into what is before and after it too."""
+    return all(node.op.numbers or node.op in FUSED for node in nodes)
 
 
 def candidates(nodes: list[Node], outputs: Sequence[Var]) -> list[tuple[int, int, int]]:

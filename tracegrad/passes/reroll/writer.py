@@ -18,10 +18,13 @@ from ...tracer import Literal, Tracer
 from ..dead_code import dead_code
 from .loops import Choice, Place, Read, Row, Table, Window, filled, joined, loop, numbers, row, stacked
 from .ordered import like_node
-from .regions import CHEAP, Region, Traffic, Views, apart, ids_of, size_of
+from .regions import CHEAP, Region, Traffic, Views, apart, ids_of, is_arithmetic, size_of
 
 BODY = 24
-"""How many nodes a turn of the compiled loop has at least: as many of short ones are compiled together."""
+"""How many nodes of arithmetic a turn of the compiled loop has at least: turns that are shorter are compiled together.
+
+Others gain nothing from that, by `benchmarks/roll.py`, and take longer to compile.
+"""
 
 COPIED = 1 << 10
 """How many bytes a value has at least that is read where it is, and not copied beside those of the other turns."""
@@ -272,7 +275,7 @@ class Writer:
         params = {
             "turn": body, "carried": len(carry_in), "sources": len(sources), "reads": tuple(reads),
             "places": tuple([place for *_, place in places]), "length": turns,
-            "unroll": max(1, min(turns, round(BODY / max(1, len(body.nodes))))),
+"unroll": max(1, min(turns, round(BODY / max(1, len(body.nodes))))) if is_arithmetic(body.nodes) else 1,
         }  # fmt: skip
         outs = self.emit(like, loop, [*begin, *sources, *[self.get(v, like) for v in consts]], params)
         self.counts[id(region)] = outs[-1]
