@@ -89,6 +89,9 @@ def find_program(
         history.last = (key, steps(nodes))
         if by_op:
             return None
+    # A loop whose numbers are each an input is as long as they are many.
+    if _too_long(nodes) and len(leaves) > LONG_TINY:
+        return None
     said = [f"{len(nodes)} nodes: seen a second time, compiled whole"] * again
     tape = reroll(optimize(Tape(tuple(leaves), tuple(nodes), tuple(outputs), name or "tracegrad")), said)
     if _too_long(tape.nodes):

@@ -216,9 +216,9 @@ def operand(tape: Recording, value: Any, op: Op | None = None) -> Var:
         raise InnerTraceError(of_an_inner_trace(aval_of(value)))
     aval = aval_or_explain(value)
     if isinstance(value, (np.ndarray, np.generic)):
-        # A copy: the caller may change the array before the recorded program runs. Unchanged, it is one value.
+        # A copy: the caller may change the array before the recorded program runs. Unchanged, it is one constant.
         value, key = np.array(value, aval.dtype), -key
-        known = tape.constants.get(key)
+        known = None if tape.lazy else tape.constants.get(key)
     if known is None or known.aval is not aval or not np.array_equal(known.value, value):
         known = tape.constants[key] = Tracer(aval, tape, value)
     return known

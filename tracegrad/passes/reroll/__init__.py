@@ -8,7 +8,7 @@ from typing import Any
 from ...tape import Node, Tape
 from ...verify import verified
 from ..dead_code import dead_code
-from .ordered import inlined, join, ordered
+from .ordered import join, ordered, without_calls
 from .regions import SAVED, TURNS, Rule, candidates, find_regions, worthwhile
 from .writer import Writer
 
@@ -21,14 +21,16 @@ def reroll(tape: Tape, said: MutableSequence[str] | None = None, rule: Rule = wo
     known = tape.made.get((reroll, rule))
     if known is None:
         notes: list[str] = []
-        known = tape.made[reroll, rule] = (verified(_rolled(tape, notes, rule)), notes)
+        new = verified(_rolled(tape, notes, rule))
+        # A tape that held itself would be freed by Python's collector alone.
+        known = tape.made[reroll, rule] = (None if new is tape else new, notes)
     if said is not None:
         said.extend(known[1])
-    return known[0]  # type: ignore[no-any-return]
+    return tape if known[0] is None else known[0]
 
 
 def _rolled(tape: Tape, said: list[str], rule: Rule) -> Tape:
-    whole = inlined(tape)
+    whole = without_calls(tape)
     if len(whole.nodes) >= SAVED * TURNS / (TURNS - 1):
         new = _with_loops(whole, said, rule)
         if new is not None:

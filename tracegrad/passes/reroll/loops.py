@@ -160,18 +160,16 @@ takes carry, parts and the rest; it returns the next carry, what is stacked alon
 into an array (`places`), and how many turns there were.
 """
 
-numbers: Op = Op(
-    "numbers",
-    lambda count, *, turns: lax.cond(
-        count > 0, lambda: list(map(jnp.int32, range(turns))), lambda: [jnp.int32(0)] * turns
-    ),
-    shape=lambda count, *, turns: [count] * turns,
-    multiple=True,
-)
+
+def _numbers(count: Any, *, turns: int) -> Any:
+    return lax.cond(count > 0, lambda: [jnp.int32(i) for i in range(turns)], lambda: [count] * turns)
+
+
+numbers: Op = Op("numbers", _numbers, shape=lambda count, *, turns: [count] * turns, multiple=True)
 """The numbers of the turns, given how many there were.
 
-XLA compiles a function for each row that it takes from an array at a number that it knows, and one for all whose numbers
-it does not. Each such function takes it longer to compile than a product of matrices.
+XLA compiles a function for each row that it takes from an array at a number that it knows, and one for all whose
+numbers it does not; each takes it longer to compile than a product of matrices.
 """
 
 row: Op = Op(

@@ -15,30 +15,31 @@ from .loops import joined
 from .regions import TURNS
 
 
-def inlined(tape: Tape) -> Tape:
+def without_calls(tape: Tape) -> Tape:
     """`tape` with calls of bodies in line: a loop and its gradient are then in one program."""
     same: dict[Var, Var] = {}
     nodes: list[Node] = []
-
-    def put(node: Node, within: dict[Var, Var], blame: Node | None) -> None:
-        inputs = [within.get(v, v) for v in node.inputs]
-        body = node.params.get("body")
-        if len(node.params) == 1 and isinstance(body, Tape) and len(body.inputs) == len(inputs):
-            inner = dict(zip(body.inputs, inputs, strict=True))
-            for part in body.nodes:
-                put(part, inner, (blame or node) if body.imported else blame)
-            within.update(zip(node.outputs, [inner.get(v, v) for v in body.outputs], strict=True))
-            return
-        outputs = node.outputs
-        if within is not same:
-            outputs = tuple([Tracer(v.aval, v.tape) for v in outputs])
-            within.update(zip(node.outputs, outputs, strict=True))
-        place = blame or node
-        nodes.append(Node(node.op, inputs, node.params, outputs, place.code, place.offset, place.grad or node.grad))
-
     for node in tape.nodes:
-        put(node, same, None)
+        _put(node, same, None, nodes, False)
     return tape.replace(nodes=tuple(nodes), outputs=tuple([same.get(v, v) for v in tape.outputs]))
+
+
+def _put(node: Node, env: dict[Var, Var], blame: Node | None, nodes: list[Node], inside: bool) -> None:
+    """Appends the node, or what it calls, to `nodes`, with the values that `env` has for those of its program."""
+    inputs = [env.get(v, v) for v in node.inputs]
+    body = node.params.get("body")
+    if len(node.params) == 1 and isinstance(body, Tape) and len(body.inputs) == len(inputs):
+        inner = dict(zip(body.inputs, inputs, strict=True))
+        for part in body.nodes:
+            _put(part, inner, (blame or node) if body.imported else blame, nodes, True)
+        env.update(zip(node.outputs, [inner.get(v, v) for v in body.outputs], strict=True))
+        return
+    outputs = node.outputs
+    if inside:
+        outputs = tuple([Tracer(v.aval, v.tape) for v in outputs])
+        env.update(zip(node.outputs, outputs, strict=True))
+    place = blame or node
+    nodes.append(Node(node.op, inputs, node.params, outputs, place.code, place.offset, place.grad or node.grad))
 
 
 @dataclass(eq=False)

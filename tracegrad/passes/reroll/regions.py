@@ -159,11 +159,16 @@ def worthwhile(region: Region, traffic: Traffic, size: int) -> bool:
     `benchmarks/roll.py` measures what this rests on.
     """
     # XLA makes one function of arithmetic alone, which keeps nothing in memory from step to step.
-    if size <= LONG and all(node.op.numbers or node.op in FUSED for node in region.blocks[0]):
+    if size <= LONG and is_arithmetic(region.blocks[0]):
         return False
     if region.turns < WORTH or traffic.chosen + traffic.taken > MOVED * traffic.made:
         return False
     return traffic.taken <= TAKEN * traffic.kept
+
+
+def is_arithmetic(nodes: Sequence[Node]) -> bool:
+    """Whether XLA makes one function of these, which is compiled into what is before and after it too."""
+    return all(node.op.numbers or node.op in FUSED for node in nodes)
 
 
 def candidates(nodes: list[Node], outputs: Sequence[Var]) -> list[tuple[int, int, int]]:
@@ -399,9 +404,9 @@ class Views:
             operands = tuple([m.inputs[s] for m in makers])
             key = ids_of(operands)
             slots.append(("const", operands[0]) if len(set(key)) == 1 else ("each", operands))
-            if len(set(key)) > 1 and not (key in read or key in steps or self._there(operands, vs[0])):
-                if not self._steps(operands, read, steps):
-                    return False
+            there = len(set(key)) == 1 or key in read or key in steps or self._there(operands, vs[0])
+            if not there and not self._steps(operands, read, steps):
+                return False
         steps[ids_of(vs)] = (node, owners[0][3], slots)
         return True
 

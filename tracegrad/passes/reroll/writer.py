@@ -18,10 +18,13 @@ from ...tracer import Literal, Tracer
 from ..dead_code import dead_code
 from .loops import Choice, Place, Read, Row, Table, Window, filled, joined, loop, numbers, row, stacked
 from .ordered import like_node
-from .regions import CHEAP, Ids, Region, Traffic, Views, apart, ids_of, size_of
+from .regions import CHEAP, Region, Traffic, Views, apart, ids_of, is_arithmetic, size_of
 
 BODY = 24
-"""How many nodes a turn of the compiled loop has at least: as many of short ones are compiled together."""
+"""How many nodes of arithmetic a turn of the compiled loop has at least: turns that are shorter are compiled together.
+
+Others gain nothing from that, by `benchmarks/roll.py`, and take longer to compile.
+"""
 
 COPIED = 1 << 10
 """How many bytes a value has at least that is read where it is, and not copied beside those of the other turns."""
@@ -222,28 +225,14 @@ class Writer:
                 operands[p, s] = carries[key][0]
         made: dict[tuple[int, int], Var] = {}
         nodes: list[Node] = []
-        again: dict[Ids, Var] = {}
-
-        def value(slot: tuple[Any, ...]) -> Var:
-            if slot[0] == "const":
-                return slot[1] if slot[1].tape is None else consts[slot[1]]
-            ids = ids_of(slot[1])
-            if ids in parts:
-                return parts[ids]
-            if ids not in again:
-                node, o, slots = region.again[ids]
-                inputs = [value(slot) for slot in slots]
-                outputs = tuple([new(v.aval) for v in node.outputs])
-                nodes.append(like_node(node, node.op, inputs, node.params, outputs))
-                again[ids] = outputs[o]
-            return again[ids]
+        known: dict[Any, Var] = {**consts, **parts}
 
         for p, node in enumerate(model):
             inputs: list[Var] = []
             for s in range(len(node.inputs)):
                 operand = operands.get((p, s))
                 if operand is None:
-                    operand = value(region.slots[p, s])
+                    operand = self._operand(region.slots[p, s], region, known, nodes)
                 inputs.append(made[operand] if isinstance(operand, tuple) else operand)
             outputs = tuple([new(v.aval) for v in node.outputs])
             made.update(((p, o), v) for o, v in enumerate(outputs))
@@ -286,7 +275,7 @@ class Writer:
         params = {
             "turn": body, "carried": len(carry_in), "sources": len(sources), "reads": tuple(reads),
             "places": tuple([place for *_, place in places]), "length": turns,
-            "unroll": max(1, min(turns, round(BODY / max(1, len(body.nodes))))),
+"unroll": max(1, min(turns, round(BODY / max(1, len(body.nodes))))) if is_arithmetic(body.nodes) else 1,
         }  # fmt: skip
         outs = self.emit(like, loop, [*begin, *sources, *[self.get(v, like) for v in consts]], params)
         self.counts[id(region)] = outs[-1]
@@ -296,6 +285,20 @@ class Writer:
             self.rows[id(region), p, o] = stack
         for (at, *_), buffer in zip(places, outs[len(carry_in) + len(kept) :], strict=False):
             self.buffers[at] = buffer
+
+    def _operand(self, slot: tuple[Any, ...], region: Region, known: dict[Any, Var], nodes: list[Node]) -> Var:
+        """What a turn reads, which it may have to compute again."""
+        kind, what = slot
+        if kind == "const":
+            return what if what.tape is None else known[what]
+        ids = ids_of(what)
+        if ids not in known:
+            node, o, slots = region.again[ids]
+            inputs = [self._operand(slot, region, known, nodes) for slot in slots]
+            outputs = tuple([self._body_value(v.aval) for v in node.outputs])
+            nodes.append(like_node(node, node.op, inputs, node.params, outputs))
+            known[ids] = outputs[o]
+        return known[ids]
 
     def _body_value(self, aval: Aval) -> Var:
         return Tracer(aval, self.holder)
