@@ -19,7 +19,7 @@ FLOORS = [
         "remedies arguments pickling verify",
         "concrete checks inference", "tracer", "op", "lower closures explain", "ops", "passes", "buffers",
         "backward execute",
-        "spectrum body inspection", "jaxpr", "borrow", "transforms compile tools", "pullbacks",
+        "spectrum body inspection", "jaxpr remembered", "borrow", "transforms compile tools", "pullbacks",
         "batching custom capture", "derivatives checkpoint_policies show", "pictures", "remat", "numpy",
         "random control activations", "parallel initializers loops schedules", "lax optimizers rerun inside",
         "nn interop testing forensics", "scipy", "metrics train", "protocols", "array", "__init__", "examples launch",
@@ -33,8 +33,8 @@ CORE_LINES, LONGEST = 1_500, 800
 
 GLOBALS = {
     "execute._compiled_alone", "execute._programs", "execute._wanted", "explain._histories", "inspection.RUNNERS",
-    "jaxpr.PRIMITIVES", "jaxpr._bodies", "names._places", "ops.elementwise._where_avals", "tape._AVALS",
-    "tracer._literal_avals",
+    "jaxpr.PRIMITIVES", "jaxpr._bodies", "names._places", "ops.elementwise._where_avals",
+    "remembered._gradients", "tape._AVALS", "tracer._literal_avals",
 }  # fmt: skip
 """What changes while programs run and belongs to no object: caches, and tables that modules fill as they load."""
 

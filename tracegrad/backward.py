@@ -136,19 +136,20 @@ def _fitted(ct: Any, v: Var, node: Node | None) -> Any:
     Raises:
       TypeError, ValueError: if it is no array, or of a shape from which that of the operand does not broadcast.
     """
-    wanted = f"a cotangent for {v.aval}"
     if ct is None or isinstance(ct, (list, tuple)):
-        raise TypeError(wrong_rule(node, wanted, ct))
+        raise TypeError(wrong_rule(node, f"a cotangent for {v.aval}", ct))
     if not isinstance(ct, Var):
         try:
             ct = operand(state.tape, ct)  # type: ignore[arg-type]
         except TypeError:
-            raise TypeError(wrong_rule(node, wanted, ct)) from None
+            raise TypeError(wrong_rule(node, f"a cotangent for {v.aval}", ct)) from None
     shape, given = v.aval.shape, ct.aval.shape
     if given != shape:
         kept = given[max(0, len(given) - len(shape)) :]
         if len(kept) < len(shape) or any(n != m and n != 1 for n, m in zip(shape, kept, strict=True)):
-            raise ValueError(wrong_rule(node, f"{wanted}, of its shape or of one that it broadcasts to", ct))
+            raise ValueError(
+                wrong_rule(node, f"a cotangent for {v.aval}, of its shape or of one that it broadcasts to", ct)
+            )
     return unbroadcast(ct, v.aval)
 
 

@@ -13,7 +13,7 @@ from .buffers import noted
 from .caches import Cache
 from .explain import History, explain_miss, steps
 from .lower import evaluate
-from .passes import dead_code, fold, fresh, optimize, program
+from .passes import dead_code, fold, fresh, inlined, optimize, program
 from .recording import Recording, in_trace
 from .tape import Node, Tape, Var, structure
 from .verify import verified
@@ -54,7 +54,7 @@ def run_pending(tape: Recording, history: History | None = None, outputs: Sequen
     # one's, and must outlive it.
     with in_trace(tape.trace):
         if history is None or any(isinstance(value, jax.core.Tracer) for value in values):
-            inline = verified(optimize(tape.part(nodes, outputs)))
+            inline = verified(optimize(tape.part(inlined(nodes), outputs)))
             results = evaluate(inline.nodes, inline.outputs, {})
         else:
             key = (nodes_key, tuple([v.aval for v in leaves]), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ def run_pending(tape: Recording, history: History | None = None, outputs: Sequen
             try:
                 results = compiled(*values) if compiled is not None else run_by_op(nodes, outputs)
             except jax.errors.JaxRuntimeError as error:
-                raise noted(error, tape.part(nodes, outputs, leaves)) from None
+                raise noted(error, tape.part(inlined(nodes), outputs, leaves)) from None
     for v, value in zip(outputs, results, strict=True):
         v.value = value
     tape.done = len(tape.nodes)
@@ -75,6 +75,7 @@ def find_program(
     known = _programs.use(key)
     if known is not None:
         return known  # type: ignore[no-any-return]
+    nodes = inlined(nodes)
     if key not in _programs:
         _programs.keep(key, None)
         # Ops that were compiled alone before cost nothing more: a structure that is new at every call soon
@@ -111,7 +112,7 @@ def _alone(node: Node) -> Any:
 
 def run_by_op(nodes: Sequence[Node], outputs: Sequence[Var]) -> list[Any]:
     """Runs the nodes one at a time, each as its own cached compiled call."""
-    needed = dead_code(fold(Tape((), tuple(nodes), tuple(outputs))))
+    needed = dead_code(fold(Tape((), tuple(inlined(nodes)), tuple(outputs))))
     nodes, outputs = needed.nodes, needed.outputs
     last_use = {v: i for i, node in enumerate(nodes) for v in node.inputs}
     keep = set(outputs)

@@ -55,18 +55,9 @@ class Op:
     """
 
     __slots__ = (
-        "_compiled",
-        "avals",
-        "axes",
-        "lower",
-        "multiple",
-        "name",
-        "numbers",
-        "poles",
-        "shape",
-        "trusted",
-        "vjp",
-    )
+        "_compiled", "avals", "axes", "lower", "multiple", "name", "numbers", "ours", "poles", "shape",
+        "trusted", "vjp",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -102,6 +93,9 @@ class Op:
         self.axes = axes
         # Whether the shape rule need not be held against `lower`: those of the package are tested.
         self.trusted = shape is None or INTERNAL[getattr(getattr(lower, "__code__", None), "co_filename", __file__)]
+        # Whether its derivative is known from its node alone: a rule of the user's may be another each time.
+        rules = [rule for rule in (vjp if isinstance(vjp, tuple) else (vjp,)) if rule is not None]
+        self.ours = all(INTERNAL[getattr(getattr(rule, "__code__", None), "co_filename", "")] for rule in rules)
         # With and without 64-bit types: they decide what integers and Python numbers become.
         self.avals: tuple[Any, ...] = (Nothing(), Nothing()) if axes is TYPED else (Cache(_TYPES), Cache(_TYPES))
         self._compiled = Cache(_COMPILED)

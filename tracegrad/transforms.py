@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .backward import backward, ones
 from .checks import check_differentiable, check_scalar, positions, value_and_aux
 from .errors import name_of, need_function
 from .execute import run_pending
 from .explain import history_of
 from .ops import alias, weak_op, zeros_of
 from .recording import Recording, current, differentiating, is_recording, state
+from .remembered import gradient
 from .tape import Var
 from .tracer import Tracer, operand
 from .varying import mapped_by_jax
@@ -129,7 +129,7 @@ def _gradient(
         check_scalar(fun, out, transform, holomorphic)
         grads: list[Any] = [None] * len(leaves)
         if isinstance(out, Tracer) and out.tape is not None:
-            grads = backward(tape, [out], [ones(out)], leaves, start)
+            grads = gradient(tape, out, leaves, start)
         return result(out, aux, tree_unflatten(tree, [gradient_of(v, g) for v, g in zip(leaves, grads, strict=True)]))
 
     @functools.wraps(fun)

@@ -20,6 +20,7 @@ import pytest
 from tests.parallel.several import ROOT
 from tracegrad import optimizers, train
 from tracegrad.parallel import ProcessesError
+from tracegrad.parallel import store as texts
 from tracegrad.train import agreement, together
 from tracegrad.train.signals import INTERRUPTED, TERMINATED, heard
 from tracegrad.train.sources import Source
@@ -71,7 +72,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def run(count: int, fun: Callable[[int], Any]) -> list[Any]:
         store = Store()
-        for module in (agreement, together):
+        for module in (texts, agreement, together):
             monkeypatch.setattr(module, "store", lambda: store)
         monkeypatch.setattr(agreement, "count", lambda: count)
         monkeypatch.setattr(agreement, "index", lambda: here.index)
@@ -127,7 +128,7 @@ def test_what_was_agreed_on_is_not_kept(processes: Run) -> None:
 
 def test_who_is_waited_for_is_said(processes: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(agreement, "_LONG", 0.2)
-    monkeypatch.setattr(agreement, "_PATIENCE_MS", 50)
+    monkeypatch.setattr(agreement, "_PATIENCE", 0.05)
     assert processes(2, lambda i: (time.sleep(0.6 * i), agreement.gather("the end", i))[1]) == [[0, 1]] * 2
     assert capsys.readouterr().err == "process 0 of 2 waits for process 1 at: the end. All have to come there.\n"
 

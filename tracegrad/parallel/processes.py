@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import clusters, distributed, xla_bridge  # What JAX finds, and its key-value store, are not public.
+from jax._src import clusters, xla_bridge  # What JAX finds is not public.
 
 from ..errors import called, describe, here
 from .meeting import (
@@ -28,6 +28,7 @@ from .meeting import (
     parts_of,
     some,
 )
+from .store import read, store, turn
 
 _SHOWN = 5
 _ALL, _OWN = "all", "differs between its own devices"
@@ -202,41 +203,40 @@ def check_alike(name: str, tree: Any, *, timeout_seconds: float = 300) -> None:
       >>> from tracegrad import parallel
       >>> parallel.check_alike("the parameters", {"w": np.ones(3)})
     """
-    client = distributed.global_state.client
+    client = store()
     if client is None or jax.process_count() == 1:
         return
     own, count = jax.process_index(), jax.process_count()
     looks = _looks(tree)
     total = json.dumps(_totals(name, looks, own))
-    # The coordinator counts the checks of each process, so that nothing here does.
-    turn = client.key_value_increment(f"tracegrad/turns/{own}", 1)
-    folder, deadline = f"tracegrad/alike/{turn}", time.monotonic() + timeout_seconds
+    number = turn("checks", own)
+    folder, deadline = f"tracegrad/alike/{number}", time.monotonic() + timeout_seconds
     client.key_value_set(f"{folder}/total/{own}", total)
     if own == 0:
-        totals, late = _gathered(client, f"{folder}/total", count, deadline)
+        totals, late = _gathered(f"{folder}/total", count, deadline)
         if late:
             missing = f"{some(late)} did not come to this check within {timeout_seconds:g} s"
             client.key_value_set(f"{folder}/verdict", f"late {missing}")
         else:
             client.key_value_set(f"{folder}/verdict", "alike" if _are_alike(totals.values()) else "differ")
-            client.key_value_delete(f"tracegrad/alike/{turn - 1}")  # All have come here, and need it no more.
-    verdict = _wait(client, f"{folder}/verdict", deadline + 10)
+            client.key_value_delete(f"tracegrad/alike/{number - 1}")  # All have come here, and need it no more.
+    verdict = _wait(f"{folder}/verdict", deadline + 10)
     if verdict == "alike":
         return
     if verdict == "differ":
         client.key_value_set(f"{folder}/look/{own}", json.dumps([name, looks]))
         deadline = time.monotonic() + 30
         if own == 0:
-            said, _ = _gathered(client, f"{folder}/look", count, deadline)
+            said, _ = _gathered(f"{folder}/look", count, deadline)
             client.key_value_set(f"{folder}/text", _how({i: json.loads(look) for i, look in said.items()}))
-        text = _wait(client, f"{folder}/text", deadline + 10)
+        text = _wait(f"{folder}/text", deadline + 10)
         text = text or "it is not the same, and process 0 ended before it said where"
     else:
         text = (verdict or "").removeprefix("late ")
         text = text or f"process 0 did not come to this check within {timeout_seconds:g} s"
     client.key_value_set(f"{folder}/read/{own}", "read")
     if own == 0:  # The store ends with this process: first the others are to have the message.
-        _gathered(client, f"{folder}/read", count, time.monotonic() + (1 if verdict != "differ" else 10))
+        _gathered(f"{folder}/read", count, time.monotonic() + (1 if verdict != "differ" else 10))
     raise ProcessesError(
         f"{called()}: {name}, checked {here()}: {text}. Every process must run the same program, and give the same "
         "values of what is not split over the devices: read the same files, and make random numbers by the same key."
@@ -256,20 +256,13 @@ def check_program(name: str, lowered: Any) -> None:
         check_alike(name, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _wait(client: Any, key: str, deadline: float) -> str | None:
-    """The value of a key when it is there; `None` if it was not set in time."""
-    try:
-        left = max(deadline - time.monotonic(), 0.1)
-        return str(client.blocking_key_value_get(key, int(1000 * left)))
-    except jax.errors.JaxRuntimeError as error:
-        if "DEADLINE_EXCEEDED" in str(error) or "NOT_FOUND" in str(error):
-            return None
-        raise
+def _wait(key: str, deadline: float) -> str | None:
+    return read(key, max(deadline - time.monotonic(), 0.1))
 
 
-def _gathered(client: Any, folder: str, count: int, deadline: float) -> tuple[dict[int, str], list[int]]:
+def _gathered(folder: str, count: int, deadline: float) -> tuple[dict[int, str], list[int]]:
     """What each process put there, and those that did not in time."""
-    values = {i: _wait(client, f"{folder}/{i}", deadline) for i in range(count)}
+    values = {i: _wait(f"{folder}/{i}", deadline) for i in range(count)}
     there = {i: value for i, value in values.items() if value is not None}
     return there, [i for i in values if i not in there]
 

@@ -7,6 +7,7 @@ from .common_subexpressions import common_subexpressions
 from .dead_code import dead_code
 from .fold import fold
 from .fresh import fresh
+from .inlined import inlined
 from .outline import compiled, outline, program
 from .rows import touched_rows
 
@@ -26,6 +27,7 @@ __all__ = [
     "dead_code",
     "fold",
     "fresh",
+    "inlined",
     "optimize",
     "outline",
     "program",

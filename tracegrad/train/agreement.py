@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax._src import distributed  # The store has no public name.
 
 from ..parallel import ProcessesError
+from ..parallel import store as texts
+from ..parallel.store import store
 
-_PATIENCE_MS = 500
-"""How long is waited before what may end the waiting is looked at."""
+_PATIENCE = 0.5
+"""So many seconds are waited before what may end the waiting is looked at."""
 
 _LONG = 60.0
 """After so many seconds of waiting it is said for whom."""
@@ -25,11 +26,6 @@ _LONG = 60.0
 
 def nothing() -> None:
     """What is called while waiting, where nothing has to be."""
-
-
-def store() -> Any:
-    """The store; `None` in a process that has no others."""
-    return distributed.global_state.client
 
 
 def count() -> int:
@@ -128,8 +124,8 @@ def all_well(
 
 
 def turn(what: str) -> int:
-    """How often this was asked here: the same number in all processes. The store counts, so that nothing here does."""
-    return int(store().key_value_increment(f"tracegrad/{what}/{index()}", 1))
+    """How often this was asked here: the same number in all processes."""
+    return texts.turn(what, index())
 
 
 def _key(number: int) -> str:
@@ -138,17 +134,13 @@ def _key(number: int) -> str:
 
 def _get(key: str, process: int, what: str, waiting: Callable[[], None]) -> str:
     begun, said = time.monotonic(), False
-    while True:
-        try:
-            return store().blocking_key_value_get(key, _PATIENCE_MS)  # type: ignore[no-any-return]
-        except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
-                raise
+    while (text := texts.read(key, _PATIENCE)) is None:
         waiting()
         if not said and time.monotonic() > begun + _LONG:
             said = True
-            text = f"process {index()} of {count()} waits for process {process} at: {what}. All have to come there."
-            print(text, file=sys.stderr, flush=True)
+            late = f"process {index()} of {count()} waits for process {process} at: {what}. All have to come there."
+            print(late, file=sys.stderr, flush=True)
+    return text
 
 
 def _same(other: int, theirs: str, ours: str) -> None:

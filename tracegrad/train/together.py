@@ -16,8 +16,9 @@ import jax
 
 from ..errors import called, here
 from ..parallel import ProcessesError
+from ..parallel.store import store
 from . import agreement
-from .agreement import gather, store
+from .agreement import gather
 
 _EVERY, _MANY = 0.1, 64
 """Every how many seconds a process looks what the others have said; where there are more processes, less often."""
