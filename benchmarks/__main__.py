@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy
 
+from . import pytorch
 from .measure import FIGURES, Bench, Effort, Result
 from .workloads import RECORD, Workload, workloads
 
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Recording comes first: what it costs to collect garbage grows with all that the process holds by then.
     for workload, first in [(w, True) for w in selected] + [(w, False) for w in selected]:
         names = [f for f in FIGURES if f in workload.figures and f in options.figures and (f in RECORD) is first]
+        if not pytorch.available():
+            names = [f for f in names if f != "pytorch"]
         if not names or workload.name in errors:
             continue
         try:
@@ -127,6 +130,7 @@ def report(results: list[Result], clock: str) -> str:
         ("lower", "compile", "step", "memory", "undecorated"),
         ("first", "new_structure", "call"),
         ("rival",),
+        ("pytorch",),
     ]
     for group in groups:
         figures = [name for name in group if any(r.figure == name for r in results)]

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy
 
+from . import pytorch
 from .workloads import SIDES, Function, Side, Workload, workloads
 
 BATCH_SECONDS = 0.05
@@ -67,6 +68,7 @@ FIGURES = {
     "new_structure": Figure("undecorated, long or new structure", "s", 1.0),
     # Bresson, "Training neural networks" (2017), has the full softmax take 258 times as long.
     "rival": Figure("step, against the full softmax", "s", 1 / 258),
+    "pytorch": Figure("step, against PyTorch eager", "s", 1.0),
 }
 
 
@@ -283,6 +285,15 @@ class Bench:
         other = theirs.jit(theirs.value_and_grad(build(theirs)))
         steps = {ours.name: functools.partial(self.jitted(ours), *self.args)}
         return self.timed("rival", steps | {theirs.name: functools.partial(other, *arguments())})
+
+    def pytorch(self) -> Result:
+        """Ours against the same formula in PyTorch, which must give the same value."""
+        ours, other = self.sides
+        steps = {ours.name: functools.partial(self.jitted(ours), *self.args)}
+        steps[other.name] = pytorch.step(self.workload.name, self.args)
+        values = [numpy.asarray(step()[0]) for step in steps.values()]
+        assert_close(f"{self.workload.name}, against PyTorch", *values, tolerance=1e-4)
+        return self.timed("pytorch", steps)
 
     def timed(self, figure: str, steps: dict[str, Callable[[], Any]]) -> Result:
         counts = {name: batch_size(step) for name, step in steps.items()}

@@ -178,8 +178,8 @@ def cnn_arguments() -> tuple[Any, ...]:
     return params, dense(rng, 32, 28, 28, 1), integers(rng, 10, 32)
 
 
-# -- a variational autoencoder, which draws its own normal numbers: Kingma and Welling, "Auto-encoding variational Bayes"
-# (2013), with several samples of the latent variables
+# -- a variational autoencoder, which draws its own normal numbers, with several samples of the latent variables: Kingma
+# and Welling, "Auto-encoding variational Bayes" (2013)
 
 
 def vae(side: Side, samples: int = 4) -> Function:
@@ -587,15 +587,15 @@ def itself(side: Side, f: Function) -> Function:
 
 
 def workloads() -> Iterator[Workload]:
-    yield Workload("mlp", mlp, mlp_arguments, (*COMPILED, "first"), quick=True)
-    yield Workload("cnn", cnn, cnn_arguments, COMPILED, quick=True)
+    yield Workload("mlp", mlp, mlp_arguments, (*COMPILED, "first", "pytorch"), quick=True)
+    yield Workload("cnn", cnn, cnn_arguments, (*COMPILED, "pytorch"), quick=True)
     yield Workload("vae", vae, vae_arguments, COMPILED)
     for layers in (2, 6, 12):
         arguments = functools.partial(transformer_arguments, layers)
         figures = COMPILED + (("first",) if layers == 2 else ())
         yield Workload(f"transformer-{layers}", transformer, arguments, figures, quick=layers == 2)
     yield Workload("lstm", lstm, lstm_arguments, COMPILED)
-    yield Workload("scan-lstm", scan_lstm, lstm_arguments, DERIVED)
+    yield Workload("scan-lstm", scan_lstm, lstm_arguments, (*DERIVED, "pytorch"))
     yield Workload("lstm-layer", lstm_layer, lstm_layer_arguments, DERIVED[:-1])
     yield Workload("attention-layer", attention_layer, attention_layer_arguments, DERIVED[:-1])
     yield Workload("per-example", mlp, mlp_arguments, DERIVED, gradient=per_example)

@@ -6,11 +6,14 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
+from benchmarks import workloads
+from tracegrad import nn
 from tracegrad.buffers import Memory, size
 
 N = 256
@@ -178,6 +181,38 @@ def test_other_errors_have_no_table() -> None:
     with pytest.raises(jax.errors.JaxRuntimeError) as caught:
         jax.block_until_ready(tg.jit(imported)(1.0))
     assert not any("takes" in note for note in getattr(caught.value, "__notes__", ()))
+
+
+def _temporary(run: Any, args: Any) -> int:
+    return int(run.lower(*args).compile().memory_analysis().temp_size_in_bytes)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_a_loss_that_draws_its_own_numbers_takes_no_more_than_jax(samples: int) -> None:
+    args = workloads.vae_arguments(256, 64, 8, 64)
+    ours, theirs = (
+        side.jit(side.value_and_grad(workloads.vae(side, samples)))
+        for side in (workloads.tracegrad_side(), workloads.jax_side())
+    )
+    assert _temporary(ours, args) <= _temporary(theirs, args)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda z, t: tnp.logaddexp(0.0, z) - z * t, lambda z, t: jnp.logaddexp(0.0, z) - z * t),
+        (lambda z, t: nn.softplus(z) - z * t, lambda z, t: jax.nn.softplus(z) - z * t),
+    ],
+)
+def test_a_loss_is_done_with_before_its_gradient_begins(ours: Any, theirs: Any) -> None:
+    """XLA runs what is ready first on a CPU: the gradient waits for the loss, and what went into that is let go of."""
+
+    def loss(f: Any) -> Any:
+        return lambda w, x, t: f(x @ w, t).sum()
+
+    args = W, np.ones((512, N), np.float32), np.ones((512, N), np.float32)
+    found = _temporary(tg.jit(tg.value_and_grad(loss(ours))), args)
+    assert found <= _temporary(jax.jit(jax.value_and_grad(loss(theirs))), args)
 
 
 def test_what_it_refuses() -> None:

@@ -320,6 +320,13 @@ POINTS: dict[str, Point] = {
     "kl_div at a tie": Point(two(ts.kl_div), [2.0, 2.0], symmetric(0.5, -0.5, 0.5)),
     "logaddexp at a tie": Point(two(tnp.logaddexp), [1.0, 1.0], symmetric(0.25, -0.25, 0.25)),
     "logaddexp(x, -inf)": Point(two(tnp.logaddexp), [1.0, -INF], symmetric(0.0, 0.0, 0.0)),
+    "logaddexp(x, 0)": Point(
+        lambda x: tnp.sum(tnp.logaddexp(x, 0.0)), [0.0, 1e4, -1e4, INF, -INF], np.diag([0.25, 0.0, 0.0, 0.0, 0.0])
+    ),
+    "logaddexp(0, x)": Point(lambda x: tnp.sum(tnp.logaddexp(0, x)), [0.0, 1e4, -1e4], np.diag([0.25, 0.0, 0.0])),
+    "log_sigmoid": Point(
+        lambda x: tnp.sum(tg.nn.log_sigmoid(x)), [0.0, 1e4, -1e4, INF], np.diag([-0.25, 0.0, 0.0, 0.0])
+    ),
     "logaddexp2 at a tie": Point(
         two(tnp.logaddexp2), [1.0, 1.0], symmetric(LOG2 / 4, -LOG2 / 4, LOG2 / 4)
     ),

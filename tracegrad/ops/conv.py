@@ -35,7 +35,7 @@ def _conv(x: Any, kernel: Any, **params: Any) -> Any:
     if x.dtype != kernel.dtype:
         common = jnp.promote_types(x.dtype, kernel.dtype)
         x, kernel = lax.convert_element_type(x, common), lax.convert_element_type(kernel, common)
-    everywhere = functools.partial(lax.conv_general_dilated, **params, preferred_element_type=dtype)
+    everywhere: Any = functools.partial(lax.conv_general_dilated, **params, preferred_element_type=dtype)
     on_cpu = conv_cpu.lowering(x, kernel, params) if dtype in (None, x.dtype) else None
     if on_cpu is None:
         return everywhere(x, kernel)

@@ -20,22 +20,36 @@ UNROLLED = 64
 FEW = 4
 """Features of a group up to which products are written out."""
 
+SPLIT = 16
+"""Groups up to which each is convolved on its own."""
+
+NARROW = 16
+"""Features of the result up to which XLA's convolution takes longer than products that are written out."""
+
 
 def lowering(x: Any, kernel: Any, params: dict[str, Any]) -> Callable[..., Any] | None:
-    """How to convolve arrays of these types, or None if `lax.conv_general_dilated` as it stands is best."""
+    """How to convolve arrays of these types, or None if `lax.conv_general_dilated` as it stands is best.
+
+    The limits are measured: `python -m benchmarks.convolutions`.
+    """
     if x.ndim < 3 or x.dtype != kernel.dtype or x.dtype not in (np.float32, np.float64):
         return None
-    lhs, rhs, out = params["dimension_numbers"]
-    groups, batches = params["feature_group_count"], params["batch_group_count"]
-    per_group, window = kernel.shape[rhs[1]], math.prod([kernel.shape[i] for i in rhs[2:]])
+    lhs, rhs, _ = params["dimension_numbers"]
+    outs, per_group = kernel.shape[rhs[0]], kernel.shape[rhs[1]]
+    window = [kernel.shape[i] for i in rhs[2:]]
+    batches = params["batch_group_count"]
     if batches > 1:
-        shares = x.shape[lhs[0]] // batches * (kernel.shape[rhs[0]] // batches)
-        return _summed if shares <= FEW else _split
-    if per_group <= FEW and per_group * window <= UNROLLED and (groups > 1 or kernel.shape[rhs[0]] <= 32):
-        return _written_out
-    if groups > 1:
+        counts = _counts(_padded_sizes([x.shape[i] for i in lhs[2:]], params), window, params)
+        products = x.shape[lhs[0]] // batches * (outs // batches) * math.prod(counts)
+        return _summed if products <= UNROLLED else _split if batches <= SPLIT else _canonical
+    groups = params["feature_group_count"]
+    if per_group <= FEW and per_group * math.prod(window) <= UNROLLED:
+        overlap = any(k > s for k, s in zip(window, params["window_strides"], strict=True))
+        if groups > 1 or (outs <= NARROW and overlap):
+            return _written_out
+    if 1 < groups <= SPLIT:
         return _split
-    return None if (lhs, rhs, out) == canonical(len(lhs)) else _canonical
+    return None if params["dimension_numbers"] == canonical(x.ndim) else _canonical
 
 
 def canonical(ndim: int) -> Numbers:
@@ -48,7 +62,7 @@ def canonical(ndim: int) -> Numbers:
     return Numbers(image, (ndim - 1, ndim - 2, *range(ndim - 2)), image)
 
 
-def _moved(x: Any, source: tuple[int, ...], target: tuple[int, ...]) -> Any:
+def _moved(x: Any, source: Sequence[int], target: Sequence[int]) -> Any:
     """`x`, whose axes mean what they do in the layout `source`, in the layout `target`."""
     order = [source[target.index(i)] for i in range(len(source))]
     return x if order == sorted(order) else lax.transpose(x, order)
@@ -69,9 +83,9 @@ def _split(x: Any, kernel: Any, **params: Any) -> Any:
     params |= {"feature_group_count": 1, "batch_group_count": 1}
     count = max(groups, batches)
     xs = _parts(x, lhs[1] if groups > 1 else lhs[0], count)
-    parts = [(lowering(a, k, params) or lax.conv_general_dilated)(a, k, **params)
-             for a, k in zip(xs, _parts(kernel, rhs[0], count), strict=True)]  # fmt: skip
-    return lax.concatenate(parts, out[1])
+    kernels = _parts(kernel, rhs[0], count)
+    one = lowering(xs[0], kernels[0], params) or lax.conv_general_dilated
+    return lax.concatenate([one(a, k, **params) for a, k in zip(xs, kernels, strict=True)], out[1])
 
 
 def _parts(x: Any, axis: int, count: int) -> list[Any]:
@@ -79,7 +93,12 @@ def _parts(x: Any, axis: int, count: int) -> list[Any]:
     return [lax.slice_in_dim(x, i * size, (i + 1) * size, axis=axis) for i in range(count)]
 
 
-def _padded(x: Any, axes: tuple[int, ...], params: dict[str, Any]) -> Any:
+def _padded_sizes(sizes: list[int], params: dict[str, Any]) -> list[int]:
+    pads = zip(sizes, params["padding"], params["lhs_dilation"], strict=True)
+    return [(n - 1) * a + 1 + lo + hi for n, (lo, hi), a in pads]
+
+
+def _padded(x: Any, axes: Sequence[int], params: dict[str, Any]) -> Any:
     """The input with its padding, and with the zeros between its elements, along its spatial axes."""
     config = [(0, 0, 0)] * x.ndim
     for axis, (lo, hi), a in zip(axes, params["padding"], params["lhs_dilation"], strict=True):
@@ -87,7 +106,7 @@ def _padded(x: Any, axes: tuple[int, ...], params: dict[str, Any]) -> Any:
     return lax.pad(x, np.asarray(0, x.dtype), config) if any(map(any, config)) else x
 
 
-def _places(axes: tuple[int, ...], counts: Sequence[int], steps: Sequence[int]) -> Iterator[dict[int, int]]:
+def _places(axes: Sequence[int], counts: Sequence[int], steps: Sequence[int]) -> Iterator[dict[int, int]]:
     """Where each of `counts` places a step apart lies, an axis each."""
     for at in itertools.product(*[range(0, n * s, s) for n, s in zip(counts, steps, strict=True)]):
         yield dict(zip(axes, at, strict=True))
@@ -101,10 +120,10 @@ def _from(x: Any, at: dict[int, int], counts: Sequence[int], steps: Sequence[int
     return lax.slice(x, start, limit, stride)
 
 
-def _counts(x: Any, axes: tuple[int, ...], window: list[int], params: dict[str, Any]) -> list[int]:
-    """How many windows fit into a padded input along its spatial axes."""
+def _counts(sizes: Sequence[int], window: list[int], params: dict[str, Any]) -> list[int]:
+    """How many windows fit into an input that is padded to these sizes."""
     steps, dilations = params["window_strides"], params["rhs_dilation"]
-    return [(x.shape[i] - (k - 1) * b - 1) // s + 1 for i, k, s, b in zip(axes, window, steps, dilations, strict=True)]
+    return [(n - (k - 1) * b - 1) // s + 1 for n, k, s, b in zip(sizes, window, steps, dilations, strict=True)]
 
 
 def _written_out(x: Any, kernel: Any, **params: Any) -> Any:
@@ -115,12 +134,12 @@ def _written_out(x: Any, kernel: Any, **params: Any) -> Any:
     groups, space = params["feature_group_count"], last.lhs_spec[2:]
     *window, per_group, outs = kernel.shape
     x = _padded(x, space, params)
-    counts = _counts(x, space, window, params)
+    counts = _counts([x.shape[i] for i in space], window, params)
     x = lax.reshape(x, (*x.shape[:-1], groups, per_group))
     weights = lax.reshape(kernel, (math.prod(window[:-1]), window[-1] * per_group, groups, outs // groups))
     *steps, step = params["window_strides"]
     *dilations, dilation = params["rhs_dilation"]
-    total = None
+    total: Any = None
     for k, at in enumerate(_places(space[:-1], window[:-1], dilations)):
         row = _row(
             _from(x, at, counts[:-1], steps), lax.index_in_dim(weights, k, keepdims=False), counts[-1], step, dilation
@@ -146,6 +165,10 @@ def _row(x: Any, weights: Any, count: int, step: int, dilation: int) -> Any:
     return total
 
 
+def _add_each(xs: Sequence[Any], ys: Sequence[Any]) -> list[Any]:
+    return [lax.add(x, y) for x, y in zip(xs, ys, strict=True)]
+
+
 def _summed(x: Any, kernel: Any, **params: Any) -> Any:
     """For each place of the result, here the gradient of a small kernel of many groups, a sum of products."""
     lhs, rhs, out = params["dimension_numbers"]
@@ -153,21 +176,22 @@ def _summed(x: Any, kernel: Any, **params: Any) -> Any:
     window = [kernel.shape[i] for i in rhs[2:]]
     examples, outs = x.shape[axis] // groups, kernel.shape[rhs[0]] // groups
     x, kernel = _padded(x, space, params), _moved(kernel, rhs, lhs)
-    counts = _counts(x, space, window, params)
+    counts = _counts([x.shape[i] for i in space], window, params)
 
     def grouped(a: Any, examples: int, outs: int) -> Any:
         return lax.reshape(a, (*a.shape[:axis], groups, examples, outs, *a.shape[axis + 1 :]))
 
-    kernel = grouped(kernel, 1, outs)
-    kept = axis, axis + 1, axis + 2
-    sums = []
+    shape = [*x.shape[:axis], groups, examples, outs, *x.shape[axis + 1 :]]
+    for i, n in zip(space, window, strict=True):
+        shape[i if i < axis else i + 2] = n
+    kernel = lax.broadcast_in_dim(grouped(kernel, 1, outs), shape, range(len(shape)))
+    products = []
     for at in _places(space, counts, params["window_strides"]):
         part = grouped(_from(x, at, window, params["rhs_dilation"]), examples, 1)
-        shape = [*kernel.shape]
-        shape[axis + 1] = examples
-        product = lax.mul(*[lax.broadcast_in_dim(a, shape, range(len(shape))) for a in (part, kernel)])
-        axes = [i for i in range(len(shape)) if i not in kept]
-        sums.append(lax.reduce(product, np.asarray(0, x.dtype), lax.add, axes))
+        products.append(lax.mul(lax.broadcast_in_dim(part, shape, range(len(shape))), kernel))
+    axes = [i for i in range(len(shape)) if i not in (axis, axis + 1, axis + 2)]
+    # All at once: one by one, XLA would keep a copy of the input for each.
+    sums = lax.reduce(products, [np.asarray(0, x.dtype)] * len(products), _add_each, axes)
     made = lax.concatenate([lax.expand_dims(s, (0,)) for s in sums], 0)
     made = lax.reshape(lax.transpose(made, (2, 0, 1, 3)), (examples, *counts, groups * outs))
     return _moved(made, canonical(x.ndim).out_spec, out)
