@@ -2,7 +2,7 @@
 
 PyTorch, eager on a CPU, and HIPS autograd compute the value and the gradient of the same formula on the same numbers;
 each Python call runs the user's function again. They run in turns, in one process, each as often as takes a tenth of a
-second. A library that is not installed is left out: `python -m pip install torch autograd`.
+second. A library that is not installed is left out: `python -m pip install -e '.[peers]'`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ def history_of(fun: Any) -> History:
 
 
 def explain(fun: Callable[..., Any]) -> str:
-    """What the undecorated transforms of `fun` compiled, why each time, which field differed; and memory budgets.
+    """What the undecorated transforms of `fun` compiled, why each time, and which field differed.
+
+    And, under `@jit` too, which loops were rolled, and what is computed again for a memory budget.
 
     Example:
       >>> import tracegrad as tg
@@ -58,7 +60,8 @@ def explain(fun: Callable[..., Any]) -> str:
         - 5 nodes: first recording
     """
     history = history_of(fun)
-    lines = [f"{name_of(fun)}: calls: {history.calls}, compiled: {history.compiled}"]
+    counts = f"calls: {history.calls}, compiled: {history.compiled}"
+    lines = [f"{name_of(fun)}: {counts if history.calls or history.compiled or not history.events else 'under @jit'}"]
     return "\n".join(lines + [f"  - {event}" for event in history.events])
 
 
