@@ -176,9 +176,10 @@ def fit(
       >>> result.history["loss"].shape
       (200,)
     """
-    _check(
-        step_or_loss, params, optimizer, epochs, steps, validate, validate_every, model_state, key, accumulate, average
-    )
+    _check(step_or_loss, params, validate, {"epochs": epochs, "steps": steps, "validate_every": validate_every})
+    if optimizer is None:
+        several = None if accumulate == 1 else accumulate
+        _refuse({"model_state": model_state, "key": key, "average": average, "accumulate": several})
     step, state, loss = step_or_loss, params, None
     if optimizer is not None:
         optimizer, loss = accumulated(optimizer, accumulate), step_or_loss
@@ -631,19 +632,7 @@ def _numbers(values: Sequence[Any], name: str) -> list[float]:
     return [float(array) for array in arrays]
 
 
-def _check(
-    step_or_loss: Any,
-    params: Any,
-    optimizer: Any,
-    epochs: Any,
-    steps: Any,
-    validate: Any,
-    validate_every: Any,
-    model_state: Any,
-    key: Any,
-    accumulate: Any,
-    average: Any,
-) -> None:
+def _check(step_or_loss: Any, params: Any, validate: Any, counts: dict[str, Any]) -> None:
     need_function(step_or_loss, "fit", "step_or_loss", "fit(loss, params, batches, optimizer)")
     if isinstance(params, FunctionType):
         raise TypeError(
@@ -652,19 +641,19 @@ def _check(
         )
     if validate is not None:
         need_function(validate, "fit", "validate", "validate=lambda state: train.evaluate(fun, batches)")
-    for name, value in (("epochs", epochs), ("steps", steps), ("validate_every", validate_every)):
+    for name, value in counts.items():
         if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{called()}: {name} is {value!r} {here()}. Give a number of 1 or more.")
-    for name, value in (("model_state", model_state), ("key", key), ("average", average)):
-        if optimizer is None and value is not None:
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    """Raises for what a step of the user's does not take."""
+    for name, value in given.items():
+        if value is not None:
             raise ValueError(
                 f"{called()}: {name}= goes with a loss and an optimizer, and there is no optimizer {here()}. A step of "
                 "your own has all that it needs in its state."
             )
-    if optimizer is None and accumulate != 1:
-        raise ValueError(
-            f"{called()}: accumulate= goes with a loss and an optimizer, and there is no optimizer {here()}."
-        )
 
 
 __all__ = ["FitError", "FitResult", "Loop", "NonFiniteError", "fit"]
