@@ -219,7 +219,7 @@ def operand(tape: Recording, value: Any, op: Op | None = None) -> Var:
         # A copy: the caller may change the array before the recorded program runs. Unchanged, it is one constant.
         value, key = np.array(value, aval.dtype), -key
         known = None if tape.lazy else tape.constants.get(key)
-    if known is None or known.aval is not aval or not np.array_equal(known.value, value):
+    if known is None or known.aval is not aval or known.value.tobytes() != value.tobytes():
         known = tape.constants[key] = Tracer(aval, tape, value)
     return known
 
