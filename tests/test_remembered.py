@@ -15,7 +15,7 @@ import pytest
 
 import tracegrad as tg
 import tracegrad.numpy as tnp
-from tracegrad import remembered
+from tracegrad import nn, remembered
 
 
 @pytest.fixture
@@ -96,6 +96,13 @@ def test_second_derivatives(name: str) -> None:
         found = tg.grad(lambda x: tnp.sum(tg.grad(ours)(x, y) * v))(x)  # noqa: B023
         wanted = jax.grad(lambda x: jnp.sum(jax.grad(theirs)(x, y) * v))(x)  # noqa: B023
         np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+
+
+def test_a_gradient_that_is_zero_whatever_the_rules_compute() -> None:
+    x = np.arange(48, dtype=np.float32).reshape(1, 4, 4, 3)
+    for _ in range(2):
+        slope = tg.grad(lambda x: tnp.sum(nn.max_pool(x, 4)))
+        np.testing.assert_array_equal(tg.grad(lambda x: tnp.sum(slope(x) * 2.0))(x), np.zeros_like(x))  # noqa: B023
 
 
 def test_numbers_and_arrays_closed_over_are_those_of_the_call(backwards: list[int]) -> None:

@@ -82,8 +82,9 @@ def gradient(tape: Recording, output: Var, wrt: Sequence[Var], start: int) -> li
 
     body = known.body
     outputs = tuple([Tracer(v.aval, tape) for v in body.outputs])
-    reads, last = [at(place) for place in known.reads], nodes[-1]
-    tape.nodes.append(Node(gradient_op, reads, {"body": body}, outputs, last.code, last.offset, True, output))
+    if outputs:
+        reads, last = [at(place) for place in known.reads], nodes[-1]
+        tape.nodes.append(Node(gradient_op, reads, {"body": body}, outputs, last.code, last.offset, True, output))
     return [outputs[r] if type(r) is int else at(r) if type(r) is tuple else r for r in known.results]
 
 
