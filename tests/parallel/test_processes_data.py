@@ -109,7 +109,8 @@ except train.CheckpointError as error:
 
 def test_checkpoints(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    outs = [out.splitlines() for out in good(run(2, SAVING, folder, devices=2))]
+    # Now and then the transport of a process writes an empty line.
+    outs = [[line for line in out.splitlines() if line] for out in good(run(2, SAVING, folder, devices=2))]
     for out in outs:
         assert re.search(r"no checkpoint of step 1 in .*of steps 2, 3", out[0])
         assert re.search(r"spread is int32\[12,2\] in the checkpoint, and bfloat16\[12\] here", out[1])
