@@ -359,6 +359,8 @@ WITHOUT = {
     "inverse_hessian": "its rule says that it has no derivative: tests/scipy/test_optimize.py checks its message",
     "hessenberg": "its rule says that it has no derivative: tests/scipy/test_linalg.py checks its message",
     "jax": "its rule says that the primitive of JAX has no rule: tests/test_interop.py checks its message",
+    "gradient": "what the rules of other ops have appended, as one node: tests/test_remembered.py",
+    "graph": "runs bodies over graphs: tests/test_graph_map.py differentiates them",
     "memory_budget": "runs a body, as a call does: tests/passes/test_budget.py differentiates one",
     "jax_effect": "prints and the like, through which cotangents pass: tests/test_interop.py",
     "jax_linear": "stands for linear primitives of JAX: tests/test_interop.py differentiates one",

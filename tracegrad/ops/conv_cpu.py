@@ -1,14 +1,16 @@
-"""Convolution on a CPU: the forms in which XLA's is fast there."""
+"""Convolution on a CPU: the forms in which XLA's is fast there.
+
+Products that are written out are faster where features are few, and wrong: XLA computes them again in whatever reads
+them, and rounds them differently, so that a pooling does not find its maximum when it takes the gradient.
+"""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
 
@@ -17,14 +19,8 @@ Numbers = lax.ConvDimensionNumbers
 UNROLLED = 64
 """Products of a window beyond which they are not written out one by one, so that programs stay short."""
 
-FEW = 4
-"""Features of a group up to which products are written out."""
-
 SPLIT = 16
 """Groups up to which each is convolved on its own."""
-
-NARROW = 16
-"""Features of the result up to which XLA's convolution takes longer than products that are written out."""
 
 
 def lowering(x: Any, kernel: Any, params: dict[str, Any]) -> Callable[..., Any] | None:
@@ -35,7 +31,7 @@ def lowering(x: Any, kernel: Any, params: dict[str, Any]) -> Callable[..., Any] 
     if x.ndim < 3 or x.dtype != kernel.dtype or x.dtype not in (np.float32, np.float64):
         return None
     lhs, rhs, _ = params["dimension_numbers"]
-    outs, per_group = kernel.shape[rhs[0]], kernel.shape[rhs[1]]
+    outs = kernel.shape[rhs[0]]
     window = [kernel.shape[i] for i in rhs[2:]]
     batches = params["batch_group_count"]
     if batches > 1:
@@ -43,10 +39,6 @@ def lowering(x: Any, kernel: Any, params: dict[str, Any]) -> Callable[..., Any] 
         products = x.shape[lhs[0]] // batches * (outs // batches) * math.prod(counts)
         return _summed if products <= UNROLLED else _split if batches <= SPLIT else _canonical
     groups = params["feature_group_count"]
-    if per_group <= FEW and per_group * math.prod(window) <= UNROLLED:
-        overlap = any(k > s for k, s in zip(window, params["window_strides"], strict=True))
-        if groups > 1 or (outs <= NARROW and overlap):
-            return _written_out
     if 1 < groups <= SPLIT:
         return _split
     return None if params["dimension_numbers"] == canonical(x.ndim) else _canonical
@@ -124,45 +116,6 @@ def _counts(sizes: Sequence[int], window: list[int], params: dict[str, Any]) -> 
     """How many windows fit into an input that is padded to these sizes."""
     steps, dilations = params["window_strides"], params["rhs_dilation"]
     return [(n - (k - 1) * b - 1) // s + 1 for n, k, s, b in zip(sizes, window, steps, dilations, strict=True)]
-
-
-def _written_out(x: Any, kernel: Any, **params: Any) -> Any:
-    """A sum of a product for each place in the window and each feature of a group, which XLA fuses into one loop."""
-    lhs, rhs, out = params["dimension_numbers"]
-    last = canonical(x.ndim)
-    x, kernel = _moved(x, lhs, last.lhs_spec), _moved(kernel, rhs, last.rhs_spec)
-    groups, space = params["feature_group_count"], last.lhs_spec[2:]
-    *window, per_group, outs = kernel.shape
-    x = _padded(x, space, params)
-    counts = _counts([x.shape[i] for i in space], window, params)
-    x = lax.reshape(x, (*x.shape[:-1], groups, per_group))
-    weights = lax.reshape(kernel, (math.prod(window[:-1]), window[-1] * per_group, groups, outs // groups))
-    *steps, step = params["window_strides"]
-    *dilations, dilation = params["rhs_dilation"]
-    total: Any = None
-    for k, at in enumerate(_places(space[:-1], window[:-1], dilations)):
-        row = _row(
-            _from(x, at, counts[:-1], steps), lax.index_in_dim(weights, k, keepdims=False), counts[-1], step, dilation
-        )
-        total = row if total is None else lax.add(total, row)
-    return _moved(lax.reshape(total, (x.shape[0], *counts, outs)), last.out_spec, out)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _row(x: Any, weights: Any, count: int, step: int, dilation: int) -> Any:
-    """The part of `_written_out` along the last spatial axis: lowered once for all the others."""
-    axis, per_group = x.ndim - 3, x.shape[-1]
-    shape = (*x.shape[:axis], count, *weights.shape[1:])
-    total = None
-    for k, weight in enumerate(lax.split(weights, (1,) * weights.shape[0])):
-        place, i = divmod(k, per_group)
-        part = _from(x, {axis: place * dilation, axis + 2: i}, [count, 1], [step, 1])
-        product = lax.mul(
-            lax.broadcast_in_dim(part, shape, range(x.ndim)),
-            lax.broadcast_in_dim(weight, shape, (axis, axis + 1, axis + 2)),
-        )
-        total = product if total is None else lax.add(total, product)
-    return total
 
 
 def _add_each(xs: Sequence[Any], ys: Sequence[Any]) -> list[Any]:
