@@ -126,7 +126,7 @@ def test_sigterm_saves_first_and_others_go_on(tmp_path: Path, expected: dict[str
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=int, default=25)
-    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     o = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
