@@ -12,15 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from .backward import body_cotangents
-from .body import BodyOp, called_backward, put, record_body, taken
+from .body import BodyOp, call, put, record_body, taken
 from .errors import describe, here, name_of
 from .explain import history_of
 from .inference import TYPED, output_types
 from .ops.collectives import communicates
 from .passes import Plan, optimize, plans, program, rematerialized
 from .recording import state
-from .tape import Node, Tape, Var, aval_of
+from .tape import Tape, Var, aval_of
 from .tracer import Tracer
 
 _UNITS = {"": 1, **{f"{p}i": 1024 ** (i + 1) for i, p in enumerate("kmgtp")}}
@@ -190,14 +189,10 @@ class Owner:
         return name_of(self.fun)
 
 
-def _budget_vjp(node: Node, cts: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
-    return called_backward(node, *body_cotangents(node, cts, needs))
-
-
 budget_op: _BudgetOp = _BudgetOp(
     "memory_budget",
     lambda *xs, **params: budget_op.fitting(xs, **params)(*xs),
-    _budget_vjp,
+    call.vjp,
     shape=output_types,
     multiple=True,
     axes=TYPED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -104,33 +104,38 @@ def symbols_of(nodes: list[Node]) -> Any:
     return np.array(symbols)
 
 
-def _repetitions(symbols: Any) -> list[tuple[int, int, int]]:
-    """Where the sequence repeats itself: (start, length of a block, number of blocks), none overlapping."""
-    n = len(symbols)
+def recurrences(symbols: Any, periods: int) -> Iterator[tuple[int, int, int]]:
+    """Where a sequence equals itself some way further on: (that distance, start, end), for so many common distances."""
     last: dict[bytes, int] = {}
     distances: Counter[int] = Counter()
     data = symbols.astype(np.int32).tobytes()
-    for i in range(n - GRAM + 1):
+    for i in range(len(symbols) - GRAM + 1):
         gram = data[4 * i : 4 * (i + GRAM)]
         before = last.get(gram)
         if before is not None:
             distances[i - before] += 1
         last[gram] = i
-    found = []
-    for period, _ in distances.most_common(PERIODS):
+    for period, _ in distances.most_common(periods):
         same = np.concatenate(([False], symbols[:-period] == symbols[period:], [False]))
         edges = np.flatnonzero(same[1:] != same[:-1])
         for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            count = (end - start) // period + 1
-            if count < 2:
-                continue
-            # Short periods are taken several at a time: as many calls as the body has nodes' worth.
-            several = max(1, min(count // 2, round(math.sqrt(count * CALL / period))))
-            size, count = several * period, count // several
-            saved = (count - 1) * size - count * CALL
-            if saved > 0:
-                found.append((saved, start, size, count))
-    free = np.ones(n, bool)
+            yield period, start, end
+
+
+def _repetitions(symbols: Any) -> list[tuple[int, int, int]]:
+    """Where the sequence repeats itself: (start, length of a block, number of blocks), none overlapping."""
+    found = []
+    for period, start, end in recurrences(symbols, PERIODS):
+        count = (end - start) // period + 1
+        if count < 2:
+            continue
+        # Short periods are taken several at a time: as many calls as the body has nodes' worth.
+        several = max(1, min(count // 2, round(math.sqrt(count * CALL / period))))
+        size, count = several * period, count // several
+        saved = (count - 1) * size - count * CALL
+        if saved > 0:
+            found.append((saved, start, size, count))
+    free = np.ones(len(symbols), bool)
     chosen = []
     for _, start, size, count in sorted(found, reverse=True):
         if free[start : start + size * count].all():

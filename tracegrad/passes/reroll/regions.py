@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,16 +14,13 @@ from ... import ops
 from ...errors import describe_source
 from ...ops.shape import slice_, split_op
 from ...tape import Aval, Node, Var
-from ..outline import symbols_of
+from ..outline import recurrences, symbols_of
 
 TURNS = 4
 """How many turns a loop has at least."""
 
 SAVED = 24
 """How many nodes a loop takes out of the program at least."""
-
-GRAM = 6
-"""How many nodes in a row have to recur before a repetition is looked for."""
 
 PERIODS = 16
 """How many periods are tried."""
@@ -195,25 +191,12 @@ def find_regions(nodes: list[Node], runs: Sequence[tuple[int, int, int]]) -> lis
 
 def _repetitions(symbols: Any) -> list[tuple[int, int, int]]:
     """Where the sequence repeats itself: (start, length of a block, length of the run), none overlapping."""
-    n = len(symbols)
-    last: dict[bytes, int] = {}
-    distances: Counter[int] = Counter()
-    data = symbols.astype(np.int32).tobytes()
-    for i in range(n - GRAM + 1):
-        gram = data[4 * i : 4 * (i + GRAM)]
-        before = last.get(gram)
-        if before is not None:
-            distances[i - before] += 1
-        last[gram] = i
     found = []
-    for period, _ in distances.most_common(PERIODS):
-        same = np.concatenate(([False], symbols[:-period] == symbols[period:], [False]))
-        edges = np.flatnonzero(same[1:] != same[:-1])
-        for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            length = end - start + period
-            if enough(length // period, period):
-                found.append(((length // period - 1) * period, -period, start, length))
-    free = np.ones(n, bool)
+    for period, start, end in recurrences(symbols, PERIODS):
+        length = end - start + period
+        if enough(length // period, period):
+            found.append(((length // period - 1) * period, -period, start, length))
+    free = np.ones(len(symbols), bool)
     chosen = []
     for _, negative, start, length in sorted(found, reverse=True):
         # Of what overlaps a longer one, the longest part that does not.
